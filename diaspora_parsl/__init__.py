@@ -1,0 +1,32 @@
+"""One resilient compute pool out of several places that can run Parsl tasks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diaspora_parsl.executors.endpoint import Endpoint
+    from diaspora_parsl.executors.pool import ResilientPoolExecutor
+    from diaspora_parsl.fabric.base import Fabric, open_fabric
+
+__version__ = "0.1.0"
+__all__ = ["Endpoint", "Fabric", "ResilientPoolExecutor", "open_fabric"]
+
+_HOMES = {
+    "Endpoint": "diaspora_parsl.executors.endpoint",
+    "Fabric": "diaspora_parsl.fabric.base",
+    "ResilientPoolExecutor": "diaspora_parsl.executors.pool",
+    "open_fabric": "diaspora_parsl.fabric.base",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for, so that `import diaspora_parsl` costs nothing."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,53 @@
+"""One tree of errors; every one of them survives pickling.
+
+DiasporaParslError
+├── ConfigurationError (ValueError)     what was given cannot work; the sentence says what to write instead
+│   ├── FabricURLError                  a fabric URL that no transport can open
+│   └── PlacementError                  a task asks for what no endpoint of the pool has
+├── FabricError
+│   └── FabricUnavailableError          the event fabric cannot be reached now; trying later may help
+└── PoolError
+    ├── EndpointsUnavailableError       every endpoint that could run the task was down for too long
+    ├── PoisonTaskError                 the task was lost with its place again and again, and is given up
+    └── PoolShutdownError               the pool was shut down before the task was done
+"""
+
+
+class DiasporaParslError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+
+class ConfigurationError(DiasporaParslError, ValueError):
+    """What was given cannot work; the message says what to write instead."""
+
+
+class FabricURLError(ConfigurationError):
+    """A fabric URL that no transport can open."""
+
+
+class PlacementError(ConfigurationError):
+    """A task asks for something, such as a tag, that no endpoint of the pool has."""
+
+
+class FabricError(DiasporaParslError):
+    """Something is wrong with the event fabric."""
+
+
+class FabricUnavailableError(FabricError):
+    """The event fabric cannot be reached now; trying later may help."""
+
+
+class PoolError(DiasporaParslError):
+    """The pool gave a task up."""
+
+
+class EndpointsUnavailableError(PoolError):
+    """Every endpoint that could run the task was down for longer than the pool's limit."""
+
+
+class PoisonTaskError(PoolError):
+    """The task was lost together with its place again and again, and is given up."""
+
+
+class PoolShutdownError(PoolError):
+    """The pool was shut down before the task was done."""

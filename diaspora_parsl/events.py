@@ -1,0 +1,319 @@
+"""The CloudEvents envelope and the typed payloads that travel in it."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+PREFIX: Final = "org.diaspora.parsl."
+TOPIC_TASK: Final = "parsl-task"
+TOPIC_ENDPOINT: Final = "parsl-endpoint"
+TOPIC_RESOURCE: Final = "parsl-resource"
+TOPIC_CONTROL: Final = "parsl-control"
+TOPICS: Final = (TOPIC_TASK, TOPIC_ENDPOINT, TOPIC_RESOURCE, TOPIC_CONTROL)
+
+_SNAKE = re.compile(r"(?<!^)(?=[A-Z])")
+_REGISTRY: dict[str, type[Payload]] = {}
+
+
+class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of the typed payloads.
+
+    A subclass named ``TaskRerouted`` has the event type ``org.diaspora.parsl.task.rerouted.v1``. Fields may be added
+    with a default (old readers ignore what they do not know); any other change needs a new class with ``version = 2``.
+    """
+
+    version: ClassVar[int] = 1
+    topic: ClassVar[str] = TOPIC_TASK
+    #: False for resource samples, the first to be dropped when space runs out.
+    is_state_change: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        _REGISTRY[cls.event_type()] = cls
+
+    @classmethod
+    def event_type(cls) -> str:
+        """The CloudEvents ``type`` of this payload: ``org.diaspora.parsl.<noun>.<state>.v<major>``."""
+        noun, _, state = _SNAKE.sub("_", cls.__name__).lower().partition("_")
+        return f"{PREFIX}{noun}.{state}.v{cls.version}"
+
+
+# --- the life of a task -------------------------------------------------------------------------------------------
+
+
+class TaskSubmitted(Payload):
+    """A task entered the pool."""
+
+    task: int
+    function: str
+    tags: tuple[str, ...] = ()
+
+
+class TaskDispatched(Payload):
+    """An attempt of a task was sent to an endpoint, and why there."""
+
+    task: int
+    attempt: int
+    endpoint: str
+    site: str
+    reason: str
+
+
+class TaskRerouted(Payload):
+    """An attempt was given up where it was; the task goes elsewhere, and why."""
+
+    task: int
+    attempt: int
+    endpoint: str
+    site: str
+    reason: str
+
+
+class TaskFinished(Payload):
+    """The task is settled with the result of one attempt."""
+
+    task: int
+    attempt: int
+    endpoint: str
+    site: str
+    seconds: float
+    """From the dispatch of the winning attempt to its result."""
+    attempts: int = 1
+
+
+class TaskFailed(Payload):
+    """The task is settled with an error: the user's own, or the pool's verdict."""
+
+    task: int
+    kind: str
+    """A value of `diaspora_parsl.failures.Kind`."""
+    error: str
+    """Type name of the exception."""
+    message: str
+    endpoint: str = ""
+    site: str = ""
+    attempt: int = 0
+    attempts: int = 0
+
+
+class TaskLate(Payload):
+    """A result of a superseded attempt came after the task was settled, and was dropped."""
+
+    task: int
+    attempt: int
+    endpoint: str
+    site: str
+
+
+# --- the life of an endpoint --------------------------------------------------------------------------------------
+
+
+class EndpointPayload(Payload):
+    """What all endpoint events say."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    endpoint: str
+    site: str
+    reason: str
+    generation: int = 0
+
+
+class EndpointUp(EndpointPayload):
+    """The endpoint takes attempts."""
+
+    slots: int = 0
+
+
+class EndpointSuspect(EndpointPayload):
+    """Signs of life are overdue; no new attempts unless there is no other place."""
+
+    phi: float = 0.0
+
+
+class EndpointDown(EndpointPayload):
+    """The endpoint is taken for lost; its attempts were rerouted."""
+
+    in_flight: int = 0
+
+
+class EndpointReviving(EndpointPayload):
+    """A new generation of the endpoint is being built, or will be after ``delay`` seconds."""
+
+    delay: float = 0.0
+
+
+class EndpointDraining(EndpointPayload):
+    """No new attempts, running ones may finish."""
+
+
+class EndpointDrained(EndpointPayload):
+    """The endpoint was drained and holds nothing more."""
+
+
+# --- resources: samples and signs of life -------------------------------------------------------------------------
+
+
+class NodeHeartbeat(Payload):
+    """A sign of life of one node of one block of an endpoint, sent by its agent."""
+
+    topic: ClassVar[str] = TOPIC_RESOURCE
+    is_state_change: ClassVar[bool] = False
+
+    endpoint: str
+    site: str = ""
+    block: str = ""
+    node: str = ""
+    interval: float = 1.0
+    """Seconds until the next one is due."""
+
+
+class NodeStopped(Payload):
+    """The agent of a node said goodbye: silence from here on means nothing."""
+
+    topic: ClassVar[str] = TOPIC_RESOURCE
+
+    endpoint: str
+    site: str = ""
+    block: str = ""
+    node: str = ""
+
+
+class EndpointStatus(Payload):
+    """What a pool sees of one endpoint, about once a second."""
+
+    topic: ClassVar[str] = TOPIC_RESOURCE
+    is_state_change: ClassVar[bool] = False
+
+    endpoint: str
+    site: str
+    state: str
+    slots: int
+    in_flight: int
+    finished: int
+    rate: float
+    """Results per second over the last seconds."""
+    reason: str = ""
+    generation: int = 0
+
+
+class PoolStatus(Payload):
+    """What a pool holds, about once a second."""
+
+    topic: ClassVar[str] = TOPIC_RESOURCE
+    is_state_change: ClassVar[bool] = False
+
+    pool: str
+    waiting: int
+    in_flight: int
+    finished: int
+    failed: int
+    rerouted: int
+    late: int
+
+
+class PoolStarted(Payload):
+    """A pool began to work."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    pool: str
+    endpoints: tuple[str, ...]
+    run_dir: str = ""
+
+
+class PoolStopped(Payload):
+    """A pool ended; silence from here on means nothing."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    pool: str
+    reason: str = ""
+
+
+class FabricDropped(Payload):
+    """Events that a publisher could neither send nor keep."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    state_changes: int
+    samples: int
+
+
+# --- the envelope -------------------------------------------------------------------------------------------------
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One CloudEvents 1.0 message, structured JSON.
+
+    ``source`` and ``id`` together are unique. Extensions: ``partitionkey`` (order is kept per key), ``sequence``
+    (counts up per source), ``originsite`` and ``hops`` (for bridges).
+    """
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    """RFC 3339, UTC."""
+    partitionkey: str
+    sequence: int
+    data: Raw
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+    originsite: str | UnsetType = UNSET
+    hops: int | UnsetType = UNSET
+    traceparent: str | UnsetType = UNSET
+
+    @property
+    def topic(self) -> str:
+        """The topic this type of event belongs to; control for types this version does not know."""
+        payload = _REGISTRY.get(self.type)
+        return payload.topic if payload else TOPIC_CONTROL
+
+    @property
+    def is_state_change(self) -> bool:
+        """False for resource samples; unknown types count as state changes, so that they are kept."""
+        payload = _REGISTRY.get(self.type)
+        return payload.is_state_change if payload else True
+
+    def payload(self) -> Payload | None:
+        """The typed payload, or None if this version does not know the type.
+
+        Raises:
+            ValueError: the data does not fit the type (`msgspec.ValidationError` is a `ValueError`).
+        """
+        kind = _REGISTRY.get(self.type)
+        return None if kind is None else msgspec.json.decode(self.data, type=kind)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """One event as CloudEvents JSON."""
+    return _encoder.encode(event)
+
+
+def decode(raw: bytes) -> Event:
+    """One event from CloudEvents JSON.
+
+    Raises:
+        ValueError: the bytes are no event.
+    """
+    return _decoder.decode(raw)
+
+
+def encode_payload(payload: Payload) -> Raw:
+    """A payload as the ``data`` of an envelope."""
+    return Raw(_encoder.encode(payload))
+
+
+def known_types() -> dict[str, type[Payload]]:
+    """Every event type that this version knows, by name."""
+    return {name: kind for name, kind in _REGISTRY.items() if kind is not EndpointPayload}

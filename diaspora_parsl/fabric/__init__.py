@@ -1,0 +1,1 @@
+"""The event fabric: one protocol, one file per transport."""

@@ -1,0 +1,1 @@
+"""How alive an endpoint is: suspicion, breaker, and one verdict with reasons."""

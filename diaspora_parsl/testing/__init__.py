@@ -1,0 +1,1 @@
+"""For tests, demos and CI: a virtual-time simulator, fault scripts, local simulated endpoints."""
