@@ -181,6 +181,8 @@ class NodeStopped(Payload):
     site: str = ""
     block: str = ""
     node: str = ""
+    reason: str = ""
+    """Why: a signal's name, or what of its block ended."""
 
 
 class EndpointStatus(Payload):

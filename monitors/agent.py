@@ -1,0 +1,226 @@
+"""The agent: one node's signs of life, once a second."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import shlex
+import signal
+import socket
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Self, TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from msgspec import UNSET
+
+from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
+from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped, Payload, encode_payload
+
+if TYPE_CHECKING:
+    from diaspora_parsl.fabric.base import Fabric
+    from diaspora_parsl.monitors.guard import Guard
+    from types import FrameType, TracebackType
+    from pathlib import Path
+    from collections.abc import Callable
+
+#: Longest pause between two attempts to reach a fabric, in seconds. Short: while an agent pauses, its node looks dead.
+MAX_BACKOFF: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """What an agent says of itself.
+
+    Attributes:
+        endpoint: the endpoint it speaks for, by the label that the pool uses.
+        site: the facility the endpoint belongs to.
+        block: the block, as Parsl counts them; empty if there are none.
+        node: the host.
+        interval: seconds between two heartbeats.
+    """
+
+    endpoint: str
+    site: str = ""
+    block: str = ""
+    node: str = ""
+    interval: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        if not self.endpoint.strip():
+            raise ConfigurationError("An agent speaks for one endpoint. Write --endpoint LABEL, as the pool calls it.")
+        if not 0.05 <= self.interval <= 3600:  # noqa: PLR2004  (said in the sentence)
+            raise ConfigurationError(f"--interval {self.interval:g} is not between 0.05 and 3600 seconds.")
+
+
+class Agent:
+    """Beats until told to stop or until nobody is left to speak for.
+
+    A heartbeat that cannot be sent is lost, never kept: an old sign of life is none.
+
+    Args:
+        config: what to say.
+        opener: opens the fabric; called again after every failure, so that an address may change.
+        guard: tells when to end.
+        clock: seconds that only go forward; wall-clock time appears in events but decides nothing.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        opener: Callable[[], Fabric],
+        guard: Guard,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self._opener = opener
+        self._guard = guard
+        self._clock = clock
+        # A process id alone may come again, and its sequence would start anew.
+        token = uuid.uuid4().hex[:8]
+        self._source = f"/{config.site}/{config.endpoint}/{config.block}/{config.node}/{os.getpid()}-{token}"
+        self._sequence = 0
+        self._fabric: Fabric | None = None
+        self._failures = 0
+        self._retry_at = float("-inf")
+
+    def run(self, wait: Callable[[float], str]) -> str:
+        """Beat until the end; returns why it ended.
+
+        Args:
+            wait: sleeps for that many seconds or less; returns why the agent should stop, or an empty string.
+        """
+        due = self._clock()
+        reason = ""
+        while not reason and not (reason := self._guard.gone()):
+            if self._clock() >= self._retry_at:
+                self._beat()
+            now = self._clock()
+            # After a stall the next beat is due a whole interval from now: what was missed is not caught up.
+            due = due + self.config.interval if due + self.config.interval > now else now + self.config.interval
+            reason = wait(due - now)
+        if self._fabric:
+            self._goodbye(self._fabric, reason)
+        return reason
+
+    def _beat(self) -> None:
+        me = self.config
+        beat = NodeHeartbeat(endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, interval=me.interval)
+        try:
+            if self._fabric is None:
+                self._fabric = self._opener()
+            self._fabric.publish([self._event(beat)])
+        except (DiasporaParslError, OSError) as error:
+            self._failed(error)
+        else:
+            if self._failures:
+                _say("connected")
+            self._failures, self._retry_at = 0, float("-inf")
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failures:
+            _say(f"no fabric, trying again quietly: {error}")
+        self._failures += 1
+        # Spread, or the nodes of a large block all come back in the same instant.
+        pause = min(MAX_BACKOFF, self.config.interval * 2 ** min(self._failures - 1, 10))
+        self._retry_at = self._clock() + pause * random.uniform(0.8, 1.0)  # noqa: S311  (no secret)
+        if self._fabric:
+            self._fabric.close()
+            self._fabric = None
+
+    def _goodbye(self, fabric: Fabric, reason: str) -> None:
+        me = self.config
+        payload = NodeStopped(endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, reason=reason)
+        try:
+            fabric.publish([self._event(payload)])
+        except (DiasporaParslError, OSError) as error:
+            _say(f"no goodbye: {error}")
+        fabric.close()
+
+    def _event(self, payload: Payload) -> Event:
+        self._sequence += 1
+        return Event(
+            id=str(self._sequence),
+            source=self._source,
+            type=payload.event_type(),
+            subject=self.config.endpoint,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            partitionkey=self.config.endpoint,
+            sequence=self._sequence,
+            data=encode_payload(payload),
+            originsite=self.config.site or UNSET,
+        )
+
+
+class StopSignals:
+    """Waits that a signal to stop cuts short; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._old: dict[signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        """Take the signals over."""
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # nohup, and a shell that starts a background job, ask for a signal to be ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._old[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Give the signals back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._read.close()
+        self._write.close()
+
+    def wait(self, seconds: float) -> str:
+        """Sleep so long or until a signal came; returns its name, or an empty string."""
+        if not self._reason:
+            select.select([self._read], [], [], max(0.0, seconds))
+        return self._reason
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self._reason:
+            raise SystemExit(0)
+        self._reason = signal.Signals(number).name
+        self._write.send(b"!")
+
+
+def agent_command(endpoint: str, site: str, address: str | Path) -> str:
+    """The line of shell that starts an agent, for an endpoint's ``worker_init``.
+
+    It works in any POSIX shell, does nothing where the package is not installed, and cannot fail a block. The agent is
+    no child of the script, since some launchers end with a bare ``wait``; it holds neither the script's standard input
+    nor its output, and ends with the script. ``worker_init`` runs once a block: for a block of several nodes, put the
+    line in front of the executor's ``launch_cmd`` instead.
+
+    Args:
+        endpoint: label of the endpoint in its pool.
+        site: facility of the endpoint.
+        address: path of the run's ``fabric.json`` or URL of a fabric. A password in a URL is passed in the
+            environment, since everybody on a host can read command lines.
+    """
+    words = ["diaspora-parsl", "agent", "--endpoint", endpoint, "--site", site]
+    secret = ""
+    if "://" in str(address) and urlsplit(str(address)).password is not None:
+        secret = f"export DIASPORA_PARSL_FABRIC={shlex.quote(str(address))}; "
+    else:
+        words += ["--fabric", str(address)]
+    start = f"{shlex.join(words)} --parent $$ </dev/null >/dev/null"
+    return f"( {secret}command -v diaspora-parsl >/dev/null 2>&1 && exec {start} & )"
+
+
+def _say(sentence: str) -> None:
+    """One line on standard error; nobody has to be listening any more."""
+    try:
+        print(f"diaspora-parsl agent: {sentence}", file=sys.stderr, flush=True)  # noqa: T201  (a program's voice)
+    except OSError:
+        return
