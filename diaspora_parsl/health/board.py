@@ -1,0 +1,260 @@
+"""The health board: all evidence about the endpoints, and one verdict for each, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from diaspora_parsl.health.breaker import Breaker
+from diaspora_parsl.health.phi import PhiAccrual
+
+#: A fabric not read for so long (seconds) says nothing about anybody's silence.
+_FABRIC_STALE: Final = 5.0
+#: A gap between two reads of the fabric (seconds) beyond which the observer distrusts itself.
+_SELF_DISTRUST: Final = 1.5
+#: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
+_HOPE_AFTER: Final = 30.0
+#: Seconds between two looks at attempts that are not overdue yet.
+_LOOK_AGAIN: Final = 0.5
+
+
+class State(StrEnum):
+    """What an endpoint is, in one word."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    """It works, but no worker is connected (yet)."""
+    UP = "up"
+    SUSPECT = "suspect"
+    QUARANTINED = "quarantined"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    DOWN = "down"
+    REVIVING = "reviving"
+
+
+class Verdict(Struct, frozen=True):
+    """The judgement about one endpoint at one time."""
+
+    state: State
+    reason: str
+    accepts: bool = False
+    """New attempts may go there."""
+    probe: bool = False
+    """One attempt may go there, to see."""
+    last_resort: bool = False
+    """New attempts may go there if there is no other place."""
+    keeps: bool = True
+    """Attempts that are there may stay."""
+    phi: float = 0.0
+    recheck: float | None = None
+    """When time alone may change the verdict."""
+
+
+class Health:
+    """Everything known about one endpoint."""
+
+    __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "draining", "empty_since", "generation",
+                 "had_slots", "last_result", "left", "reviving", "rumour", "slots", "stalled_since", "started_at",
+                 "streams", "unanswered_since", "up_since")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.started_at: float | None = None
+        self.slots = 0
+        self.had_slots = False
+        self.blocks_expected = False
+        self.empty_since: float | None = None
+        self.stalled_since: float | None = None
+        self.draining: str | None = None
+        self.dead_reason: str | None = None
+        self.reviving = False
+        #: Deaths since it was last up for long enough.
+        self.deaths = 0
+        self.up_since: float | None = None
+        self.last_result = float("-inf")
+        self.streams: dict[str, PhiAccrual] = {}
+        self.unanswered_since: float | None = None
+        self.rumour: tuple[float, float, str] | None = None
+        #: Its silence was confirmed and its attempts were taken away.
+        self.left = False
+        self.breaker = Breaker()
+
+    def new_generation(self, generation: int) -> None:
+        """Forget what was known about the old one, but not its failures."""
+        self.generation = generation
+        self.started_at = None
+        self.slots = 0
+        self.had_slots = self.blocks_expected = self.reviving = self.left = False
+        self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
+        self.dead_reason = None
+        self.streams.clear()
+        self.breaker = Breaker()
+
+
+class Board:
+    """Collects evidence and judges. Knows nothing of tasks beyond counts."""
+
+    def __init__(
+        self,
+        labels: Iterable[str],
+        *,
+        empty_grace: float,
+        silence_limit: float,
+        rumour_time: float,
+        phi_threshold: float,
+        acceptable_pause: float,
+    ) -> None:
+        self.health = {label: Health() for label in labels}
+        self._empty_grace = empty_grace
+        self._silence_limit = silence_limit
+        self._rumour_time = rumour_time
+        self._phi_threshold = phi_threshold
+        self._pause = acceptable_pause
+        self._fabric_seen = float("-inf")
+
+    # --- evidence -------------------------------------------------------------------------------------------------
+
+    def heard(self, label: str, stream: str, at: float, interval: float) -> None:
+        """A heartbeat came in."""
+        streams = self.health[label].streams
+        detector = streams.get(stream)
+        if detector is None:
+            streams[stream] = PhiAccrual(at, interval, threshold=self._phi_threshold, pause=self._pause)
+        else:
+            detector.beat(at)
+
+    def fabric_seen(self, at: float) -> bool:
+        """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
+        steady = at - self._fabric_seen < _SELF_DISTRUST
+        self._fabric_seen = at
+        if not steady:
+            for health in self.health.values():
+                for detector in health.streams.values():
+                    detector.forgive(at)
+        return steady
+
+    def observed(self, label: str, at: float, slots: int, *, blocks_expected: bool) -> None:
+        """The endpoint's control channel answered."""
+        health = self.health[label]
+        health.unanswered_since = None
+        health.blocks_expected = blocks_expected
+        if slots:
+            health.had_slots = True
+            health.empty_since = None
+        elif health.slots or health.empty_since is None:
+            health.empty_since = at
+            health.streams.clear()  # their nodes are gone: silence is no news
+        health.slots = slots
+
+    def result(self, label: str, at: float) -> None:
+        """A result came from there: the strongest sign of life."""
+        health = self.health[label]
+        health.last_result = max(health.last_result, at)
+        health.breaker.succeeded()
+
+    def rumour(self, label: str, at: float, reason: str) -> None:
+        """Somebody else saw it in trouble."""
+        self.health[label].rumour = (at, at + self._rumour_time, reason)
+
+    # --- judgement ------------------------------------------------------------------------------------------------
+
+    def verdict(self, label: str, at: float, live: int, overdue: Callable[[], bool]) -> Verdict:
+        """Judge one endpoint.
+
+        Args:
+            label: which.
+            at: now, seconds.
+            live: attempts that are there and wanted.
+            overdue: tells whether one of them should have ended by now.
+        """
+        health = self.health[label]
+        if health.dead_reason is not None:
+            state = State.REVIVING if health.reviving else State.DOWN
+            return Verdict(state, health.dead_reason, keeps=False)
+        if health.started_at is None:
+            return Verdict(State.STARTING, "being started")
+        if health.draining is not None:
+            return Verdict(State.DRAINING if live else State.DRAINED, health.draining)
+        if health.slots == 0:
+            return self._empty(health, at, live)
+        return self._doubted(health, at, live, overdue) or self._open(health, at)
+
+    def hopeful(self, label: str, state: State, at: float) -> bool:
+        """Whether tasks may still wait for it; an endpoint that died is a hope only once it is up again."""
+        if state in {State.UP, State.SUSPECT, State.QUARANTINED, State.DRAINING}:
+            return True
+        health = self.health[label]
+        if state not in {State.STARTING, State.WAITING}:
+            return False
+        started = health.started_at
+        return health.deaths == 0 or (
+            health.blocks_expected and started is not None and at - started >= _HOPE_AFTER and not health.had_slots
+        )
+
+    def _empty(self, health: Health, at: float, live: int) -> Verdict:
+        since = health.empty_since if health.empty_since is not None else at
+        if not health.had_slots:
+            return Verdict(State.WAITING, "no worker has connected yet")
+        if not live:
+            return Verdict(State.WAITING, "no worker is connected")
+        if at >= since + self._empty_grace:
+            return Verdict(State.WAITING, f"no worker is connected while {live} attempts are outstanding", keeps=False)
+        return Verdict(State.WAITING, "no worker is connected", recheck=since + self._empty_grace)
+
+    def _open(self, health: Health, at: float) -> Verdict:
+        breaker = health.breaker
+        if breaker.open_until is None:
+            return Verdict(State.UP, f"{health.slots} slots", accepts=True)
+        reason = "attempts were lost there in a row"
+        if breaker.is_half_open(at):
+            return Verdict(State.QUARANTINED, reason + "; one probe may go", probe=True)
+        recheck = breaker.open_until if at < breaker.open_until else None
+        return Verdict(State.QUARANTINED, reason, recheck=recheck)
+
+    def _doubted(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
+        since, reason, phi = self._silence(health, at)
+        if since is None:
+            health.left = False
+            return self._rumoured(health, at)
+        breaker = health.breaker
+        breaker.trip(at)
+        confirmed = live > 0 and overdue()
+        if confirmed:
+            health.left = True
+            if breaker.probing:
+                breaker.failed(at, task=-1)
+        probe = live == 0 and breaker.is_half_open(at)
+        waits = breaker.open_until is not None and breaker.open_until > at
+        recheck = at + _LOOK_AGAIN if live and not confirmed else breaker.open_until if waits else None
+        if health.left:
+            return Verdict(State.DOWN, reason, keeps=not confirmed, probe=probe, phi=phi, recheck=recheck)
+        return Verdict(State.SUSPECT, reason, probe=probe, last_resort=True, phi=phi, recheck=recheck)
+
+    def _silence(self, health: Health, at: float) -> tuple[float | None, str, float]:
+        """Since when nothing was heard, if that is suspicious, and no result came since; the reason; phi."""
+        if health.streams and at - self._fabric_seen < _FABRIC_STALE:
+            silent_from = max(detector.silent_from() for detector in health.streams.values())
+            last = max(detector.last for detector in health.streams.values())
+            if self._fabric_seen >= silent_from and health.last_result <= last:
+                phi = min(detector.phi(self._fabric_seen) for detector in health.streams.values())
+                return last, f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}) and no result since", phi
+        since = health.unanswered_since
+        if since is not None and at - since >= self._silence_limit and health.last_result <= since:
+            return since, f"its control channel has not answered for {at - since:.1f} s and no result came since", 0.0
+        return None, "", 0.0
+
+    def _rumoured(self, health: Health, at: float) -> Verdict | None:
+        if health.rumour is None:
+            if health.breaker.open_until is not None and not health.breaker.failures and not health.breaker.probing:
+                health.breaker.succeeded()  # it was open because of a doubt that is gone
+            return None
+        told, until, reason = health.rumour
+        heard = max((detector.last for detector in health.streams.values()), default=float("-inf"))
+        if at >= until or health.last_result > told or heard > told:
+            health.rumour = None
+            return self._rumoured(health, at)
+        return Verdict(State.SUSPECT, reason, last_resort=True, recheck=until)

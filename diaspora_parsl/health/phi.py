@@ -1,0 +1,94 @@
+"""Phi accrual: how unlikely the silence since the last heartbeat is."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+_WINDOW: Final = 200
+
+
+def phi_of(deviations: float) -> float:
+    """Suspicion after a silence of so many standard deviations beyond the expected interval.
+
+    ``phi = -log10(P(a heartbeat comes later than this))`` for normally distributed intervals (Hayashibara et al.,
+    "The phi accrual failure detector", SRDS 2004, section 4), with the logistic approximation of the normal tail
+    that Akka's ``PhiAccrualFailureDetector`` uses.
+    """
+    exponent = deviations * (1.5976 + 0.070566 * deviations * deviations)
+    # log10(1 + e^x), stable for large x
+    log10_tail = exponent / math.log(10) + math.log10(1.0 + math.exp(-exponent)) if exponent > 0 else None
+    return log10_tail if log10_tail is not None else math.log10(1.0 + math.exp(exponent))
+
+
+def deviations_of(phi: float) -> float:
+    """The inverse of `phi_of`, for ``phi`` above 0.31, by bisection."""
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if phi_of(middle) < phi else (low, middle)
+    return high
+
+
+class PhiAccrual:
+    """The detector of one stream of heartbeats. All times are seconds on one monotonic clock.
+
+    Args:
+        at: time of the first heartbeat.
+        interval: seconds the sender promises between two.
+        threshold: phi at which the stream counts as silent; 8 is one mistake in 10^8 if intervals are normal.
+        pause: seconds of delay that are always acceptable: garbage collection, a stalled file system.
+        min_deviation: lower bound of the standard deviation, seconds.
+    """
+
+    __slots__ = ("_deviations", "_intervals", "_min_deviation", "_pause", "_sum", "_sum_sq", "last")
+
+    def __init__(
+        self, at: float, interval: float, *, threshold: float = 8.0, pause: float = 2.5, min_deviation: float = 0.1
+    ) -> None:
+        self.last = at
+        self._deviations = deviations_of(threshold)
+        self._pause = pause
+        self._min_deviation = min_deviation
+        # Start from what the sender promises, spread widely, as Akka does.
+        self._intervals: deque[float] = deque((interval * 0.75, interval * 1.25), maxlen=_WINDOW)
+        self._sum = sum(self._intervals)
+        self._sum_sq = sum(i * i for i in self._intervals)
+
+    @property
+    def mean(self) -> float:
+        """Mean interval, seconds."""
+        return self._sum / len(self._intervals)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the intervals, seconds, at least ``min_deviation``."""
+        variance = self._sum_sq / len(self._intervals) - self.mean**2
+        return max(self._min_deviation, math.sqrt(max(0.0, variance)))
+
+    def beat(self, at: float) -> None:
+        """A heartbeat arrived. An interval that was itself an outage teaches nothing about normal ones."""
+        interval = at - self.last
+        self.last = max(self.last, at)
+        if not 0.0 <= interval <= self.mean + self._pause:
+            return
+        if len(self._intervals) == _WINDOW:
+            oldest = self._intervals[0]
+            self._sum -= oldest
+            self._sum_sq -= oldest * oldest
+        self._intervals.append(interval)
+        self._sum += interval
+        self._sum_sq += interval * interval
+
+    def forgive(self, at: float) -> None:
+        """The observer itself was away until now: the silence was its own."""
+        self.last = max(self.last, at)
+
+    def phi(self, at: float) -> float:
+        """Suspicion now; 0 right after a heartbeat."""
+        return max(0.0, phi_of((at - self.last - self.mean - self._pause) / self.deviation))
+
+    def silent_from(self) -> float:
+        """The time at which phi reaches the threshold, if nothing is heard until then."""
+        return self.last + self.mean + self._pause + self._deviations * self.deviation

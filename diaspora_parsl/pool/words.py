@@ -1,0 +1,252 @@
+"""The words the core speaks: stimuli in, actions out. All times are seconds on one monotonic clock."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from diaspora_parsl.errors import PoolError
+from diaspora_parsl.events import Payload
+from diaspora_parsl.failures import Failure
+
+
+class EndpointSpec(Struct, frozen=True, kw_only=True):
+    """What the core knows of an endpoint from the configuration."""
+
+    label: str
+    site: str = ""
+    slots_cap: int | None = None
+    """Upper bound of attempts at once, whatever the endpoint reports."""
+    capacity: int = 1
+    """Slots it could have once scaled out: its weight when the backlog is shared out as demand."""
+
+
+class PoolSettings(Struct, frozen=True, kw_only=True):
+    """Limits and time constants of a pool; durations in seconds."""
+
+    down_limit: float = 600.0
+    """How long a task waits while every endpoint that could run it is down."""
+    max_attempts: int = 20
+    """Attempts per task in all."""
+    max_kills: int = 3
+    """Workers that one task may take down with it before it counts as poison."""
+    empty_grace: float = 1.0
+    """How long attempts may be outstanding at an endpoint where nobody is connected."""
+    stall_limit: float = 60.0
+    """How long an endpoint may have demand, but neither workers nor requested blocks, before it is revived."""
+    silence_limit: float = 3.0
+    """How long the control channel of an endpoint may leave a question unanswered before the endpoint is suspect."""
+    rumour_time: float = 30.0
+    """How long the word of others that an endpoint is in trouble counts."""
+    horizon: float = 1.0
+    """Known work bound per slot beyond what runs."""
+    phi_threshold: float = 8.0
+    acceptable_pause: float = 2.5
+    revive_first: float = 1.0
+    """Delay before the first revival; it doubles until the endpoint stays up for ``healthy_after``."""
+    revive_longest: float = 300.0
+    healthy_after: float = 60.0
+    story_length: int = 20_000
+    """Transitions kept for `PoolCore.story`."""
+
+
+# --- stimuli ------------------------------------------------------------------------------------------------------
+
+
+class Submitted(Struct, frozen=True):
+    """A task entered. ``eligible`` are the labels of the endpoints whose tags and resources fit it."""
+
+    at: float
+    task: int
+    function: str
+    eligible: frozenset[str]
+    priority: float = 0.0
+    """Lower goes first."""
+    tags: tuple[str, ...] = ()
+
+
+class Finished(Struct, frozen=True):
+    """An attempt ended with a result."""
+
+    at: float
+    attempt: int
+
+
+class Failed(Struct, frozen=True):
+    """An attempt ended with an exception, already judged."""
+
+    at: float
+    attempt: int
+    failure: Failure
+
+
+class Started(Struct, frozen=True):
+    """A generation of an endpoint was started."""
+
+    at: float
+    endpoint: str
+    generation: int
+
+
+class Observed(Struct, frozen=True):
+    """What the endpoint itself says: its control channel answered."""
+
+    at: float
+    endpoint: str
+    generation: int
+    slots: int
+    """Workers connected now."""
+    blocks_expected: bool = False
+    """Blocks are requested or running, so that workers may still come."""
+
+
+class Unanswered(Struct, frozen=True):
+    """The control channel of the endpoint has not answered since ``since``."""
+
+    at: float
+    endpoint: str
+    generation: int
+    since: float
+
+
+class Died(Struct, frozen=True):
+    """A generation of an endpoint is over for good, or could not be started."""
+
+    at: float
+    endpoint: str
+    generation: int
+    reason: str
+
+
+class Heard(Struct, frozen=True):
+    """A heartbeat from one stream (block and node) of an endpoint."""
+
+    at: float
+    endpoint: str
+    stream: str
+    interval: float = 1.0
+
+
+class Hushed(Struct, frozen=True):
+    """A stream said goodbye."""
+
+    at: float
+    endpoint: str
+    stream: str
+
+
+class FabricSeen(Struct, frozen=True):
+    """The fabric was read to its end just now: silence up to here is real silence."""
+
+    at: float
+
+
+class Rumour(Struct, frozen=True):
+    """Somebody else saw the endpoint in trouble."""
+
+    at: float
+    endpoint: str
+    source: str
+    reason: str
+
+
+class Drain(Struct, frozen=True):
+    """No new attempts for this endpoint."""
+
+    at: float
+    endpoint: str
+    reason: str
+
+
+class Resume(Struct, frozen=True):
+    """The endpoint takes attempts again."""
+
+    at: float
+    endpoint: str
+
+
+class Tick(Struct, frozen=True):
+    """The time that a `WakeAt` asked for has come."""
+
+    at: float
+
+
+class Stopped(Struct, frozen=True):
+    """The pool is shut down: everything open is rejected."""
+
+    at: float
+
+
+Stimulus = (
+    Submitted
+    | Finished
+    | Failed
+    | Started
+    | Observed
+    | Unanswered
+    | Died
+    | Heard
+    | Hushed
+    | FabricSeen
+    | Rumour
+    | Drain
+    | Resume
+    | Tick
+    | Stopped
+)
+
+# --- actions ------------------------------------------------------------------------------------------------------
+
+
+class Dispatch(Struct, frozen=True):
+    """Send one attempt of a task to an endpoint."""
+
+    task: int
+    attempt: int
+    endpoint: str
+    generation: int
+
+
+class Resolve(Struct, frozen=True):
+    """Settle the task with the result of this attempt."""
+
+    task: int
+    attempt: int
+
+
+class Reject(Struct, frozen=True):
+    """Settle the task with an error: this attempt's own exception, or the pool's verdict."""
+
+    task: int
+    attempt: int | None
+    verdict: PoolError | None = None
+
+
+class Discard(Struct, frozen=True):
+    """Nobody wants the outcome of this attempt any more."""
+
+    attempt: int
+
+
+class Publish(Struct, frozen=True):
+    """Tell the fabric."""
+
+    payload: Payload
+    subject: int | str
+    key: str
+
+
+class Revive(Struct, frozen=True):
+    """Fence the old generation of the endpoint, then build and start this one."""
+
+    endpoint: str
+    generation: int
+    reason: str
+
+
+class WakeAt(Struct, frozen=True):
+    """Send a `Tick` at this time, unless an earlier one is asked for."""
+
+    at: float
+
+
+Action = Dispatch | Resolve | Reject | Discard | Publish | Revive | WakeAt

@@ -1,0 +1,114 @@
+"""Who gets the next attempt: load, observed speed and the window of an endpoint."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Weight of a new sample in the moving average of service times.
+_ALPHA: Final = 0.2
+#: Attempts bound per slot at most, however short they are.
+_DEEPEST: Final = 512
+
+
+class Load:
+    """What one endpoint holds, how fast it is, and how much more it may hold.
+
+    An endpoint holds what its connected workers can start soon: as many attempts as it has slots, plus, for functions
+    whose service time there is known from successes, up to ``horizon`` seconds of work per slot (Little's law: work in
+    the system = arrival rate x time). Any failure of a function makes its service time unknown again.
+
+    Args:
+        horizon: seconds of known work bound per slot beyond what runs.
+    """
+
+    __slots__ = ("_horizon", "_last_done", "_service", "_work", "in_flight", "pace", "slots")
+
+    def __init__(self, horizon: float = 1.0) -> None:
+        self.slots = 0
+        self.in_flight = 0
+        self.pace = 1.0
+        """Service time here over the pool's mean of the same function: 2.0 is half as fast."""
+        self._horizon = horizon
+        self._work = 0.0
+        self._service: dict[str, float] = {}
+        self._last_done = float("-inf")
+
+    def service(self, function: str) -> float | None:
+        """Seconds one slot needs for this function, or None if not known from successes."""
+        return self._service.get(function)
+
+    def has_idle_slot(self) -> bool:
+        """A worker waits for work."""
+        return self.in_flight < self.slots
+
+    def has_room(self, function: str) -> bool:
+        """One more attempt of this function may be bound."""
+        if self.in_flight < self.slots:
+            return True
+        service = self._service.get(function)
+        return (
+            service is not None
+            and self._work + service <= self.slots * self._horizon
+            and self.in_flight < self.slots * _DEEPEST
+        )
+
+    def bind(self, function: str) -> float:
+        """An attempt was sent there; returns the seconds of work it is counted as, for `release`."""
+        self.in_flight += 1
+        work = self._service.get(function, self._horizon)
+        self._work += work
+        return work
+
+    def release(self, work: float) -> None:
+        """An attempt is no longer there."""
+        self.in_flight -= 1
+        self._work = self._work - work if self.in_flight else 0.0
+
+    def succeeded(self, function: str, at: float, dispatched_at: float) -> float:
+        """Learn from a success, before `release`; returns the new estimate of the service time, seconds.
+
+        While attempts queue, the time between two results is the service time over the number of busy slots.
+        """
+        gap = max(0.0, at - max(dispatched_at, self._last_done))
+        sample = gap * min(max(1, self.slots), self.in_flight)
+        self._last_done = at
+        known = self._service.get(function)
+        estimate = sample if known is None else known + _ALPHA * (sample - known)
+        self._service[function] = estimate
+        return estimate
+
+    def failed(self, function: str) -> None:
+        """An attempt of this function failed: what was learnt about it no longer holds."""
+        self._service.pop(function, None)
+
+    def reset(self) -> None:
+        """A new generation: nothing is bound, nothing is known."""
+        self.in_flight = 0
+        self._work = 0.0
+        self._service.clear()
+        self._last_done = float("-inf")
+
+    def score(self) -> float:
+        """Lower is better: how busy, weighted by how slow."""
+        return self.pace * (1.0 + self.in_flight / max(1, self.slots))
+
+
+class Pace:
+    """Mean service time per function over the pool, to compare endpoints with each other."""
+
+    __slots__ = ("_mean",)
+
+    def __init__(self) -> None:
+        self._mean: dict[str, float] = {}
+
+    def learn(self, load: Load, function: str, estimate: float) -> None:
+        """Update the pool's mean for the function, and the endpoint's pace."""
+        mean = self._mean.get(function, estimate)
+        mean += 0.05 * (estimate - mean)
+        self._mean[function] = mean
+        if mean > 0.0:
+            load.pace += _ALPHA * (min(10.0, max(0.1, estimate / mean)) - load.pace)
+
+    def knows(self, function: str) -> bool:
+        """The function has succeeded somewhere in the pool."""
+        return function in self._mean
