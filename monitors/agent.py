@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -13,20 +14,22 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from msgspec import UNSET
 
-from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
+from diaspora_parsl.errors import ConfigurationError, DiasporaParslError, FabricError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped, Payload, encode_payload
+from diaspora_parsl.monitors.connect import open_live
+from diaspora_parsl.monitors.guard import Guard, block_name
 
 if TYPE_CHECKING:
-    from diaspora_parsl.fabric.base import Fabric
-    from diaspora_parsl.monitors.guard import Guard
-    from types import FrameType, TracebackType
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
+    from types import FrameType, TracebackType
+
+    from diaspora_parsl.fabric.base import Fabric
 
 #: Longest pause between two attempts to reach a fabric, in seconds. Short: while an agent pauses, its node looks dead.
 MAX_BACKOFF: Final = 5.0
@@ -192,6 +195,39 @@ class StopSignals:
             raise SystemExit(0)
         self._reason = signal.Signals(number).name
         self._write.send(b"!")
+
+
+def run_agent(
+    *,
+    endpoint: str,
+    site: str = "",
+    fabric: str | None = None,
+    run_dir: Path | None = None,
+    interval: float = 1.0,
+    block: str | None = None,
+    node: str | None = None,
+    parent: int | None = None,
+    with_parent: bool = True,
+) -> None:
+    """Be an agent until the end; the options of ``diaspora-parsl agent``.
+
+    Raises:
+        ConfigurationError: what was given can never work. Nothing else is raised.
+    """
+    if parent is None and with_parent and not sys.stdin.isatty():
+        parent = os.getppid()
+    config = AgentConfig(
+        endpoint=endpoint,
+        site=site,
+        block=block_name(parent) if block is None else block,
+        node=socket.gethostname() if node is None else node,
+        interval=interval,
+    )
+    # What is wrong for good is said at once; what is only not there yet is tried for again and again.
+    with contextlib.suppress(FabricError):
+        open_live(fabric, run_dir).close()
+    with StopSignals() as signals:
+        Agent(config, lambda: open_live(fabric, run_dir), Guard(parent)).run(signals.wait)
 
 
 def agent_command(endpoint: str, site: str, address: str | Path) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.fabric.base import redacted
+from diaspora_parsl.errors import ConfigurationError, FabricError, FabricUnavailableError
+from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
+from diaspora_parsl.monitors.feed import Feed, is_finished_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def address(fabric: str | None = None, run_dir: Path | None = None) -> str:
@@ -38,3 +44,39 @@ def address(fabric: str | None = None, run_dir: Path | None = None) -> str:
         path = Path(fabric)
         run_dir = path.parent if path.suffix == ".json" else path
     return find_fabric(run_dir)
+
+
+def open_live(fabric: str | None = None, run_dir: Path | None = None) -> Fabric:
+    """Open the fabric that is meant, of a run that is still going on; see `address`.
+
+    Raises:
+        FabricUnavailableError: the run is over.
+    """
+    url = address(fabric, run_dir)
+    if is_finished_run(url):
+        raise FabricUnavailableError("the run is over, and its fabric with it")
+    return open_fabric(url)
+
+
+def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Callable[[str], object]) -> Feed:
+    """Everything that the fabric that is meant holds; see `address`.
+
+    Args:
+        fabric: see `address`.
+        run_dir: see `address`.
+        wait: seconds to wait for a run to start.
+        say: told once if there is something to wait for.
+
+    Raises:
+        FabricError: there was no fabric to be found in all that time.
+    """
+    end = time.monotonic() + wait
+    told = False
+    while True:
+        try:
+            return Feed(lambda: address(fabric, run_dir))
+        except FabricError as error:
+            if time.monotonic() >= end:
+                raise
+            told = told or bool(say(f"{error}; waiting up to {wait:.0f} s for a run to start") or True)
+        time.sleep(0.2)

@@ -1,0 +1,238 @@
+"""`diaspora-parsl`: one command a verb."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diaspora_parsl import __version__
+from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Commands import what they need when they run: an agent on a node should not load what draws tables.
+
+app = typer.Typer(
+    name="diaspora-parsl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Turns several places that can run Parsl tasks into one resilient compute pool.",
+)
+
+FabricOption = Annotated[
+    str | None,
+    typer.Option("--fabric", metavar="URL|PATH", help="URL of the fabric, or path of a run's fabric.json."),
+]
+RunDirOption = Annotated[
+    Path | None,
+    typer.Option("--run-dir", help="Directory of the run, such as runinfo/000. Default: the newest run below here."),
+]
+
+
+def _examples(*lines: str) -> str:
+    # The control character keeps the help's formatter from flowing the lines together.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"diaspora-parsl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog=_examples(
+        "diaspora-parsl agent --endpoint alpha --fabric redis://host:6379/0",
+        "diaspora-parsl agent --endpoint alpha --site anl --run-dir runinfo/000 --interval 0.5",
+    )
+)
+def agent(
+    *,
+    endpoint: Annotated[str, typer.Option(help="Endpoint to speak for, by the label that the pool uses.")],
+    site: Annotated[str, typer.Option(help="Facility that the endpoint belongs to.")] = "",
+    fabric: FabricOption = None,
+    run_dir: RunDirOption = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two heartbeats.")] = 1.0,
+    block: Annotated[str | None, typer.Option(help="Block of this node. Default: from the name of the job.")] = None,
+    node: Annotated[str | None, typer.Option(help="Name of this node. Default: its host name.")] = None,
+    parent: Annotated[
+        int | None, typer.Option(metavar="PID", help="End with this process. Default: the one that started the agent.")
+    ] = None,
+    no_parent: Annotated[
+        bool, typer.Option("--no-parent", help="End with no process. The default in a terminal.")
+    ] = False,
+) -> None:
+    """Publish a node's signs of life.
+
+    Belongs into an endpoint's worker_init, where it ends with the block, or is started by hand at a site. A fabric that
+    cannot be reached is tried again until the end: the exit code is 0 then too, so that no block fails for it.
+    """
+    from diaspora_parsl.monitors.agent import run_agent  # noqa: PLC0415
+
+    if parent is not None and no_parent:
+        raise ConfigurationError("--parent and --no-parent say opposite things: give one of them.")
+    run_agent(
+        endpoint=endpoint,
+        site=site,
+        fabric=fabric,
+        run_dir=run_dir,
+        interval=interval,
+        block=block,
+        node=node,
+        parent=parent,
+        with_parent=not no_parent,
+    )
+
+
+@app.command(
+    epilog=_examples(
+        "diaspora-parsl watch",
+        "diaspora-parsl watch --run-dir runinfo/003",
+        "diaspora-parsl watch --fabric redis://host:6379/0 --once",
+    )
+)
+def watch(
+    *,
+    fabric: FabricOption = None,
+    run_dir: RunDirOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a run that has not started.")] = 60.0,
+    every: Annotated[float, typer.Option(help="Without a terminal: seconds between two lines.")] = 5.0,
+) -> None:
+    """Show a run as it goes: endpoints, tasks, reroutes and their reasons."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from diaspora_parsl.monitors import connect  # noqa: PLC0415
+    from diaspora_parsl.monitors.watch import Watch  # noqa: PLC0415
+
+    with _until_interrupted():
+        feed = connect.feed(fabric, run_dir, wait=0.0 if once else wait, say=_say)
+        console = Console()
+        with contextlib.closing(feed):
+            view = Watch(feed, console)
+            if once:
+                view.once()
+            elif console.is_terminal:
+                view.live()
+            else:
+                view.lines(every)
+            sys.stdout.flush()
+
+
+@app.command(
+    epilog=_examples(
+        "diaspora-parsl events --task 17",
+        "diaspora-parsl events --follow --type task.rerouted --endpoint alpha",
+        "diaspora-parsl events --run-dir runinfo/003 --type 'endpoint.*' --since 5m",
+    )
+)
+def events(
+    *,
+    fabric: FabricOption = None,
+    run_dir: RunDirOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until the run ends.")] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--type", "-t", metavar="GLOB", help="Only such types: task.rerouted, 'endpoint.*'. Repeatable."),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only what is about this endpoint.")] = None,
+    task: Annotated[int | None, typer.Option(help="Only what is about this task.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only what is younger: 90s, 5m, 2h, 1d, or an RFC 3339 time.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+) -> None:
+    """Print events as JSON lines, of a run that goes on or is over."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from diaspora_parsl.monitors import connect  # noqa: PLC0415
+    from diaspora_parsl.monitors.events import EventFilter, since_time, tell  # noqa: PLC0415
+
+    wanted = EventFilter(
+        types=tuple(kind or ()),
+        endpoint=endpoint,
+        task=task,
+        since=None if since is None else since_time(since, datetime.now(UTC)),
+    )
+    out = sys.stdout.buffer
+    with _until_interrupted(), contextlib.closing(connect.feed(fabric, run_dir, say=_say)) as feed:
+        tell(feed, wanted, lambda line: (out.write(line), out.flush() if follow else None), follow=follow, limit=limit)
+        # Here and not at the interpreter's end, where a reader that has gone away could not be met quietly.
+        out.flush()
+
+
+_FORWARD = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))
+def screen(ctx: typer.Context) -> None:
+    """Screen your own molecules against your own receptor on a resilient pool."""
+    _campaign("screen", ctx.args)
+
+
+@app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl demo --help"))
+def demo(ctx: typer.Context) -> None:
+    """Run a real docking campaign on three local sites, and kill one of them in the middle."""
+    _campaign("demo", ctx.args)
+
+
+def _campaign(name: str, args: list[str]) -> None:
+    """Run a command of the campaigns, which live in an extra that may not be installed."""
+    campaigns = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    # One command alone would become the program itself; a callback keeps it a command.
+    campaigns.callback()(lambda: None)
+    with _until_interrupted():
+        try:
+            from diaspora_parsl.campaigns.cli_screen import register  # noqa: PLC0415
+
+            register(campaigns)
+            campaigns(args=[name, *args], prog_name="diaspora-parsl")
+        except ModuleNotFoundError as missing:
+            package = (missing.name or "").partition(".")[0]
+            if package == "diaspora_parsl" and missing.name != "diaspora_parsl.campaigns.cli_screen":
+                raise
+            what = "packages that are" if package == "diaspora_parsl" else f"the package {package}, which is"
+            raise ConfigurationError(
+                f"`diaspora-parsl {name}` needs {what} not installed. Write: pip install 'diaspora-parsl[campaigns]'"
+            ) from missing
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"diaspora-parsl: {sentence}", err=True)
+
+
+def main() -> None:
+    """Entry point of the command `diaspora-parsl`."""
+    try:
+        app(prog_name="diaspora-parsl")
+    except DiasporaParslError as error:
+        _say(str(error))
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
