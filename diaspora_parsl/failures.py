@@ -59,6 +59,7 @@ _BY_NAME: Final = {
     "parsl.serialize.errors.SerializationError": Kind.INVALID,
     "parsl.serialize.errors.DeserializationError": Kind.PLACE,
     "parsl.serialize.errors.DeserializerPluginError": Kind.PLACE,
+    "zmq.error.Again": Kind.ENDPOINT_LOST,  # a bounded send to an interchange that takes nothing
     "concurrent.futures._base.CancelledError": Kind.MANAGER_LOST,
     "concurrent.futures.process.BrokenProcessPool": Kind.WORKER_LOST,
     "concurrent.futures.thread.BrokenThreadPool": Kind.ENDPOINT_LOST,

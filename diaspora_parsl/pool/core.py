@@ -393,6 +393,8 @@ class PoolCore:
         delay = min(self.settings.revive_longest, self.settings.revive_first * 2**health.deaths)
         health.deaths += 1
         self._judge(label)
+        if not self.specs[label].revivable:
+            return
         payload = events.EndpointReviving(
             endpoint=label, site=self.specs[label].site, reason=reason, generation=health.generation + 1, delay=delay
         )

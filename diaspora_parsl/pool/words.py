@@ -18,6 +18,8 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     """Upper bound of attempts at once, whatever the endpoint reports."""
     capacity: int = 1
     """Slots it could have once scaled out: its weight when the backlog is shared out as demand."""
+    revivable: bool = True
+    """Whether the shell knows how to build it anew."""
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
