@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diaspora_parsl.errors import ConfigurationError, FabricError, FabricUnavailableError
+from diaspora_parsl.errors import ConfigurationError, FabricError, FabricUnavailableError, FabricURLError
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 from diaspora_parsl.monitors.feed import Feed, is_finished_run
 
@@ -25,10 +25,8 @@ def address(fabric: str | None = None, run_dir: Path | None = None) -> str:
 
     Raises:
         ConfigurationError: both were given, or a fabric that no other process can be on.
-        FabricError: there is no fabric to be found, now.
+        FabricUnavailableError: there is no fabric to be found, now.
     """
-    from diaspora_parsl.fabric.embedded import find_fabric  # noqa: PLC0415  (not needed for --help)
-
     if fabric and run_dir:
         raise ConfigurationError("--fabric and --run-dir say the same thing twice: give one of them.")
     if fabric is None and run_dir is None:
@@ -43,7 +41,13 @@ def address(fabric: str | None = None, run_dir: Path | None = None) -> str:
     if fabric:
         path = Path(fabric)
         run_dir = path.parent if path.suffix == ".json" else path
-    return find_fabric(run_dir)
+    from diaspora_parsl.fabric.embedded import find_fabric  # noqa: PLC0415  (an agent with a URL does without it)
+
+    try:
+        return find_fabric(run_dir)
+    except FabricURLError as error:
+        # To whoever waits for a run, what is not there is only not there yet.
+        raise FabricUnavailableError(str(error)) from error
 
 
 def open_live(fabric: str | None = None, run_dir: Path | None = None) -> Fabric:
@@ -54,7 +58,7 @@ def open_live(fabric: str | None = None, run_dir: Path | None = None) -> Fabric:
     """
     url = address(fabric, run_dir)
     if is_finished_run(url):
-        raise FabricUnavailableError("the run is over, and its fabric with it")
+        raise FabricUnavailableError("the run's fabric does not answer, or the run is over")
     return open_fabric(url)
 
 

@@ -107,7 +107,7 @@ def tell(
         if feed.lost_since is not None:
             if not follow:
                 raise FabricUnavailableError(feed.last_error)
-            if runs.all_ended:
+            if runs.all_ended or feed.is_over:
                 break
             outage = outage or _say("the fabric does not answer; waiting for it")
             continue
@@ -150,7 +150,7 @@ def _about(event: Event) -> dict[str, Any]:
     """The data of an event of any type, known or not."""
     try:
         data = _any_json.decode(event.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Seconds of outage after which the address is asked for again: a restarted server may have another one.
 REOPEN_AFTER: Final = 3.0
+#: Seconds of outage after which a run that left nothing but its data is taken for over, though it said no goodbye.
+OVER_AFTER: Final = 15.0
 _PAUSE: Final = 0.3
 
 
@@ -50,6 +51,7 @@ class Feed:
         #: True once everything that was there has been read.
         self.caught_up = False
         self.last_error = ""
+        self._only_data = False
 
     @property
     def resyncs(self) -> int:
@@ -61,6 +63,12 @@ class Feed:
         """True if nothing will be added to what is read."""
         return is_finished_run(self.url)
 
+    @property
+    def is_over(self) -> bool:
+        """True if the fabric is gone, for good as it seems."""
+        lost = self.lost_since
+        return lost is not None and self._only_data and time.monotonic() - lost > OVER_AFTER
+
     def read(self, timeout: float) -> list[Event]:
         """Wait for the next events; an outage is noted in `lost_since`, not raised."""
         try:
@@ -69,7 +77,7 @@ class Feed:
             self._lost(error)
             time.sleep(min(timeout, _PAUSE))
             return []
-        self.lost_since = None
+        self.lost_since, self._only_data = None, False
         # On a busy fabric there is always something to read: nothing but new events means the same. To the second, as
         # fractions may be written in any length.
         if all(event.time[:19] > self._opened_at for event in events):
@@ -103,10 +111,13 @@ class Feed:
         if now - max(self.lost_since, self._reopened) < REOPEN_AFTER or self.is_finished_run:
             return
         self._reopened = now
-        with contextlib.suppress(DiasporaParslError):  # not found again yet: the known address stays
+        try:
             url = self._find()
-            # A server that is just being restarted must not be mistaken for a run that is over: two servers would
-            # work on one set of files.
-            if not is_finished_run(url):
-                self.close()
-                self.url = url
+        except DiasporaParslError as missing:  # not found again yet: the known address stays
+            self.last_error = str(missing)
+            return
+        # A live run whose server is just being restarted, or hangs, looks like one that left only its data.
+        self._only_data = is_finished_run(url)
+        if not self._only_data:
+            self.close()
+            self.url = url

@@ -39,6 +39,7 @@ class EndpointView:
     counted_in_flight: int = 0
     status: ev.EndpointStatus | None = None
     sequence: int = -1
+    slots_sequence: int = -1
 
     @property
     def finished(self) -> int:
@@ -225,6 +226,8 @@ class PoolView:
 
     def _endpoint_event(self, event: ev.Event, payload: ev.EndpointStatus | ev.EndpointPayload) -> None:
         view = self.endpoint(payload.endpoint, payload.site)
+        if isinstance(payload, ev.EndpointStatus | ev.EndpointUp) and event.sequence >= view.slots_sequence:
+            view.slots, view.slots_sequence = payload.slots, event.sequence
         # Samples and state changes travel in different topics: only the sequence says which is newer.
         if event.sequence < view.sequence:
             return
@@ -234,8 +237,6 @@ class PoolView:
         if payload.reason and payload.reason != view.evidence:
             view.evidence, view.evidence_time = payload.reason, event.time
         if isinstance(payload, ev.EndpointStatus):
-            view.status, view.slots, view.rate = payload, payload.slots, payload.rate
-        elif isinstance(payload, ev.EndpointUp):
-            view.slots = payload.slots or view.slots
+            view.status, view.rate = payload, payload.rate
         elif isinstance(payload, ev.EndpointDown):
             view.rate = 0.0

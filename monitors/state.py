@@ -46,7 +46,7 @@ class Picture:
         self.events += 1
         try:
             payload = event.payload()
-        except ValueError:
+        except (ValueError, RecursionError):
             self.malformed += 1
             return
         match payload:

@@ -95,7 +95,7 @@ class Watch:
         if not self._feed.caught_up and self._feed.lost_since is None:
             return False
         pools = self.picture.pools()
-        if self._feed.is_finished_run:
+        if self._feed.is_finished_run or self._feed.is_over:
             return True
         running = any(not pool.stopped for pool in pools)
         self._ran = self._ran or running
@@ -107,7 +107,7 @@ class Watch:
         return Line(
             clock=now,
             lost_for=None if lost is None else now - lost,
-            finished_run=self._feed.is_finished_run,
+            finished_run=self._feed.is_finished_run or self._feed.is_over,
             resyncs=self._feed.resyncs,
         )
 
