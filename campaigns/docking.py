@@ -28,6 +28,20 @@ START_LIMIT: Final = 300.0
 _local = threading.local()
 
 
+class DockingUnavailableError(RuntimeError):
+    """Docking does not work at this worker, whatever the molecule: the place's fault, not the task's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"The docking process on {socket.gethostname()} cannot be used: {self.reason}. "
+            "Check that diaspora-parsl[campaigns] is installed there; the worker's log says what failed."
+        )
+
+
 class DockingProcess:
     """The process beside a worker in which molecules are docked; started when needed, replaced when it died."""
 
@@ -37,7 +51,11 @@ class DockingProcess:
         self._pipe: Connection | None = None
 
     def dock(self, smiles: str, target: Target, docking: Docking) -> DockResult:
-        """Dock one molecule, within its time."""
+        """Dock one molecule, within its time.
+
+        Raises:
+            DockingUnavailableError: the process cannot be started here.
+        """
         process, pipe = self._started()
         try:
             pipe.send((smiles, target, docking))
@@ -72,6 +90,14 @@ class DockingProcess:
             self._pipe = ours
             # Also runs when the worker's interpreter ends, and when a thread that owned this object is gone.
             self._end = weakref.finalize(self, _end, self._process, ours)
+            try:
+                if not ours.poll(START_LIMIT):
+                    raise DockingUnavailableError(f"it did not start within {START_LIMIT:g} s")
+                ours.recv()
+            except EOFError:
+                code = self._process.wait()
+                self.close()
+                raise DockingUnavailableError(f"it ended with exit code {code} before it was ready") from None
         return self._process, self._pipe
 
 
@@ -103,6 +129,9 @@ def dock_molecule(smiles: str, target: Target, docking: Docking) -> DockResult:
 
     Returns:
         The score and the pose, or the reason why there is none; never raises for a bad molecule.
+
+    Raises:
+        DockingUnavailableError: this worker cannot dock anything.
     """
     if not hasattr(_local, "process"):
         _local.process = DockingProcess()

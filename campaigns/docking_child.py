@@ -117,7 +117,11 @@ def serve(connection: Connection) -> None:
         except (EOFError, OSError):
             return
         if target.digest not in engines:
-            engines = {target.digest: load_maps(target)}  # one at a time: maps take some 100 MB
+            try:
+                engines = {target.digest: load_maps(target)}  # one at a time: maps take some 100 MB
+            except Exception as error:  # noqa: BLE001 - Vina raises bare RuntimeError and TypeError
+                connection.send(DockResult(status="dock", detail=f"Vina cannot use the receptor: {error}".strip()))
+                continue
         # The default action of SIGALRM ends the process from outside, whatever the C++ code is doing.
         signal.setitimer(signal.ITIMER_REAL, docking.timeout)
         answer = dock(engines[target.digest], smiles, docking)
@@ -136,6 +140,7 @@ def main() -> None:
     RDLogger.DisableLog("rdApp.*")
     logging.getLogger("rdkit").setLevel(logging.CRITICAL)  # where meeko sends RDKit's log
     with Connection(int(sys.argv[1])) as connection:
+        connection.send("ready")
         serve(connection)
 
 

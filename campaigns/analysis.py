@@ -1,0 +1,110 @@
+"""What the scores say: enrichment over random choice, and how good the surrogate was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from diaspora_parsl.campaigns.records import Row
+
+Floats = NDArray[np.float64]
+_FEWEST = 5
+#: A hit is a molecule at least as good as the best tenth of the random batch.
+HIT_SHARE = 0.1
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Band:
+    """Random choice: median and the middle 90 %, by number of molecules settled."""
+
+    low: Floats
+    middle: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enrichment:
+    """The campaign against random choice; every array has one value per settled molecule, in order of time."""
+
+    threshold: float
+    """Score, in kcal/mol, from which a molecule is a hit."""
+    sample: int
+    """Random molecules that the reference is made from."""
+    hits: Floats
+    random_hits: Band
+    best: Floats
+    random_best: Band
+
+    @property
+    def factor(self) -> float:
+        """Hits found, divided by the hits that random choice finds in the same number of molecules."""
+        return float(self.hits[-1] / max(HIT_SHARE * len(self.hits), 1e-9))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """Scores predicted when a molecule was chosen, against those found afterwards."""
+
+    predicted: Floats
+    docked: Floats
+    model: Floats
+    error: float
+    """Mean absolute difference, kcal/mol."""
+    spearman: float
+    """Rank correlation; among molecules that were all chosen to be good it is lower than over the whole library."""
+
+
+def in_time(rows: Sequence[Row]) -> list[Row]:
+    """The molecules that were given to a worker, in the order in which they came back."""
+    return sorted((row for row in rows if row.submitted), key=lambda row: row.ended)
+
+
+def enrichment(rows: Sequence[Row], seed: int = 0) -> Enrichment | None:
+    """Compare with random choice from the campaign's own random batch; None if that has too few scores.
+
+    The random batch is an unbiased sample of the library. Hits by random choice follow a beta-binomial distribution
+    (Jeffreys prior on the share of hits); the best score by random choice comes from a smoothed bootstrap of the
+    sample (Gaussian kernel, Scott's rule).
+    """
+    order = in_time(rows)
+    sample = np.sort([row.score for row in order if row.model == 0 and row.score is not None])
+    if len(sample) < _FEWEST:
+        return None
+    good = max(1, round(HIT_SHARE * len(sample)))
+    threshold = float(sample[good - 1])
+    scores = np.array([row.score if row.score is not None else np.inf for row in order])
+    numbers = np.arange(1, len(order) + 1)
+    by_chance = stats.betabinom(numbers, good + 0.5, len(sample) - good + 0.5)
+    generator = np.random.default_rng(seed)
+    width = float(np.std(sample)) * len(sample) ** -0.2
+    draws = generator.choice(sample, (_DRAWS, len(order))) + generator.normal(0, width, (_DRAWS, len(order)))
+    best = np.quantile(np.minimum.accumulate(draws, axis=1), (0.95, 0.5, 0.05), axis=0)
+    return Enrichment(
+        threshold=threshold,
+        sample=len(sample),
+        hits=np.cumsum(scores <= threshold).astype(float),
+        random_hits=Band(low=by_chance.ppf(0.05), middle=by_chance.mean(), high=by_chance.ppf(0.95)),
+        best=np.minimum.accumulate(scores),
+        random_best=Band(low=best[2], middle=best[1], high=best[0]),
+    )
+
+
+def agreement(rows: Sequence[Row]) -> Agreement | None:
+    """How good the surrogate's guesses were; None if there are too few."""
+    pairs = [(r.predicted, r.score, r.model) for r in rows if r.predicted is not None and r.score is not None]
+    if len(pairs) < _FEWEST:
+        return None
+    predicted, docked, model = np.array(pairs, dtype=float).T
+    varied = np.ptp(predicted) > 0 and np.ptp(docked) > 0
+    return Agreement(
+        predicted=predicted,
+        docked=docked,
+        model=model,
+        error=float(np.abs(predicted - docked).mean()),
+        spearman=float(stats.spearmanr(predicted, docked).statistic) if varied else 0.0,
+    )
