@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Literal, Protocol, runtime_checkable
-from urllib.parse import urlsplit, urlunsplit
 
 from diaspora_parsl.errors import FabricURLError
 from diaspora_parsl.events import Event
@@ -22,6 +22,9 @@ _TRANSPORTS: Final = {
 }
 
 
+_SECRET_OPTION: Final = re.compile(r"([?&](?:username|[a-z_]*password)=)[^&#]*", re.IGNORECASE)
+
+
 @runtime_checkable
 class Subscription(Protocol):
     """One independent reader. Not thread-safe: one thread reads."""
@@ -30,6 +33,8 @@ class Subscription(Protocol):
     position: dict[str, str]
     #: Times that entries were trimmed away before this reader saw them: a resync is needed, silence it was not.
     resyncs: int
+    #: Entries that were no events; they were skipped.
+    malformed: int
 
     def read(self, timeout: float) -> list[Event]:
         """Wait at most ``timeout`` seconds for events; an empty list is a proof that the fabric is alive and quiet.
@@ -97,12 +102,14 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
 
 
 def redacted(url: str) -> str:
-    """The URL without its password: for logs, errors and reprs."""
-    try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-    except ValueError:
-        return url.partition("://")[0] + "://***"
+    """The URL without its password: for logs, errors and reprs.
+
+    Rather too much than too little is hidden: a password may hold characters that no URL parser expects there.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    secrets, at, host = rest.rpartition("@")
+    user = secrets.partition(":")[0] if ":" in secrets else ""
+    shown = f"{user}:***@{host}" if at else rest
+    return f"{scheme}://" + _SECRET_OPTION.sub(r"\1***", shown)

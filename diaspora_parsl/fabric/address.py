@@ -1,0 +1,119 @@
+"""Where a run's fabric is: the file ``<run_dir>/fabric.json``, and who looks for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from diaspora_parsl.errors import FabricUnavailableError, FabricURLError
+from diaspora_parsl.fabric.redis import RedisFabric
+
+RECORD: Final = "fabric.json"
+DATA: Final = "fabric"
+VARIABLE: Final = "DIASPORA_PARSL_FABRIC"
+
+
+def write_record(run_dir: Path, url: str) -> Path:
+    """Write ``fabric.json``: url, pid, host, started (Unix time); atomically, readable by the owner alone."""
+    path = run_dir / RECORD
+    draft = run_dir / f"{RECORD}.{os.getpid()}"
+    draft.unlink(missing_ok=True)
+    content = {"url": url, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    draft.replace(path)
+    return path
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """What ``fabric.json`` says; empty if it is not there or not readable."""
+    try:
+        content = json.loads((run_dir / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def live_url(run_dir: Path) -> str | None:
+    """The address of a run's fabric if it answers from here now, else None."""
+    url = read_record(run_dir).get("url")
+    if not isinstance(url, str):
+        return None
+    try:
+        fabric = RedisFabric(url)
+    except FabricURLError:
+        return None  # a damaged record
+    try:
+        fabric.ping()
+    except FabricUnavailableError:
+        return None
+    finally:
+        fabric.close()
+    return url
+
+
+def has_data(run_dir: Path) -> bool:
+    """Whether an embedded fabric kept its data there."""
+    return (run_dir / DATA / "appendonlydir").is_dir()
+
+
+def ended_url(run_dir: Path) -> str:
+    """The URL that opens the kept data of a run that ended."""
+    return f"embedded://{quote(str(run_dir.resolve()))}"
+
+
+def _url_of(run_dir: Path) -> str | None:
+    return live_url(run_dir) or (ended_url(run_dir) if has_data(run_dir) else None)
+
+
+def _elsewhere(run_dir: Path) -> str:
+    record = read_record(run_dir)
+    host = record.get("host")
+    url = record.get("url")
+    is_loopback = isinstance(url, str) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    if host and is_loopback and host != socket.gethostname():
+        return f" The run said it is on the host {host}, where only {host} can reach its fabric: run this there."
+    return ""
+
+
+def find_fabric(run_dir: str | Path | None = None) -> str:
+    """The URL of the fabric to look at: feed it to `open_fabric`. It holds the password: never log it.
+
+    Looked at in this order: ``run_dir``; the environment variable ``DIASPORA_PARSL_FABRIC``; the runs below
+    ``./runinfo``, newest first, a live one before one that ended.
+
+    Args:
+        run_dir: a run directory, such as ``runinfo/003``, or the ``fabric.json`` in it.
+
+    Raises:
+        FabricURLError: there is none; the message says where was looked, and what to write.
+    """
+    if run_dir is not None:
+        folder = Path(run_dir)
+        folder = folder.parent if folder.name == RECORD else folder
+        url = _url_of(folder)
+        if url is None:
+            raise FabricURLError(
+                f"{folder} holds no fabric: no {RECORD} of a live run, and no data of one that ended."
+                f'{_elsewhere(folder)} Give the run directory of a pool with fabric="embedded", such as runinfo/000.'
+            )
+        return url
+    if url := os.environ.get(VARIABLE, "").strip():
+        return url
+    here = Path.cwd()
+    runs = [path.parent for path in here.glob(f"runinfo/*/{RECORD}")]
+    runs.sort(key=lambda run: (run / RECORD).stat().st_mtime, reverse=True)
+    for candidates in (map(live_url, runs), (ended_url(run) for run in runs if has_data(run))):
+        found = next((url for url in candidates if url), None)
+        if found:
+            return found
+    raise FabricURLError(
+        f"No fabric found: {VARIABLE} is not set, and there is no runinfo/*/{RECORD} below {here}. Go to the directory "
+        f'where the workflow was started, give a run directory, or set {VARIABLE}="redis://host:6379/0".'
+        + "".join(map(_elsewhere, runs[:1]))
+    )

@@ -1,0 +1,44 @@
+"""Which events were already seen: publishing is at-least-once, reading need not be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from diaspora_parsl.errors import ConfigurationError
+from diaspora_parsl.events import Event
+
+
+class Seen:
+    """Remembers the last events by (``source``, ``id``). Not thread-safe.
+
+    Two generations of half the size each instead of an ordered dictionary: one set insertion per event, and forgetting
+    costs nothing. Between half of ``capacity`` and all of it is remembered.
+
+    Args:
+        capacity: events to remember, at least 2.
+
+    Raises:
+        ConfigurationError: a capacity below 2.
+    """
+
+    def __init__(self, capacity: int = 200_000) -> None:
+        if capacity < 2:  # noqa: PLR2004 - two generations
+            raise ConfigurationError(f"capacity={capacity} is too small. Write a number of events, 2 or more.")
+        self.doubles = 0
+        self._half = capacity // 2
+        self._young: set[tuple[str, str]] = set()
+        self._old: set[tuple[str, str]] = set()
+
+    def fresh(self, events: Iterable[Event]) -> list[Event]:
+        """The events that were not seen before, in order; from now on they count as seen."""
+        result = []
+        for event in events:
+            key = (event.source, event.id)
+            if key in self._young or key in self._old:
+                self.doubles += 1
+                continue
+            self._young.add(key)
+            if len(self._young) >= self._half:
+                self._old, self._young = self._young, set()
+            result.append(event)
+        return result
