@@ -308,7 +308,10 @@ def decode(raw: bytes) -> Event:
     Raises:
         ValueError: the bytes are no event.
     """
-    return _decoder.decode(raw)
+    try:
+        return _decoder.decode(raw)
+    except RecursionError:
+        raise ValueError("nested too deeply for an event") from None
 
 
 def encode_payload(payload: Payload) -> Raw:
