@@ -26,6 +26,9 @@ app = typer.Typer(
     help="Turns several places that can run Parsl tasks into one resilient compute pool.",
 )
 
+#: For commands whose options are read elsewhere.
+_FORWARD = {"ignore_unknown_options": True, "allow_extra_args": True}
+
 FabricOption = Annotated[
     str | None,
     typer.Option("--fabric", metavar="URL|PATH", help="URL of the fabric, or path of a run's fabric.json."),
@@ -56,48 +59,10 @@ def _root(
     pass
 
 
-@app.command(
-    epilog=_examples(
-        "diaspora-parsl agent --endpoint alpha --fabric redis://host:6379/0",
-        "diaspora-parsl agent --endpoint alpha --site anl --run-dir runinfo/000 --interval 0.5",
-    )
-)
-def agent(
-    *,
-    endpoint: Annotated[str, typer.Option(help="Endpoint to speak for, by the label that the pool uses.")],
-    site: Annotated[str, typer.Option(help="Facility that the endpoint belongs to.")] = "",
-    fabric: FabricOption = None,
-    run_dir: RunDirOption = None,
-    interval: Annotated[float, typer.Option(help="Seconds between two heartbeats.")] = 1.0,
-    block: Annotated[str | None, typer.Option(help="Block of this node. Default: from the name of the job.")] = None,
-    node: Annotated[str | None, typer.Option(help="Name of this node. Default: its host name.")] = None,
-    parent: Annotated[
-        int | None, typer.Option(metavar="PID", help="End with this process. Default: the one that started the agent.")
-    ] = None,
-    no_parent: Annotated[
-        bool, typer.Option("--no-parent", help="End with no process. The default in a terminal.")
-    ] = False,
-) -> None:
-    """Publish a node's signs of life.
-
-    Belongs into an endpoint's worker_init, where it ends with the block, or is started by hand at a site. A fabric that
-    cannot be reached is tried again until the end: the exit code is 0 then too, so that no block fails for it.
-    """
-    from diaspora_parsl.monitors.agent import run_agent  # noqa: PLC0415
-
-    if parent is not None and no_parent:
-        raise ConfigurationError("--parent and --no-parent say opposite things: give one of them.")
-    run_agent(
-        endpoint=endpoint,
-        site=site,
-        fabric=fabric,
-        run_dir=run_dir,
-        interval=interval,
-        block=block,
-        node=node,
-        parent=parent,
-        with_parent=not no_parent,
-    )
+@app.command(context_settings=_FORWARD, add_help_option=False)
+def agent(ctx: typer.Context) -> None:
+    """Publish a node's signs of life."""
+    _agent(ctx.args)
 
 
 @app.command(
@@ -177,9 +142,6 @@ def events(
         out.flush()
 
 
-_FORWARD = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-
 @app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))
 def screen(ctx: typer.Context) -> None:
     """Screen your own molecules against your own receptor on a resilient pool."""
@@ -190,6 +152,12 @@ def screen(ctx: typer.Context) -> None:
 def demo(ctx: typer.Context) -> None:
     """Run a real docking campaign on three local sites, and kill one of them in the middle."""
     _campaign("demo", ctx.args)
+
+
+def _agent(args: list[str]) -> None:
+    from diaspora_parsl.monitors.agent_main import main as agent_main  # noqa: PLC0415
+
+    agent_main(args)
 
 
 def _campaign(name: str, args: list[str]) -> None:
@@ -228,7 +196,10 @@ def _say(sentence: str) -> None:
 def main() -> None:
     """Entry point of the command `diaspora-parsl`."""
     try:
-        app(prog_name="diaspora-parsl")
+        if sys.argv[1:2] == ["agent"]:
+            _agent(sys.argv[2:])  # typer at work would cost each node another 9 MB
+        else:
+            app(prog_name="diaspora-parsl")
     except DiasporaParslError as error:
         _say(str(error))
         sys.exit(2)

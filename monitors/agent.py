@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import select
-import shlex
-import signal
-import socket
 import sys
 import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from diaspora_parsl.errors import ConfigurationError, DiasporaParslError, FabricError
+from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped, Payload, encode_payload
-from diaspora_parsl.monitors.connect import open_live
-from diaspora_parsl.monitors.guard import Guard, block_name
+from diaspora_parsl.monitors.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-    from types import FrameType, TracebackType
 
     from diaspora_parsl.fabric.base import Fabric
 
@@ -158,100 +149,6 @@ class Agent:
             data=encode_payload(payload),
             originsite=self.config.site or UNSET,
         )
-
-
-class StopSignals:
-    """Waits that a signal to stop cuts short; a second signal ends the process at once."""
-
-    def __init__(self) -> None:
-        self._reason = ""
-        self._old: dict[signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def __enter__(self) -> Self:
-        """Take the signals over."""
-        self._read, self._write = socket.socketpair()
-        self._write.setblocking(False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # nohup, and a shell that starts a background job, ask for a signal to be ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._old[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Give the signals back."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        self._read.close()
-        self._write.close()
-
-    def wait(self, seconds: float) -> str:
-        """Sleep so long or until a signal came; returns its name, or an empty string."""
-        if not self._reason:
-            select.select([self._read], [], [], max(0.0, seconds))
-        return self._reason
-
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._reason:
-            raise SystemExit(0)
-        self._reason = signal.Signals(number).name
-        self._write.send(b"!")
-
-
-def run_agent(
-    *,
-    endpoint: str,
-    site: str = "",
-    fabric: str | None = None,
-    run_dir: Path | None = None,
-    interval: float = 1.0,
-    block: str | None = None,
-    node: str | None = None,
-    parent: int | None = None,
-    with_parent: bool = True,
-) -> None:
-    """Be an agent until the end; the options of ``diaspora-parsl agent``.
-
-    Raises:
-        ConfigurationError: what was given can never work. Nothing else is raised.
-    """
-    if parent is None and with_parent and not sys.stdin.isatty():
-        parent = os.getppid()
-    config = AgentConfig(
-        endpoint=endpoint,
-        site=site,
-        block=block_name(parent) if block is None else block,
-        node=socket.gethostname() if node is None else node,
-        interval=interval,
-    )
-    # What is wrong for good is said at once; what is only not there yet is tried for again and again.
-    with contextlib.suppress(FabricError):
-        open_live(fabric, run_dir).close()
-    with StopSignals() as signals:
-        Agent(config, lambda: open_live(fabric, run_dir), Guard(parent)).run(signals.wait)
-
-
-def agent_command(endpoint: str, site: str, address: str | Path) -> str:
-    """The line of shell that starts an agent, for an endpoint's ``worker_init``.
-
-    It works in any POSIX shell, does nothing where the package is not installed, and cannot fail a block. The agent is
-    no child of the script, since some launchers end with a bare ``wait``; it holds neither the script's standard input
-    nor its output, and ends with the script. ``worker_init`` runs once a block: for a block of several nodes, put the
-    line in front of the executor's ``launch_cmd`` instead.
-
-    Args:
-        endpoint: label of the endpoint in its pool.
-        site: facility of the endpoint.
-        address: path of the run's ``fabric.json`` or URL of a fabric. A password in a URL is passed in the
-            environment, since everybody on a host can read command lines.
-    """
-    words = ["diaspora-parsl", "agent", "--endpoint", endpoint, "--site", site]
-    secret = ""
-    if "://" in str(address) and urlsplit(str(address)).password is not None:
-        secret = f"export DIASPORA_PARSL_FABRIC={shlex.quote(str(address))}; "
-    else:
-        words += ["--fabric", str(address)]
-    start = f"{shlex.join(words)} --parent $$ </dev/null >/dev/null"
-    return f"( {secret}command -v diaspora-parsl >/dev/null 2>&1 && exec {start} & )"
 
 
 def _say(sentence: str) -> None:
