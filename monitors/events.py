@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from dataclasses import dataclass
@@ -70,9 +71,10 @@ def since_time(text: str, now: datetime) -> datetime:
     Raises:
         ConfigurationError: it means nothing.
     """
-    if ago := _AGO.fullmatch(text.strip()):
-        return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
     moment = _moment(text.strip())
+    if ago := _AGO.fullmatch(text.strip()):
+        with contextlib.suppress(OverflowError):  # more than time itself: said below
+            moment = now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
     if moment is None:
         raise ConfigurationError(f"--since {text!r} is no time. Write 90s, 5m, 2h, 1d, or 2026-01-31T12:00:00Z.")
     return moment

@@ -66,7 +66,7 @@ def frame(picture: Picture, line: Line, width: int, height: int) -> RenderableTy
     return Group(
         _title(pool, line),
         _endpoints(picture, pool, line, rows, width),
-        _tasks(pool),
+        _tasks(pool, width),
         *_reroutes(pool, max(3, room - min(rows, len(pool.endpoints))), width),
         *_notes(picture, pools, line),
     )
@@ -134,8 +134,10 @@ def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: i
         table.add_column(name, justify="right", no_wrap=True)
     if width >= WIDE:
         table.add_column("heard", justify="right", no_wrap=True)
-    table.add_column("last evidence", ratio=1, no_wrap=True, overflow="ellipsis")
     shown = _sorted(pool)
+    # With few endpoints on a narrow terminal there is room below for what is missing beside.
+    lines = 2 if width < WIDE and 2 * len(shown) <= rows else 1
+    table.add_column("last evidence", ratio=1, no_wrap=lines == 1, overflow="ellipsis")
     if len(shown) > rows:
         # Trouble first: what is up is worth a line only if there is room.
         shown = sorted(shown, key=lambda each: each.state == "up")[: rows - 1]
@@ -145,9 +147,12 @@ def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: i
         cells = [Text(each.name + generation)]
         cells += [Text(each.site)] if width >= WIDE else []
         cells += [Text(each.state, _STYLES.get(each.state, "dim")), Text(str(each.slots)), Text(str(each.in_flight))]
-        cells += [Text(f"{each.rate:.1f}"), Text(str(each.finished))]
+        cells += [Text("-" if pool.stopped else f"{each.rate:.1f}"), Text(str(each.finished))]
         cells += [_heard(picture, each.name, line)] if width >= WIDE else []
-        table.add_row(*cells, Text(evidence))
+        text = Text(evidence)
+        if lines > 1:
+            text.truncate(lines * max(16, width - 52), overflow="ellipsis")
+        table.add_row(*cells, text)
     hidden = len(pool.endpoints) - len(shown)
     return Group(table, Text(f"and {hidden} more", "dim")) if hidden else table
 
@@ -164,7 +169,7 @@ def _heard(picture: Picture, endpoint: str, line: Line) -> Text:
     return Text(f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}", "green")
 
 
-def _tasks(pool: PoolView) -> Text:
+def _tasks(pool: PoolView, width: int) -> Text:
     text = Text("\ntasks  ", "bold")
     counts = pool.tasks()
     for state, count in counts.items():
@@ -172,6 +177,8 @@ def _tasks(pool: PoolView) -> Text:
     total = sum(counts.values())
     if total:
         text.append(f"({100 * (counts['finished'] + counts['failed']) / total:.0f} % of {total})  ", "not bold")
+    if width < WIDE:
+        text.append("\n       ")
     text.append(f"{pool.rerouted} rerouted  {pool.late} late", "" if pool.rerouted or pool.late else "dim")
     return text
 
