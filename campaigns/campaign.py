@@ -45,6 +45,8 @@ class Outcome:
     """Ended by Ctrl-C or SIGTERM; what was in flight has no row."""
     started: float
     ended: float
+    run_dir: str
+    """Parsl's own directory of this run."""
 
 
 @contextmanager
@@ -119,6 +121,7 @@ class Campaign:
             interrupted=self._interrupted,
             started=started,
             ended=time.time(),
+            run_dir=str(kernel.run_dir),
         )
 
     def _fill(self, dock: Callable[..., Future[DockResult]]) -> None:
@@ -148,7 +151,8 @@ class Campaign:
         if self._tally.done >= _PATIENCE and self._tally.only(_HOPELESS):
             raise ConfigurationError(
                 f"The first {self._tally.done} molecules could not be docked anywhere. The last one: "
-                f"{rows[-1].detail if rows else ''} Check the receptor, and that every site has diaspora-parsl[campaigns]."
+                f"{rows[-1].detail if rows else ''} Check the receptor, and that every site has "
+                "diaspora-parsl[campaigns]."
             )
 
     def _settle(self, future: Future[DockResult]) -> Row:

@@ -37,7 +37,7 @@ class Candidates:
 
 
 def find_candidates(library: Iterable[Entry]) -> Candidates:
-    """Read a library once: canonical SMILES, salts stripped to their largest part, doubles and unreadable lines refused.
+    """Read a library once: make SMILES canonical, strip salts to their largest part, refuse doubles and what is unreadable.
 
     Raises:
         ConfigurationError: there is not one readable molecule.

@@ -104,7 +104,7 @@ def dock(engine: Vina, smiles: str, docking: Docking) -> DockResult:
         engine.dock(exhaustiveness=docking.exhaustiveness, n_poses=1, max_evals=docking.max_evals)
         score = float(engine.energies(n_poses=1)[0][0])
         return DockResult(status="ok", score=score, pose=str(engine.poses(n_poses=1)))
-    except Exception as error:  # Vina raises bare RuntimeError and TypeError for what it cannot dock
+    except Exception as error:  # noqa: BLE001 - Vina raises bare RuntimeError and TypeError for what it cannot dock
         return DockResult(status="dock", detail=f"Vina: {error}".strip())
 
 

@@ -15,7 +15,8 @@ _COLUMNS = tuple(field.name for field in fields(Row))
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS molecules (
     molecule INTEGER PRIMARY KEY, name TEXT, smiles TEXT, status TEXT NOT NULL, detail TEXT,
-    score REAL, predicted REAL, model INTEGER, pool_task INTEGER, submitted REAL, started REAL, ended REAL, seconds REAL,
+    score REAL, predicted REAL, model INTEGER, pool_task INTEGER,
+    submitted REAL, started REAL, ended REAL, seconds REAL,
     site TEXT, host TEXT, pid INTEGER, manager TEXT, block TEXT, pose TEXT
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -43,7 +44,9 @@ class Ledger:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise ConfigurationError(f"{path} is not the ledger of a campaign ({error}). Write another --out.") from error
+            raise ConfigurationError(
+                f"{path} is not the ledger of a campaign ({error}). Write another --out."
+            ) from error
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple
 
 from diaspora_parsl.errors import ConfigurationError
 
@@ -37,16 +37,19 @@ def read_library(path: Path, smiles_column: str | None = None) -> Iterator[Entry
     packed = suffixes[-1:] == [".gz"]
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
     if kind not in ([".smi"], [".smiles"], [".csv"]):
-        raise ConfigurationError(f"The library {path.name} has an unknown format. Write a .smi or .csv file, or .gz of it.")
+        raise ConfigurationError(
+            f"The library {path.name} has an unknown format. Write a .smi or .csv file, or .gz of it."
+        )
     try:
-        stream = gzip.open(path, "rt", encoding="utf-8-sig", errors="replace") if packed else _open(path)
-        with cast("IO[str]", stream) as lines:
+        with _open(path, packed=packed) as lines:
             yield from _csv(lines, path, smiles_column) if kind == [".csv"] else _smi(lines)
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigurationError(f"The library {path} cannot be read: {error}.") from error
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path, *, packed: bool) -> IO[str]:
+    if packed:
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
     return path.open(encoding="utf-8-sig", errors="replace", newline="")
 
 

@@ -166,7 +166,9 @@ def _facts(progress: Progress) -> list[tuple[str, str]]:
         ("best", f"{progress.best:.2f} kcal/mol, {progress.best_name}" if progress.best is not None else "none yet"),
         (
             "surrogate",
-            f"fit {progress.models}, off by {progress.error:.2f} kcal/mol" if progress.error is not None else "learning",
+            f"fit {progress.models}, off by {progress.error:.2f} kcal/mol"
+            if progress.error is not None
+            else "learning",
         ),
         ("sites", ", ".join(f"{site} {count}" for site, count in progress.by_site.items()) or "none yet"),
         ("not docked", ", ".join(f"{name} {count}" for name, count in bad.items()) or "none"),

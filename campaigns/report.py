@@ -1,0 +1,120 @@
+"""The report: one HTML file that explains a campaign to a chemist, offline, in light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from diaspora_parsl.campaigns import plots
+from diaspora_parsl.campaigns.analysis import HIT_SHARE, agreement, enrichment, in_time
+from diaspora_parsl.campaigns.gantt import gantt
+from diaspora_parsl.campaigns.incident import Fault, Story
+from diaspora_parsl.campaigns.outputs import ranked
+from diaspora_parsl.campaigns.pictures import structure
+from diaspora_parsl.campaigns.records import MEANING, Row
+
+_PACKAGES: Final = ("diaspora-parsl", "parsl", "vina", "meeko", "rdkit", "numpy", "scipy")
+_PICTURES: Final = 12
+_FAILURES: Final = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportInput:
+    """Everything the report is made from."""
+
+    title: str
+    headline: Sequence[str]
+    """What happened, in sentences."""
+    rows: Sequence[Row]
+    candidates: int
+    """Readable, distinct molecules that could be chosen."""
+    started: float
+    ended: float
+    settings: Mapping[str, object]
+    command: str
+    """How to do it again."""
+    story: Story = field(default_factory=Story)
+    faults: Sequence[Fault] = ()
+    interrupted: bool = False
+
+
+def write_report(path: Path, data: ReportInput) -> None:
+    """Write the report as one self-contained file."""
+    environment = Environment(
+        loader=PackageLoader("diaspora_parsl.campaigns"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = lambda value: f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    template = environment.get_template("report.html.j2")
+    path.write_text(template.render(_content(data)), encoding="utf-8")
+
+
+def _content(data: ReportInput) -> dict[str, Any]:
+    best = ranked(data.rows)
+    tried = in_time(data.rows)
+    gain = enrichment(data.rows)
+    guess = agreement(data.rows)
+    failures = [row for row in data.rows if row.score is None]
+    random = [row.score for row in tried if row.model == 0 and row.score is not None]
+    chosen = [row.score for row in tried if row.model > 0 and row.score is not None]
+    return {
+        "data": data,
+        "best": [(row, Markup(structure(row.smiles))) for row in best[:_PICTURES]],  # noqa: S704 - drawn by RDKit
+        "docked": len(best),
+        "tried": len(tried),
+        "gain": gain,
+        "hit_share": HIT_SHARE,
+        "guess": guess,
+        "plots": {
+            name: Markup(text)  # noqa: S704 - drawn by matplotlib
+            for name, text in {
+                "hits": plots.hits_found(gain) if gain else "",
+                "best": plots.best_so_far(gain) if gain else "",
+                "agreement": plots.predicted_against_docked(guess) if guess else "",
+                "scores": plots.score_histogram(random, chosen) if best else "",
+                "gantt": gantt(data.rows, data.story, data.faults, data.started),
+            }.items()
+        },
+        "sites": _sites(tried),
+        "failure_counts": Counter(row.status for row in failures).most_common(),
+        "failures": failures[:_FAILURES],
+        "meaning": MEANING,
+        "versions": [("Python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)],
+        "when": datetime.fromtimestamp(data.started, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "minutes": (data.ended - data.started) / 60,
+    }
+
+
+def _sites(tried: Sequence[Row]) -> list[dict[str, Any]]:
+    found = []
+    for site in sorted({row.site for row in tried if row.site}):
+        rows = [row for row in tried if row.site == site]
+        found.append(
+            {
+                "name": site,
+                "tasks": len(rows),
+                "docked": sum(row.docked for row in rows),
+                "seconds": sum(row.seconds for row in rows) / len(rows),
+                "busy": sum(row.ended - row.started for row in rows),
+            }
+        )
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
