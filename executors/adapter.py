@@ -1,0 +1,319 @@
+"""Everything of Parsl's that is not its documented interface, in one place.
+
+What is used here is checked against the oldest and the newest supported Parsl by tests/contract/test_parsl_adapter.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+from msgspec import Struct
+from parsl.app.errors import RemoteExceptionWrapper, wrap_error
+from parsl.executors import HighThroughputExecutor, MPIExecutor, ThreadPoolExecutor
+from parsl.executors.base import ParslExecutor
+from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
+from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD
+from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.job_status_poller import JobStatusPoller
+from parsl.jobs.states import JobState
+from parsl.utils import RepresentationMixin, Timer
+
+#: Parsl's own defaults, in seconds: they are what makes its detection slow.
+PARSL_HEARTBEATS = (30, 120)
+#: No command to an interchange may take longer than this, in seconds; after that the channel is bad for good.
+COMMAND_LIMIT = 10.0
+#: No send to an interchange may block longer than this, in seconds.
+SEND_LIMIT = 2.0
+#: Marks every process of a block, so that none is left behind.
+BLOCK_VARIABLE = "DIASPORA_PARSL_BLOCK"
+
+_APP_CODE = wrap_error(lambda: None).__code__
+_HINTS = frozenset({"priority"})
+_MPI = frozenset({"num_nodes", "ranks_per_node", "num_ranks", "launcher_options"})
+
+
+class Observation(Struct, frozen=True):
+    """What an executor says about itself."""
+
+    slots: int
+    """Workers connected now."""
+    blocks_expected: bool = True
+    """Blocks are on their way, so that workers may still come."""
+
+
+class RunContext(Struct, frozen=True):
+    """What a DataFlowKernel gives each of its executors, and a pool passes on to its endpoints."""
+
+    run_dir: str
+    run_id: str | None
+    log_config: Any
+    monitoring_messages: Any
+
+
+# --- building -----------------------------------------------------------------------------------------------------
+
+
+def recipe(executor: ParslExecutor) -> Callable[[], ParslExecutor] | None:
+    """How to build this executor anew, from its configuration as it stands now; None if that cannot be known.
+
+    Parsl's own executors keep every constructor argument as an attribute (`RepresentationMixin`). Some are changed by
+    `start`, so this must be asked before. The provider is not rebuilt: it keeps the table of jobs that must be
+    cancelled before a new generation may start.
+    """
+    kind = type(executor)
+    if not (isinstance(executor, RepresentationMixin) and kind.__module__.startswith("parsl.")):
+        return None
+    arguments = {}
+    for name in list(inspect.signature(kind.__init__).parameters)[1:]:
+        value = getattr(executor, name)
+        if name == "max_workers_per_node" and value == float("inf"):
+            continue  # how HTEX keeps "not given"
+        if name == "interchange_launch_cmd" and value == DEFAULT_INTERCHANGE_LAUNCH_CMD:
+            continue
+        arguments[name] = value
+    return lambda: kind(**arguments)
+
+
+def is_started(executor: ParslExecutor) -> bool:
+    """Whether somebody has started it already."""
+    if isinstance(executor, HighThroughputExecutor):
+        return executor.interchange_proc is not None
+    return executor.run_id is not None or (isinstance(executor, ThreadPoolExecutor) and hasattr(executor, "executor"))
+
+
+def prepare(executor: ParslExecutor, context: RunContext) -> None:
+    """Do for a member of a pool what the DataFlowKernel does for the executors of a `Config`."""
+    executor.run_id = context.run_id
+    executor.run_dir = context.run_dir
+    if hasattr(executor, "log_config"):
+        executor.log_config = context.log_config
+    if context.monitoring_messages is not None:
+        executor.monitoring_messages = context.monitoring_messages
+    provider: Any = getattr(executor, "provider", None)
+    if hasattr(provider, "script_dir"):
+        provider.script_dir = str(Path(context.run_dir) / "submit_scripts")
+        Path(provider.script_dir).mkdir(parents=True, exist_ok=True)
+
+
+def tighten_heartbeats(executor: ParslExecutor, heartbeats: tuple[int, int]) -> bool:
+    """Replace Parsl's default heartbeat period and threshold (seconds); a user's own choice is left alone."""
+    if not isinstance(executor, HighThroughputExecutor):
+        return False
+    if (executor.heartbeat_period, executor.heartbeat_threshold) != PARSL_HEARTBEATS:
+        return False
+    executor.heartbeat_period, executor.heartbeat_threshold = heartbeats
+    return True
+
+
+def worker_init(executor: ParslExecutor) -> str | None:
+    """The shell lines that run in each block before its workers; None if the executor has no such thing."""
+    value = getattr(getattr(executor, "provider", None), "worker_init", None)
+    return value if isinstance(value, str) else None
+
+
+def set_worker_init(executor: ParslExecutor, lines: str) -> None:
+    """Replace those lines."""
+    provider: Any = getattr(executor, "provider", None)
+    provider.worker_init = lines
+
+
+def guard_channels(executor: ParslExecutor) -> Callable[[], None]:
+    """After `start`: bound every command and every send, so that a dead interchange blocks nobody for ever.
+
+    Returns:
+        A call that makes commands under way, and all later ones, fail at once: to be used before closing the sockets
+        under the threads that wait on them.
+    """
+    abandoned = threading.Event()
+    if not isinstance(executor, HighThroughputExecutor):
+        return abandoned.set
+    client = executor.command_client
+    lock: threading.Lock = client._lock  # noqa: SLF001 - one REQ socket: commands of several threads take turns
+
+    def run(message: Any, max_retries: int = 3, timeout_s: float | None = None) -> Any:  # noqa: ARG001 - Parsl's
+        end = time.monotonic() + (COMMAND_LIMIT if timeout_s is None else timeout_s)
+        with lock:
+            if not client.ok or abandoned.is_set():
+                raise CommandClientBadError
+            client.zmq_socket.send_pyobj(message, flags=zmq.NOBLOCK)
+            while not abandoned.is_set() and time.monotonic() < end:
+                if client.zmq_socket.poll(100, zmq.POLLIN):
+                    return client.zmq_socket.recv_pyobj()
+            client.ok = False
+            raise CommandClientTimeoutError(f"no answer within {COMMAND_LIMIT:.0f} s")
+
+    client.run = run
+    socket = executor.outgoing_q.zmq_socket
+    socket.setsockopt(zmq.SNDTIMEO, int(SEND_LIMIT * 1000))
+    socket.setsockopt(zmq.LINGER, 0)
+    return abandoned.set
+
+
+def show_demand(executor: ParslExecutor, demand: Callable[[], int]) -> None:
+    """Let Parsl's scaling strategy read the pool's demand instead of what is bound to the executor."""
+    if isinstance(executor, BlockProviderExecutor):
+        vars(executor)["outstanding"] = demand  # on the instance, where the strategy finds it first
+
+
+def start_poller(executor: ParslExecutor, strategy: str, max_idletime: float, period: float) -> JobStatusPoller | None:
+    """Start status polling and scaling for one executor with blocks; None if it has none.
+
+    One poller per endpoint: a status call that hangs stalls nobody else.
+    """
+    if not isinstance(executor, BlockProviderExecutor) or executor.provider is None:
+        return None
+    poller = JobStatusPoller(strategy=strategy, max_idletime=max_idletime, strategy_period=period)
+    poller.add_executors([executor])
+    return poller
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def why_dead(executor: ParslExecutor) -> str | None:
+    """Why this executor can never work again, or None. Never blocks."""
+    if isinstance(executor, BlockProviderExecutor) and executor.bad_state_is_set:
+        cause = executor.executor_exception
+        text = " ".join(str(cause).split())
+        return f"Parsl set its bad state: {type(cause).__name__}: {text[:300]}"
+    if isinstance(executor, HighThroughputExecutor):
+        process = executor.interchange_proc
+        if process is not None and process.poll() is not None:
+            return f"its interchange (pid {process.pid}) ended with exit code {process.returncode}"
+        if not executor.command_client.ok:
+            return f"its interchange gave no answer within {COMMAND_LIMIT:.0f} s"
+        thread = executor._result_queue_thread  # noqa: SLF001 - nothing public tells that results stopped flowing
+        if thread is not None and not thread.is_alive():
+            return "Parsl's thread that receives its results has ended"
+    return None
+
+
+def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
+    """Ask an executor what it has. May block up to `COMMAND_LIMIT`.
+
+    Raises:
+        Exception: whatever Parsl raises when the interchange does not answer.
+    """
+    if not isinstance(executor, HighThroughputExecutor):
+        return Observation(fixed_slots)
+    managers = executor.connected_managers()
+    slots = sum(m["worker_count"] for m in managers if m["active"] and not m.get("draining", False))
+    if slots:
+        return Observation(slots)
+    came = set(executor.connected_blocks())
+    expected = any(
+        status.state in {JobState.PENDING, JobState.HELD}
+        or (status.state in {JobState.RUNNING, JobState.UNKNOWN} and block not in came)
+        for block, status in list(executor.status_facade.items())
+    )
+    return Observation(0, blocks_expected=expected)
+
+
+def fixed_slots(executor: ParslExecutor) -> int | None:
+    """Attempts it can run at once, if that never changes and can be known."""
+    for name in ("max_threads", "max_workers"):
+        value = getattr(executor, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def asks_for_slots(executor: ParslExecutor) -> bool:
+    """Whether its slots come from connected workers."""
+    return isinstance(executor, HighThroughputExecutor)
+
+
+def capacity(executor: ParslExecutor, slots: int | None) -> int:
+    """Slots it could have once scaled out to its last block."""
+    if isinstance(executor, BlockProviderExecutor) and executor.provider is not None:
+        provider: Any = executor.provider
+        blocks = getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1)
+        most = max(1, int(blocks * max(1, executor.workers_per_node)))
+        return most if slots is None else min(most, slots)
+    return slots or fixed_slots(executor) or 1
+
+
+def resources(executor: ParslExecutor) -> frozenset[str] | None:
+    """Keys of a resource specification that it takes; None if it says nothing, and gets them all."""
+    if isinstance(executor, MPIExecutor):
+        return _MPI
+    if isinstance(executor, HighThroughputExecutor):
+        return _HINTS
+    if isinstance(executor, ThreadPoolExecutor):
+        return frozenset()
+    return None
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+def describe(function: Callable[..., Any]) -> tuple[str, bool]:
+    """The name of the user's function inside Parsl's wrappers, and whether it is an app.
+
+    An app's own exceptions come back as a *successful* `RemoteExceptionWrapper`.
+    """
+    is_app = False
+    for _ in range(10):
+        is_app = is_app or getattr(function, "__code__", None) is _APP_CODE
+        inner = getattr(function, "__wrapped__", None)
+        if inner is None and isinstance(function, functools.partial):
+            inner = function.args[0] if function.args and callable(function.args[0]) else function.func
+        if inner is None:
+            break
+        function = inner
+    module = getattr(function, "__module__", None) or "?"
+    return f"{module}.{getattr(function, '__qualname__', type(function).__name__)}", is_app
+
+
+def raised_by_user(result: Any) -> str | None:
+    """The type name of the user's exception, if this result wraps one."""
+    return result.e_type.__name__ if isinstance(result, RemoteExceptionWrapper) else None
+
+
+# --- ending -------------------------------------------------------------------------------------------------------
+
+
+def stop_polling(poller: JobStatusPoller, timeout: float, *, scale_in: bool) -> None:
+    """End status polling within ``timeout`` seconds; ``scale_in`` also ends all blocks the polite way."""
+    if scale_in:
+        poller.close(timeout)
+    else:
+        Timer.close(poller, timeout)
+
+
+def cancel_jobs(executor: ParslExecutor) -> None:
+    """Cancel every job of this executor through its provider: a dead interchange cannot scale in."""
+    if not isinstance(executor, BlockProviderExecutor) or executor.provider is None:
+        return
+    jobs = [
+        job
+        for block, job in list(executor.blocks_to_job_id.items())
+        if (status := executor.status_facade.get(block)) is None or not status.terminal
+    ]
+    if jobs:
+        executor.provider.cancel(jobs)
+
+
+def shut_down(executor: ParslExecutor, *, wait: float) -> None:
+    """The executor's own shutdown, as bounded as it can be asked to be."""
+    if isinstance(executor, HighThroughputExecutor):
+        if executor.interchange_proc is None:
+            return
+        executor.shutdown(timeout=wait)
+    else:
+        executor.shutdown()
+
+
+def kill_interchange(executor: ParslExecutor) -> None:
+    """SIGKILL the interchange, which a stopped one cannot ignore, and reap it."""
+    process = getattr(executor, "interchange_proc", None)
+    if process is not None and process.poll() is None:
+        process.kill()
+        process.wait(timeout=5)

@@ -1,0 +1,111 @@
+"""Settling futures on threads of their own: what users attach to a future runs inline there, and may wait."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a delivery counts as waiting for something, so that others must not wait behind it.
+_PATIENCE: Final = 0.2
+#: Threads at most: a callback that waits for the pool needs one more, its own callbacks another, and so on.
+_MOST: Final = 32
+#: Seconds after which an extra thread that has nothing to do ends.
+_IDLE: Final = 2.0
+
+
+class Delivery:
+    """Settles futures in order, on one thread; on further ones while callbacks of earlier futures are waiting.
+
+    Args:
+        name: of the threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._parcels: SimpleQueue[tuple[Future[Any], Future[Any] | BaseException] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._busy_since: dict[int, float] = {}
+        self._closed = False
+        self._add_thread()
+
+    def settle(self, future: Future[Any], outcome: Future[Any] | BaseException) -> None:
+        """Give ``future`` the result or exception of a done future, or this exception. Never blocks."""
+        self._parcels.put((future, outcome))
+
+    def tend(self, now: float) -> None:
+        """Call now and then, with `time.monotonic`: adds a thread if all are held up by callbacks."""
+        if self._parcels.empty():
+            return
+        with self._lock:
+            busy = list(self._busy_since.values())
+            stuck = len(busy) == len(self._threads) and all(now - since > _PATIENCE for since in busy)
+        if stuck and len(self._threads) < _MOST:
+            self._add_thread()
+
+    def close(self, timeout: float) -> bool:
+        """Settle what is queued, then end; False if callbacks still run after ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        self._closed = True
+        while time.monotonic() < end:
+            with self._lock:
+                threads = list(self._threads)
+            if not threads:
+                return True
+            for _ in threads:
+                self._parcels.put(None)
+            me = threading.current_thread()
+            for thread in threads:
+                if thread is not me:
+                    thread.join(max(0.0, min(0.1, end - time.monotonic())))
+            self.tend(time.monotonic())
+            if threads == [me]:
+                return True
+        return False
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            first = not self._threads
+            thread = threading.Thread(
+                target=self._work,
+                args=(None if first else _IDLE,),
+                name=f"{self._name}-{len(self._threads)}",
+                daemon=True,
+            )
+            self._threads.add(thread)
+        thread.start()
+
+    def _work(self, idle: float | None) -> None:
+        me = threading.get_ident()
+        try:
+            while True:
+                try:
+                    parcel = self._parcels.get(timeout=idle)
+                except Empty:
+                    return
+                if parcel is None:
+                    return
+                self._busy_since[me] = time.monotonic()
+                self._open(*parcel)
+                del parcel  # an idle thread keeps no result alive
+                del self._busy_since[me]
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    @staticmethod
+    def _open(future: Future[Any], outcome: Future[Any] | BaseException) -> None:
+        try:
+            error = outcome.exception() if isinstance(outcome, Future) else outcome
+            if error is not None:
+                future.set_exception(error)
+            elif isinstance(outcome, Future):
+                future.set_result(outcome.result())
+        except Exception:
+            logger.exception("A future could not be settled")

@@ -1,0 +1,319 @@
+"""The driver: one thread, one mailbox, one clock; it feeds the core and does what the core says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from diaspora_parsl import events
+from diaspora_parsl.executors import adapter
+from diaspora_parsl.executors.delivery import Delivery
+from diaspora_parsl.executors.member import Member
+from diaspora_parsl.failures import Failure, Kind, classify
+from diaspora_parsl.pool import words
+from diaspora_parsl.pool.core import PoolCore
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the members, and between two updates of their demand.
+_LOOK_PERIOD: Final = 0.2
+#: Seconds between two status events.
+_STATUS_PERIOD: Final = 1.0
+#: A turn this late (seconds) means that the whole process was stopped, and nobody else.
+_SELF_DISTRUST: Final = 1.5
+#: Stimuli handled before time is looked at again.
+_BATCH: Final = 200
+
+Emit = Callable[[events.Payload, str, str], None]
+
+
+class OpenTask:
+    """What the shell keeps of a task until it is settled."""
+
+    __slots__ = ("args", "function", "future", "is_app", "kwargs", "resources")
+
+    def __init__(
+        self,
+        future: Future[Any],
+        function: Callable[..., Any],
+        resources: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        is_app: bool,  # noqa: FBT001 - a record, filled in one place
+    ) -> None:
+        self.future = future
+        self.function = function
+        self.resources = resources
+        self.args = args
+        self.kwargs = kwargs
+        self.is_app = is_app
+
+
+class Driver:
+    """Runs a pool: owns the core, the members and the open tasks.
+
+    Args:
+        label: of the pool.
+        core: fresh.
+        build: makes the member of an endpoint for a generation; may raise.
+        emit: publishes an event; never blocks, never raises.
+    """
+
+    def __init__(self, label: str, core: PoolCore, build: Callable[[str, int], Member], emit: Emit) -> None:
+        self._label = label
+        self._core = core
+        self._build = build
+        self._emit = emit
+        self._delivery = Delivery(f"pool-{label}-delivery")
+        self._mailbox: SimpleQueue[words.Stimulus | None] = SimpleQueue()
+        self._open: dict[int, OpenTask] = {}
+        self._outcomes: dict[int, Future[Any] | BaseException] = {}
+        self._members: dict[str, Member] = {}
+        self._wake_at = float("inf")
+        self._last_turn = 0.0
+        self._rates: dict[str, tuple[int, float]] = {}
+        self._closing = threading.Event()
+        self._revivals: list[threading.Thread] = []
+        self._perform: dict[type, Callable[[Any], None]] = {
+            words.Dispatch: self._dispatch,
+            words.Resolve: self._resolve,
+            words.Reject: self._reject,
+            words.Discard: self._discard,
+            words.Publish: self._publish,
+            words.Revive: self._revive,
+            words.WakeAt: self._note_wake,
+        }
+        self._thread = threading.Thread(target=self._run, name=f"pool-{label}-driver", daemon=True)
+
+    # --- the face towards the executor ----------------------------------------------------------------------------
+
+    def start(self, timeout: float) -> None:
+        """Start all endpoints side by side; wait at most ``timeout`` seconds for them to be up or to have failed."""
+        end = time.monotonic() + timeout
+        for label in self._core.specs:
+            try:
+                self._members[label] = self._build(label, 0)
+            except Exception as error:
+                logger.warning("Endpoint %s could not be built", label, exc_info=True)
+                self.post(words.Died(time.monotonic(), label, 0, f"it could not be built: {error}"))
+        self._thread.start()
+        for member in self._members.values():
+            member.start()
+        for member in self._members.values():
+            member.settled.wait(max(0.0, end - time.monotonic()))
+
+    def post(self, stimulus: words.Stimulus) -> None:
+        """Give the core something to react to. Never blocks; callable from any thread."""
+        self._mailbox.put(stimulus)
+
+    def open_task(self, number: int, task: OpenTask, stimulus: words.Submitted) -> None:
+        """Take a task in. Never blocks."""
+        self._open[number] = task
+        self._mailbox.put(stimulus)
+
+    def ended(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
+        """An attempt came to its end, on some thread of Parsl's."""
+        now = time.monotonic()
+        self._outcomes[attempt] = outcome
+        if isinstance(outcome, Exception):
+            self._mailbox.put(words.Failed(now, attempt, classify(outcome, from_submit=True)))
+            return
+        try:
+            error = outcome.exception()
+        except BaseException as cancelled:  # noqa: BLE001 - CancelledError is what a cancelled future raises here
+            error = cancelled
+            self._outcomes[attempt] = cancelled
+        if error is not None:
+            self._mailbox.put(words.Failed(now, attempt, classify(error, app=is_app)))
+            return
+        raised = adapter.raised_by_user(outcome.result())
+        if raised is None:
+            self._mailbox.put(words.Finished(now, attempt))
+        else:
+            self._mailbox.put(words.Failed(now, attempt, Failure(Kind.USER, raised, "")))
+
+    def close(self, limit: float) -> None:
+        """Reject what is open, end every endpoint, end the threads; within about ``limit`` seconds."""
+        end = time.monotonic() + limit
+        self._closing.set()
+        self._mailbox.put(words.Stopped(time.monotonic()))
+        self._mailbox.put(None)
+        self._thread.join(limit / 2)
+        if self._thread.is_alive():
+            logger.error("The driver of pool %s did not end", self._label)
+        closers = []
+        for label, member in self._members.items():
+            broken = self._core.board.health[label].dead_reason is not None or self._core.state(label)[0] == "down"
+            closer = threading.Thread(
+                target=member.close,
+                args=(end - time.monotonic() - 0.5,),
+                kwargs={"broken": broken},
+                name=f"pool-{self._label}-close-{label}",
+                daemon=True,
+            )
+            closer.start()
+            closers.append(closer)
+        for thread in [*closers, *self._revivals]:
+            thread.join(max(0.1, end - time.monotonic()))
+            if thread.is_alive():
+                logger.warning("%s still runs after %.0f s; going on without", thread.name, limit)
+        if not self._delivery.close(max(0.5, end - time.monotonic())):
+            logger.warning("Callbacks of futures of pool %s still run", self._label)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        next_look = next_status = self._last_turn = time.monotonic()
+        while True:
+            now = time.monotonic()
+            try:
+                stimulus = self._mailbox.get(timeout=max(0.0, min(self._wake_at, next_look) - now))
+                for _ in range(_BATCH):
+                    if stimulus is None:
+                        return
+                    self._handle(stimulus)
+                    stimulus = self._mailbox.get_nowait()
+                if stimulus is None:
+                    return
+                self._handle(stimulus)
+            except Empty:
+                pass
+            now = time.monotonic()
+            if now >= self._wake_at:
+                self._wake_at = float("inf")
+                self._handle(words.Tick(now))
+            if now >= next_look:
+                next_look = now + _LOOK_PERIOD
+                self._look(now)
+            if now >= next_status:
+                next_status = now + _STATUS_PERIOD
+                self._tell_status(now)
+
+    def _handle(self, stimulus: words.Stimulus) -> None:
+        try:
+            actions = self._core.handle(stimulus)
+        except Exception:
+            # A bug in the core must not end the pool: the other tasks go on.
+            logger.exception("The core failed on %r", stimulus)
+            return
+        for action in actions:
+            try:
+                self._perform[type(action)](action)
+            except Exception:
+                logger.exception("%r could not be done", action)
+
+    def _look(self, now: float) -> None:
+        if now - self._last_turn > _SELF_DISTRUST:
+            for member in self._members.values():
+                member.forgive(now)
+        self._last_turn = now
+        for label, member in self._members.items():
+            seen = member.look(now)
+            if seen is not None:
+                self._handle(seen)
+            member.demand = self._core.demand(label)
+        self._delivery.tend(now)
+        self._revivals = [thread for thread in self._revivals if thread.is_alive()]
+
+    # --- doing what the core says ---------------------------------------------------------------------------------
+
+    def _dispatch(self, action: words.Dispatch) -> None:
+        task, member = self._open[action.task], self._members[action.endpoint]
+        takes = adapter.resources(member.executor)
+        resources = task.resources
+        if resources and takes is not None:
+            resources = {key: value for key, value in resources.items() if key in takes}
+        member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app)
+
+    def _resolve(self, action: words.Resolve) -> None:
+        self._delivery.settle(self._open.pop(action.task).future, self._outcomes.pop(action.attempt))
+
+    def _reject(self, action: words.Reject) -> None:
+        future = self._open.pop(action.task).future
+        if action.attempt is not None:
+            self._delivery.settle(future, self._outcomes.pop(action.attempt))
+        else:
+            self._delivery.settle(future, action.verdict or RuntimeError("rejected without a verdict"))
+
+    def _discard(self, action: words.Discard) -> None:
+        self._outcomes.pop(action.attempt, None)
+
+    def _note_wake(self, action: words.WakeAt) -> None:
+        self._wake_at = min(self._wake_at, action.at)
+
+    def _publish(self, action: words.Publish) -> None:
+        payload = action.payload
+        self._emit(payload, str(action.subject), action.key)
+        if isinstance(payload, events.EndpointPayload):
+            level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
+            logger.log(level, "Pool %s: %s", self._label, _sentence(payload))
+        elif isinstance(payload, events.TaskRerouted):
+            logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
+
+    def _revive(self, action: words.Revive) -> None:
+        thread = threading.Thread(
+            target=self._replace, args=(action,), name=f"pool-{self._label}-revive-{action.endpoint}", daemon=True
+        )
+        self._revivals.append(thread)
+        thread.start()
+
+    def _replace(self, action: words.Revive) -> None:
+        """Fence the old generation, then start the new one."""
+        label, generation = action.endpoint, action.generation
+        old = self._members.get(label)
+        if old is not None:
+            old.close(10.0, broken=True)
+        if self._closing.is_set():
+            return
+        try:
+            member = self._build(label, generation)
+        except Exception as error:
+            logger.warning("Endpoint %s could not be rebuilt", label, exc_info=True)
+            self.post(words.Died(time.monotonic(), label, generation, f"it could not be rebuilt: {error}"))
+            return
+        self._members[label] = member
+        member.start()
+        if self._closing.is_set():
+            member.close(3.0, broken=True)
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    def _tell_status(self, now: float) -> None:
+        core = self._core
+        for label, spec in core.specs.items():
+            finished = core.finished[label]
+            before, at = self._rates.get(label, (finished, now - _STATUS_PERIOD))
+            self._rates[label] = (finished, now)
+            state, reason = core.state(label)
+            status = events.EndpointStatus(
+                endpoint=label,
+                site=spec.site,
+                state=state,
+                slots=core.board.health[label].slots,
+                in_flight=core.scheduler.live[label],
+                finished=finished,
+                rate=round((finished - before) / max(1e-3, now - at), 2),
+                reason=reason,
+                generation=core.board.health[label].generation,
+            )
+            self._emit(status, label, label)
+        status_of_pool = events.PoolStatus(
+            pool=self._label,
+            waiting=len(core.scheduler.backlog),
+            in_flight=sum(core.scheduler.live.values()),
+            finished=sum(core.finished.values()),
+            failed=core.failed,
+            rerouted=core.rerouted,
+            late=core.late,
+        )
+        self._emit(status_of_pool, self._label, "")
+
+
+def _sentence(payload: events.EndpointPayload) -> str:
+    what = type(payload).__name__.removeprefix("Endpoint").lower()
+    return f"endpoint {payload.endpoint} (generation {payload.generation}) {what}: {payload.reason}"

@@ -1,0 +1,245 @@
+"""One generation of one endpoint: a running Parsl executor with lanes of its own for work and for control."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+from msgspec import Struct
+from parsl.executors.base import ParslExecutor
+from parsl.jobs.job_status_poller import JobStatusPoller
+
+from diaspora_parsl.executors import adapter, processes
+from diaspora_parsl.executors.endpoint import Endpoint
+from diaspora_parsl.executors.lane import Lane
+from diaspora_parsl.pool.words import Died, Observed, Started, Stimulus, Unanswered
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two questions to an endpoint.
+_WATCH_PERIOD: Final = 0.5
+#: Seconds an answer may take before the pool is told that it is owed.
+_ANSWER_DUE: Final = 1.0
+#: Seconds between SIGTERM and SIGKILL for the processes of a block.
+_COURTESY: Final = 1.5
+
+
+class Scaling(Struct, frozen=True, kw_only=True):
+    """How each endpoint scales its blocks; Parsl's own meaning of the words."""
+
+    strategy: str
+    max_idletime: float
+    strategy_period: float
+
+
+class Member:
+    """Runs one generation. All methods return at once, `close` aside.
+
+    Args:
+        endpoint: what the user said about it.
+        executor: not started; owned from here on.
+        generation: counts up with each revival.
+        context: what the DataFlowKernel gave the pool.
+        scaling: of its blocks.
+        mark: put into the environment of all its block's processes; unique to this generation.
+        worker_init: shell lines each block starts with, before the executor's own.
+        post: takes stimuli for the core.
+        outcome: takes the end of an attempt: its id, whether it was an app, and the done future or what submit raised.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        executor: ParslExecutor,
+        *,
+        generation: int,
+        context: adapter.RunContext,
+        scaling: Scaling,
+        mark: str,
+        worker_init: str,
+        post: Callable[[Stimulus], None],
+        outcome: Callable[[int, bool, Future[Any] | Exception], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.executor = executor
+        self.generation = generation
+        #: What the scaling strategy reads; set by the driver.
+        self.demand = 0
+        self.settled = threading.Event()
+        """Set once it is known whether it could be started."""
+        self._context = context
+        self._scaling = scaling
+        self._mark = mark
+        self._worker_init = worker_init
+        self._post = post
+        self._outcome = outcome
+        self._slots = endpoint.slots or adapter.fixed_slots(executor) or 1
+        self._poller: JobStatusPoller | None = None
+        self._abandon: Callable[[], None] = lambda: None
+        self._asked_at: float | None = None
+        self._runs = False
+        self._reported = False
+        self._closing = threading.Event()
+        self._closed = threading.Event()
+        self._close_lock = threading.Lock()
+        name = f"pool-{endpoint.label}.{generation}"
+        self._work = Lane(f"{name}-work")
+        self._control = Lane(f"{name}-control")
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the executor and watch it, on the control lane."""
+        self._control.do(self._start)
+
+    def _start(self) -> None:
+        label = self.endpoint.label
+        try:
+            adapter.prepare(self.executor, self._context)
+            if self.endpoint.heartbeats is not None:
+                adapter.tighten_heartbeats(self.executor, self.endpoint.heartbeats)
+            if adapter.worker_init(self.executor) is not None:
+                adapter.set_worker_init(self.executor, self._worker_init)
+            self.executor.start()
+            self._abandon = adapter.guard_channels(self.executor)
+            adapter.show_demand(self.executor, lambda: self.demand)
+            s = self._scaling
+            if not self._closing.is_set():
+                self._poller = adapter.start_poller(self.executor, s.strategy, s.max_idletime, s.strategy_period)
+        except Exception as error:
+            logger.warning("Endpoint %s (generation %d) could not be started", label, self.generation, exc_info=True)
+            reason = f"it could not be started: {type(error).__name__}: {error}"
+            self._post(Died(time.monotonic(), label, self.generation, reason))
+            self.settled.set()
+            return
+        self._runs = True
+        self._post(Started(time.monotonic(), label, self.generation))
+        self.settled.set()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Ask the executor again and again what it has, until it is closed or dead."""
+        while not self._closing.is_set():
+            self._asked_at = time.monotonic()
+            try:
+                seen = adapter.observe(self.executor, self._slots)
+            except Exception:
+                # `look` reports a channel that broke off; while closing, that is expected.
+                if self._closing.is_set() or adapter.why_dead(self.executor) is not None:
+                    return
+                logger.warning("Endpoint %s could not be asked", self.endpoint.label, exc_info=True)
+            else:
+                self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
+                                    seen.blocks_expected))  # fmt: skip
+                self._asked_at = None
+            self._closing.wait(_WATCH_PERIOD)
+
+    def look(self, now: float) -> Stimulus | None:
+        """What can be told at once, without asking: death, or an answer that is owed. Called by the driver."""
+        if not self._runs or self._reported or self._closing.is_set():
+            return None
+        reason = adapter.why_dead(self.executor)
+        if reason is not None:
+            self._reported = True
+            return Died(now, self.endpoint.label, self.generation, reason)
+        asked = self._asked_at
+        if asked is not None and now - asked > _ANSWER_DUE:
+            return Unanswered(now, self.endpoint.label, self.generation, asked)
+        return None
+
+    def forgive(self, now: float) -> None:
+        """The whole process was stopped until now: time in which nobody could answer does not count."""
+        if self._asked_at is not None:
+            self._asked_at = now
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        attempt: int,
+        function: Callable[..., Any],
+        resources: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_app: bool,
+    ) -> None:
+        """Hand one attempt to the executor, on the work lane."""
+
+        def call() -> None:
+            if self._closing.is_set():
+                return  # the pool has taken it elsewhere already
+            try:
+                future = self.executor.submit(function, resources, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - judged by the core, and delivered if it is the task's own
+                self._outcome(attempt, is_app, error)
+            else:
+                future.add_done_callback(lambda done: self._outcome(attempt, is_app, done))
+
+        self._work.do(call)
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    def close(self, limit: float, *, broken: bool) -> None:
+        """End it and everything it started, within about ``limit`` seconds; a second call waits for the first.
+
+        Args:
+            limit: seconds.
+            broken: it is dead or does not answer: its jobs are cancelled through the provider, its interchange is
+                killed. Otherwise it scales in and shuts down the polite way.
+        """
+        end = time.monotonic() + limit
+        with self._close_lock:
+            first = not self._closing.is_set()
+            self._closing.set()
+        if not first:
+            self._closed.wait(limit)
+            return
+        try:
+            self._close(limit, end, broken=broken)
+        finally:
+            self._closed.set()
+
+    def _close(self, limit: float, end: float, *, broken: bool) -> None:
+        self._work.close()
+        self._control.close()
+        if not broken and self._poller is not None:
+            poller = self._poller
+            broken = not self._bounded(
+                "scaling in", lambda: adapter.stop_polling(poller, 2.0, scale_in=True), limit / 2
+            )
+        self._abandon()
+        if broken:
+            adapter.kill_interchange(self.executor)
+            if self._poller is not None:
+                adapter.stop_polling(self._poller, 1.0, scale_in=False)
+            self._bounded(
+                "cancelling its jobs", lambda: adapter.cancel_jobs(self.executor), end - time.monotonic() - 2.0
+            )
+        self._work.join(adapter.SEND_LIMIT + 0.5)
+        self._control.join(1.0)
+        self._bounded("shutting down", lambda: adapter.shut_down(self.executor, wait=1.0), end - time.monotonic())
+        adapter.kill_interchange(self.executor)
+        processes.end_block(self._mark, _COURTESY)
+
+    def _bounded(self, what: str, call: Callable[[], None], limit: float) -> bool:
+        """Run a call that Parsl does not bound; False if it did not end in time or failed."""
+        succeeded = threading.Event()
+
+        def run() -> None:
+            try:
+                call()
+                succeeded.set()
+            except Exception:
+                logger.warning("Endpoint %s: %s failed", self.endpoint.label, what, exc_info=True)
+
+        thread = threading.Thread(target=run, name=f"pool-{self.endpoint.label}.{self.generation}-end", daemon=True)
+        thread.start()
+        thread.join(max(0.5, limit))
+        if thread.is_alive():
+            logger.warning("Endpoint %s: %s took more than %.1f s; going on without", self.endpoint.label, what, limit)
+        return succeeded.is_set()

@@ -1,0 +1,380 @@
+"""The drop-in executor: several endpoints behind one label of a Parsl `Config`."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shlex
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final
+
+from parsl.data_provider.staging import Staging
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.base import ParslExecutor
+from parsl.executors.errors import InvalidResourceSpecification
+from parsl.monitoring.radios.base import RadioConfig
+from parsl.monitoring.radios.filesystem import FilesystemRadio
+from parsl.monitoring.radios.htex import HTEXRadio
+
+from diaspora_parsl import events
+from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, PlacementError, PoolShutdownError
+from diaspora_parsl.executors import adapter, staging
+from diaspora_parsl.executors.driver import Driver, OpenTask
+from diaspora_parsl.executors.endpoint import Endpoint
+from diaspora_parsl.executors.listener import TOPICS, Listener
+from diaspora_parsl.executors.member import Member, Scaling
+from diaspora_parsl.fabric.address import RECORD, write_record
+from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
+from diaspora_parsl.fabric.publisher import Publisher
+from diaspora_parsl.fabric.reader import Reader
+from diaspora_parsl.pool import words
+from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.pool.words import EndpointSpec, PoolSettings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that `start` waits for endpoints before it lets the workflow begin without the slow ones.
+_START_LIMIT: Final = 15.0
+#: Seconds that `shutdown` may take in all.
+_SHUTDOWN_LIMIT: Final = 8.0
+#: Seconds one read of the fabric waits; suspicion is looked at after each.
+_READ_WAIT: Final = 0.25
+#: Keys of a resource specification that are wishes: an endpoint that does not know them still takes the task.
+_WISHES: Final = frozenset({"priority"})
+
+
+class ResilientPoolExecutor(ParslExecutor):
+    """One executor out of several endpoints: a site that dies, hangs or lies costs time, never tasks.
+
+    The endpoint is chosen for each attempt, by health, load and observed speed. Attempts that are lost with their
+    place go elsewhere and are not charged to the user's ``retries``; a user's own exception is delivered unchanged.
+    Everything that happens is told on the fabric.
+
+    Args:
+        label: name of the pool in the `Config`.
+        endpoints: `ParslExecutor` objects that are not started, or `Endpoint` objects that say more about them.
+        fabric: ``"embedded"`` (a private server for this host, gone when the run ends), ``"redis://host:6379/0"``,
+            ``"memory://"``, or an open `Fabric`.
+        strategy: Parsl's scaling strategy for the blocks of each endpoint: "none", "simple" or "htex_auto_scale".
+            The `Config`'s own is not visible to executors.
+        max_idletime: seconds after which that strategy ends idle blocks.
+        strategy_period: seconds between two rounds of it.
+        down_limit: seconds that a task waits while every endpoint that could run it is down.
+        max_attempts: attempts per task in all, before it is given up.
+        shared_filesystem: whether all endpoints and this host see the same files. Without it, only staging inside the
+            task works, and anything else is refused.
+        storage_access: staging providers; if not given, what the endpoints agree on, else Parsl's default.
+        working_dir: directory that files are staged into; if not given, what the endpoints agree on.
+        remote_monitoring_radio: for Parsl's monitoring; if not given, one that loses nothing on these endpoints.
+        settings: further limits and time constants, for experts; the arguments above override its fields.
+
+    Raises:
+        ConfigurationError: something cannot work; the message says what to write instead.
+    """
+
+    def __init__(
+        self,
+        label: str = "pool",
+        *,
+        endpoints: Iterable[ParslExecutor | Endpoint],
+        fabric: str | Fabric = "embedded",
+        strategy: str = "simple",
+        max_idletime: float = 120.0,
+        strategy_period: float = 5.0,
+        down_limit: float = 600.0,
+        max_attempts: int = 20,
+        shared_filesystem: bool = True,
+        storage_access: list[Staging] | None = None,
+        working_dir: str | None = None,
+        remote_monitoring_radio: RadioConfig | None = None,
+        settings: PoolSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.label = label
+        self.endpoints = _as_endpoints(endpoints)
+        self._first = {endpoint.label: _first_executor(endpoint) for endpoint in self.endpoints}
+        members = list(self._first.values())
+        _check_fabric(fabric)
+        if strategy not in {"none", "simple", "htex_auto_scale"}:
+            raise ConfigurationError(f'strategy={strategy!r}: write "none", "simple" or "htex_auto_scale".')
+        if down_limit <= 0 or max_attempts < 1:
+            raise ConfigurationError("down_limit (seconds) must be above 0, and max_attempts at least 1.")
+        self._fabric_config = fabric
+        self._scaling = Scaling(strategy=strategy, max_idletime=max_idletime, strategy_period=strategy_period)
+        base = settings or PoolSettings()
+        known = {name: getattr(base, name) for name in base.__struct_fields__}
+        self._settings = PoolSettings(**{**known, "down_limit": down_limit, "max_attempts": max_attempts})
+        self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)
+        self.working_dir = staging.working_dir_of_pool(members, working_dir)
+        self.remote_monitoring_radio = remote_monitoring_radio or _radio_for(members)
+        self._monitors_resources = all(member.monitor_resources() for member in members)
+        self._takes = {label: adapter.resources(member) for label, member in self._first.items()}
+        self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
+        self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
+        self._numbers = itertools.count(1)
+        self._driver: Driver | None = None
+        self._fabric: Fabric | None = None
+        self._publisher: Publisher | None = None
+        self._reader: Reader | None = None
+        self._is_shut_down = False
+
+    def __repr__(self) -> str:
+        fabric = self._fabric_config
+        shown = redacted(fabric) if isinstance(fabric, str) else fabric
+        return f"ResilientPoolExecutor(label={self.label!r}, endpoints={self.endpoints!r}, fabric={shown!r})"
+
+    def monitor_resources(self) -> bool:
+        """Whether every endpoint allows resource monitoring; one with threads does not."""
+        return self._monitors_resources
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the fabric and start all endpoints, side by side.
+
+        An endpoint that cannot be started is revived like one that died; the others carry the load meanwhile.
+
+        Raises:
+            ConfigurationError: the pool was started before.
+        """
+        if self._driver is not None:
+            raise ConfigurationError(f"Pool {self.label!r} was started before. Make a new one for each parsl.load().")
+        super().start()
+        Path(self.run_dir).mkdir(parents=True, exist_ok=True)
+        sites = {endpoint.label: endpoint.site for endpoint in self.endpoints}
+        source = f"/{socket.gethostname()}/{self.label}/{self.run_id or uuid.uuid4()}"
+        self._fabric = self._open_fabric()
+        outbox = Path(self.run_dir) / f"{self.label}-outbox.sqlite"
+        opener = self._fabric if self._fabric is not None else self._reopen_fabric
+        publisher = self._publisher = Publisher(opener, source=source, outbox_path=outbox)
+        specs = [self._spec(endpoint) for endpoint in self.endpoints]
+        core = PoolCore(specs, self._settings)
+        driver = self._driver = Driver(self.label, core, self._build, publisher.emit)
+        publisher.emit(
+            events.PoolStarted(pool=self.label, endpoints=tuple(sites), run_dir=self.run_dir), self.label, self.label
+        )
+        listener = Listener(sites, source, driver.post)
+        self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
+        driver.start(_START_LIMIT)
+
+    def shutdown(self) -> None:
+        """End every endpoint and everything they started, within a few seconds. Idempotent.
+
+        Tasks that are not done fail with `PoolShutdownError`.
+        """
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        if self._driver is not None:
+            self._driver.close(_SHUTDOWN_LIMIT)
+        if self._publisher is not None:
+            self._publisher.emit(events.PoolStopped(pool=self.label, reason="shut down"), self.label, self.label)
+        if self._reader is not None:
+            self._reader.close()
+        if self._publisher is not None:
+            self._publisher.close(2.0)
+        if self._fabric is not None and isinstance(self._fabric_config, str):
+            self._fabric.close()
+        super().shutdown()
+
+    def _open_fabric(self) -> Fabric | None:
+        """The fabric, or None if it cannot be opened now; the run goes on without."""
+        if not isinstance(self._fabric_config, str):
+            return self._fabric_config
+        try:
+            fabric = open_fabric(self._fabric_config, self.run_dir)
+        except FabricUnavailableError as error:
+            logger.warning("Pool %s starts without its fabric: %s. It is tried again.", self.label, error)
+            return None
+        if self._fabric_config.startswith(("redis", "rediss")):
+            write_record(Path(self.run_dir), fabric.url)  # so that agents and viewers find it by the run directory
+        return fabric
+
+    def _reopen_fabric(self) -> Fabric:
+        if not isinstance(self._fabric_config, str):
+            return self._fabric_config
+        return open_fabric(self._fabric_config, self.run_dir)
+
+    def _spec(self, endpoint: Endpoint) -> EndpointSpec:
+        executor = self._first[endpoint.label]
+        if endpoint.slots is None and not adapter.asks_for_slots(executor) and adapter.fixed_slots(executor) is None:
+            logger.warning(
+                "Endpoint %s: %s does not say how many attempts it can run at once; one is assumed. "
+                "Write Endpoint(..., slots=N).", endpoint.label, type(executor).__name__,
+            )  # fmt: skip
+        return EndpointSpec(
+            label=endpoint.label,
+            site=endpoint.site,
+            slots_cap=endpoint.slots,
+            capacity=adapter.capacity(executor, endpoint.slots),
+            revivable=endpoint.build is not None,
+        )
+
+    def _build(self, label: str, generation: int) -> Member:
+        """The member of an endpoint for one generation."""
+        endpoint = next(endpoint for endpoint in self.endpoints if endpoint.label == label)
+        driver = self._driver
+        if driver is None or (generation > 0 and endpoint.build is None):
+            raise ConfigurationError(f"endpoint {label} cannot be built")
+        executor = self._first[label] if generation == 0 or endpoint.build is None else endpoint.build()
+        mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}"
+        mark_line = f"export {adapter.BLOCK_VARIABLE}={shlex.quote(mark)}"
+        run_dir = self.run_dir if generation == 0 else str(Path(self.run_dir) / "revived" / str(generation))
+        return Member(
+            endpoint,
+            executor,
+            generation=generation,
+            context=adapter.RunContext(
+                run_dir=run_dir,
+                run_id=self.run_id,
+                log_config=getattr(self, "log_config", None),
+                monitoring_messages=self.monitoring_messages,
+            ),
+            scaling=self._scaling,
+            mark=mark,
+            worker_init="\n".join([mark_line, *self._agent(endpoint), self._worker_init[label]]),
+            post=driver.post,
+            outcome=driver.ended,
+        )
+
+    def _agent(self, endpoint: Endpoint) -> list[str]:
+        """The shell line that starts the agent in a block, if the user wants it; a failing agent fails no block."""
+        if not endpoint.agent:
+            return []
+        record = shlex.quote(str(Path(self.run_dir) / RECORD))
+        words_ = [shlex.quote(sys.executable), "-m", "diaspora_parsl.cli", "agent", "--endpoint", endpoint.label,
+                  "--site", shlex.quote(endpoint.site), "--run-dir", record]  # fmt: skip
+        return [" ".join(words_) + " </dev/null >/dev/null 2>&1 &"]
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """Take a task in. Never blocks and does no I/O.
+
+        Args:
+            func: what to run.
+            resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both, and
+                the rest for the endpoints that know it.
+            args: of the function.
+            kwargs: of the function.
+
+        Returns:
+            A future that is settled once; it carries ``parsl_executor_task_id``, the task id in the events.
+
+        Raises:
+            PlacementError: no endpoint has the tags.
+            InvalidResourceSpecification: no endpoint knows one of the keys.
+            PoolShutdownError: the pool is not running.
+        """
+        driver = self._driver
+        if driver is None or self._is_shut_down:
+            raise PoolShutdownError(f"Pool {self.label!r} is not running.")
+        resources = dict(resource_specification) if resource_specification else {}
+        tags = _tags_of(resources)
+        eligible = self._eligible_for(tags, frozenset(resources) - _WISHES)
+        priority = resources.get("priority", 0.0)
+        name, is_app = adapter.describe(func)
+        number = next(self._numbers)
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # a task that may run somewhere already cannot be cancelled
+        future.parsl_executor_task_id = number  # type: ignore[attr-defined]  # Parsl's way to join its log with ours
+        stimulus = words.Submitted(time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)))
+        driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)
+        return future
+
+    def _eligible_for(self, tags: frozenset[str], keys: frozenset[str]) -> frozenset[str]:
+        """Labels of the endpoints that have the tags and know the resource keys."""
+        found = self._eligible.get((tags, keys))
+        if found is not None:
+            return found
+        tagged = [endpoint for endpoint in self.endpoints if tags <= endpoint.tags]
+        if not tagged:
+            offered = sorted(set().union(*(endpoint.tags for endpoint in self.endpoints)))
+            raise PlacementError(
+                f"No endpoint of pool {self.label!r} has the tags {sorted(tags)}. "
+                f"There are: {', '.join(offered) or 'none'}. Write Endpoint(..., tags={{...}})."
+            )
+        fitting = []
+        for endpoint in tagged:
+            takes = self._takes[endpoint.label]
+            if takes is None or keys <= takes:
+                fitting.append(endpoint.label)
+        if not fitting:
+            raise InvalidResourceSpecification(
+                set(keys), f"No endpoint of pool {self.label!r} with the tags {sorted(tags)} knows all of these keys."
+            )
+        self._eligible[tags, keys] = eligible = frozenset(fitting)
+        return eligible
+
+
+def _as_endpoints(given: Iterable[ParslExecutor | Endpoint]) -> tuple[Endpoint, ...]:
+    try:
+        items = list(given)
+    except TypeError:
+        raise ConfigurationError("endpoints must be a list: endpoints=[HighThroughputExecutor(...), ...].") from None
+    endpoints = tuple(item if isinstance(item, Endpoint) else Endpoint(item) for item in items)
+    if not endpoints:
+        raise ConfigurationError(
+            'A pool needs at least one endpoint: endpoints=[HighThroughputExecutor(label="alpha"), ...].'
+        )
+    labels = [endpoint.label for endpoint in endpoints]
+    doubles = sorted({label for label in labels if labels.count(label) > 1})
+    if doubles:
+        raise ConfigurationError(
+            f"Several endpoints are labelled {', '.join(map(repr, doubles))}. They would share a log directory and "
+            f"could not be told apart: give each executor a label of its own."
+        )
+    return endpoints
+
+
+def _first_executor(endpoint: Endpoint) -> ParslExecutor:
+    if endpoint.executor is not None:
+        return endpoint.executor
+    executor = endpoint.build() if endpoint.build is not None else None
+    if not isinstance(executor, ParslExecutor):
+        raise ConfigurationError(f"The factory of endpoint {endpoint.label!r} made {executor!r}, not a ParslExecutor.")
+    if executor.label != endpoint.label:
+        raise ConfigurationError(
+            f"The factory of endpoint {endpoint.label!r} makes an executor labelled {executor.label!r}. "
+            f"Use one label for both."
+        )
+    if adapter.is_started(executor):
+        raise ConfigurationError(f"The factory of endpoint {endpoint.label!r} makes an executor that is started.")
+    return executor
+
+
+def _check_fabric(fabric: object) -> None:
+    """Refuse a fabric that cannot be opened by anybody, before anything is started."""
+    if isinstance(fabric, Fabric) and not isinstance(fabric, str):
+        return
+    if not isinstance(fabric, str):
+        raise ConfigurationError(f'fabric={fabric!r}: write "embedded", a URL such as "redis://host:6379/0", or give a '
+                                 f"Fabric object.")  # fmt: skip
+    if fabric != "embedded":
+        open_fabric(fabric).close()  # contacts nobody
+
+
+def _radio_for(members: list[ParslExecutor]) -> RadioConfig:
+    """HTEX's own radio loses everything on other executors; files reach us from all that share the file system."""
+    if all(isinstance(member, HighThroughputExecutor) for member in members):
+        return HTEXRadio()
+    return FilesystemRadio()
+
+
+def _tags_of(resources: dict[str, Any]) -> frozenset[str]:
+    tags = resources.pop("tags", ())
+    if isinstance(tags, str):
+        return frozenset({tags})
+    try:
+        return frozenset(tags)
+    except TypeError:
+        raise PlacementError(f'tags={tags!r} in a resource specification: write {{"tags": ["gpu"]}}.') from None
