@@ -85,8 +85,8 @@ def tell(
 ) -> int:
     """Write the wanted events, one JSON document a line; returns how many.
 
-    What is already there is put in order of time, since topics are read one after the other. Following ends when the
-    run that is followed has ended and taken its fabric along.
+    What comes together is put in order of time, since topics are read one after the other: all that is already there,
+    and then each portion. Following ends when the run that is followed has ended and taken its fabric along.
 
     Args:
         feed: where events come from.
@@ -104,7 +104,6 @@ def tell(
     kept: list[Event] = []
     outage = False
     while told < left:
-        live = feed.caught_up
         events = feed.read(0.5)
         if feed.lost_since is not None:
             if not follow:
@@ -118,8 +117,7 @@ def tell(
         kept += [event for event in events if wanted.matches(event)]
         if not feed.caught_up:
             continue
-        if not live:
-            kept.sort(key=lambda event: event.time)
+        kept.sort(key=lambda event: (event.time, event.sequence))
         for event in kept[: None if limit is None else limit - told]:
             write(encode(event) + b"\n")
             told += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +35,7 @@ class FakeFabric:
             raise FabricUnavailableError("down")
         self.world.heard += [(self.world.now, event) for event in events]
 
-    def subscribe(self, topics: Sequence[str], position: object = "latest") -> None:  # type: ignore[override]
+    def subscribe(self, topics: Sequence[str], position: object = "latest") -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -68,7 +69,7 @@ class World:
 
     def run(self, interval: float = 1.0) -> list[float]:
         config = AgentConfig(endpoint="alpha", site="anl", block="0", node="n1", interval=interval)
-        agent = Agent(config, self.open, Guard(None), clock=lambda: self.now)  # type: ignore[arg-type,return-value]
+        agent = Agent(config, self.open, Guard(None), clock=lambda: self.now)  # type: ignore[arg-type]
         assert agent.run(self.wait) == "SIGTERM"
         beats = [(now, event) for now, event in self.heard if event.type == NodeHeartbeat.event_type()]
         return [now - 100.0 for now, _ in beats]
@@ -93,7 +94,7 @@ def test_a_stall_is_followed_by_one_beat_and_no_burst() -> None:
     assert beats[:3] == [0, 1, 2]
     after = beats[3:]
     assert after[0] == 13.5
-    assert all(later - earlier == pytest.approx(1.0) for earlier, later in zip(after, after[1:], strict=False))
+    assert all(later - earlier == pytest.approx(1.0) for earlier, later in pairwise(after))
 
 
 def test_an_outage_is_met_with_patience_and_no_old_beats(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,84 @@
+"""The command line: what it says, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from diaspora_parsl import __version__, cli
+
+COMMANDS = ("agent", "watch", "events", "screen", "demo")
+
+
+def outcome(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["diaspora-parsl", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code if isinstance(end.value.code, int) else 0
+
+
+def test_help_lists_every_command_with_its_purpose() -> None:
+    result = CliRunner().invoke(cli.app, ["--help"])
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        (line,) = [line for line in result.stdout.splitlines() if line.split()[:1] == [command]]
+        assert len(line.split()) > 3
+
+
+@pytest.mark.parametrize("command", ["agent", "watch", "events"])
+def test_help_teaches_by_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert outcome(monkeypatch, command, "--help") == 0
+    assert f"  diaspora-parsl {command} " in capsys.readouterr().out
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"diaspora-parsl {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["events", "--since", "yesterday"], "Write 90s, 5m"),
+        (["events", "--fabric", "memory://x"], "of this process alone"),
+        (["events", "--fabric", "redis://x", "--run-dir", "y"], "give one of them"),
+        (["events", "--fabric", "pigeon://x"], "no known scheme"),
+        (["watch", "--once", "--run-dir", "no/such/run"], "no/such/run"),
+        (["agent", "--endpoint", ""], "--endpoint LABEL"),
+        (["agent", "--endpoint", "a", "--interval", "0"], "between"),
+        (["agent", "--endpoint", "a", "--parent", "1", "--no-parent"], "give one of them"),
+        (["agent"], "--endpoint"),
+        (["dance"], "dance"),
+    ],
+)
+def test_what_cannot_work_is_a_sentence_and_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert outcome(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("command", ["screen", "demo"])
+def test_without_the_extra_campaigns_say_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "diaspora_parsl.campaigns.cli_screen", None)
+    assert outcome(monkeypatch, command, "--anything", "goes") == 2
+    assert "pip install 'diaspora-parsl[campaigns]'" in capsys.readouterr().err
+
+
+def test_an_agent_loads_nothing_it_does_not_need() -> None:
+    code = (
+        "import sys, diaspora_parsl.cli, diaspora_parsl.monitors.agent_main, diaspora_parsl.fabric.embedded; "
+        "print([name for name in ('parsl', 'rdkit', 'numpy', 'pydantic', 'rich.live') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
