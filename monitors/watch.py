@@ -57,6 +57,7 @@ class Watch:
                 if self._feed.caught_up or self._feed.lost_since is not None:
                     live.update(self._frame(), refresh=True)
                 self._read(PERIOD)
+            self._read_the_rest()
             live.update(self._frame(), refresh=True)
 
     def lines(self, interval: float = 5.0) -> None:
@@ -69,6 +70,8 @@ class Watch:
         due = float("-inf")
         while True:
             over = self._over()
+            if over:
+                self._read_the_rest()
             text = plain(self.picture, self._line())
             known = self._feed.caught_up or self._feed.lost_since is not None
             if over or (known and self._clock() >= due and text != said):
@@ -89,6 +92,11 @@ class Watch:
             heard = self._clock()
             for event in events:
                 self.picture.apply(event, heard - (0.0 if self._feed.caught_up else _age(event)))
+
+    def _read_the_rest(self) -> None:
+        """A pool's goodbye may overtake the last words on its tasks, which travel in another topic."""
+        if self._feed.lost_since is None and not self._feed.is_finished_run:
+            self._read(2 * PERIOD)
 
     def _over(self) -> bool:
         """True if nothing new can come: every run has ended, and we saw it end or the fabric went with it."""
