@@ -1,0 +1,56 @@
+"""From payloads to events: ids, sequence numbers, times."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from msgspec import UNSET, UnsetType
+
+from diaspora_parsl.events import Event, Payload, encode_payload
+
+
+class Envelopes:
+    """Makes events of payloads: ids, sequence numbers, times. One thread at a time.
+
+    Ids sort by time and are unique without asking anybody: milliseconds, a random number per publisher, a counter
+    (``uuid4`` costs 2.5 µs, this 0.3). The sequence starts at the clock in µs, so that it goes on counting up if the
+    process is started again under the same source.
+
+    Args:
+        source: of every event, ``/site/pool/endpoint/run``.
+        originsite: where the events were born, "" if no bridge needs to know.
+        now: Unix time in seconds.
+    """
+
+    def __init__(self, source: str, originsite: str, now: float) -> None:
+        self._source = source
+        self._origin: str | UnsetType = originsite or UNSET
+        self._nonce = os.urandom(6).hex()
+        self._sequence = int(now * 1e6)
+        self._second = -1
+        self._prefix = ""
+
+    def wrap(self, payload: Payload, subject: str, key: str, now: float) -> Event:
+        """One event, with the next sequence number.
+
+        Raises:
+            Exception: whatever the encoder says about a payload that is no JSON.
+        """
+        data = encode_payload(payload)
+        self._sequence += 1
+        second, micros = divmod(int(now * 1e6), 1_000_000)
+        if second != self._second:  # the calendar costs 1 µs: once per second is enough
+            self._second = second
+            self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return Event(
+            id=f"{second * 1000 + micros // 1000:012x}-{self._nonce}-{self._sequence:x}",
+            source=self._source,
+            type=payload.event_type(),
+            subject=subject,
+            time=f"{self._prefix}.{micros:06d}Z",
+            partitionkey=key or subject,
+            sequence=self._sequence,
+            data=data,
+            originsite=self._origin,
+        )
