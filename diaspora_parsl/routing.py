@@ -64,13 +64,17 @@ class Load:
         self.in_flight -= 1
         self._work = self._work - work if self.in_flight else 0.0
 
-    def succeeded(self, function: str, at: float, dispatched_at: float) -> float:
+    def succeeded(self, function: str, at: float, dispatched_at: float, *, queued: bool) -> float:
         """Learn from a success, before `release`; returns the new estimate of the service time, seconds.
 
-        While attempts queue, the time between two results is the service time over the number of busy slots.
+        An attempt that found an idle slot took what it took. While attempts queue, the time between two results is the
+        service time over the number of busy slots.
         """
-        gap = max(0.0, at - max(dispatched_at, self._last_done))
-        sample = gap * min(max(1, self.slots), self.in_flight)
+        if queued:
+            gap = max(0.0, at - max(dispatched_at, self._last_done))
+            sample = gap * min(max(1, self.slots), self.in_flight)
+        else:
+            sample = max(0.0, at - dispatched_at)
         self._last_done = at
         known = self._service.get(function)
         estimate = sample if known is None else known + _ALPHA * (sample - known)
@@ -108,7 +112,3 @@ class Pace:
         self._mean[function] = mean
         if mean > 0.0:
             load.pace += _ALPHA * (min(10.0, max(0.1, estimate / mean)) - load.pace)
-
-    def knows(self, function: str) -> bool:
-        """The function has succeeded somewhere in the pool."""
-        return function in self._mean

@@ -19,6 +19,9 @@ _SELF_DISTRUST: Final = 1.5
 _HOPE_AFTER: Final = 30.0
 #: Seconds between two looks at attempts that are not overdue yet.
 _LOOK_AGAIN: Final = 0.5
+#: For so long (seconds) a result overrules silence; an endpoint may freeze right after its last result.
+_RESULT_SPEAKS: Final = 2.0
+_NEVER: Final = float("inf")
 
 
 class State(StrEnum):
@@ -49,6 +52,8 @@ class Verdict(Struct, frozen=True):
     """New attempts may go there if there is no other place."""
     keeps: bool = True
     """Attempts that are there may stay."""
+    fatal: bool = False
+    """This generation is over."""
     phi: float = 0.0
     recheck: float | None = None
     """When time alone may change the verdict."""
@@ -103,6 +108,7 @@ class Board:
         labels: Iterable[str],
         *,
         empty_grace: float,
+        stall_limit: float,
         silence_limit: float,
         rumour_time: float,
         phi_threshold: float,
@@ -110,6 +116,7 @@ class Board:
     ) -> None:
         self.health = {label: Health() for label in labels}
         self._empty_grace = empty_grace
+        self._stall_limit = stall_limit
         self._silence_limit = silence_limit
         self._rumour_time = rumour_time
         self._phi_threshold = phi_threshold
@@ -176,16 +183,25 @@ class Board:
             state = State.REVIVING if health.reviving else State.DOWN
             return Verdict(state, health.dead_reason, keeps=False)
         if health.started_at is None:
-            return Verdict(State.STARTING, "being started")
-        if health.draining is not None:
-            return Verdict(State.DRAINING if live else State.DRAINED, health.draining)
-        if health.slots == 0:
-            return self._empty(health, at, live)
-        return self._doubted(health, at, live, overdue) or self._open(health, at)
+            verdict = Verdict(State.STARTING, "being started")
+        elif health.slots == 0:
+            verdict = self._empty(health, at, live)
+        else:
+            verdict = self._doubted(health, at, live, overdue) or self._open(health, at)
+        if health.draining is None:
+            return verdict
+        # A drained place may die too: what it holds must not be forgotten.
+        return Verdict(
+            State.DRAINING if live and verdict.keeps else State.DRAINED,
+            health.draining if verdict.keeps else f"{health.draining}; {verdict.reason}",
+            keeps=verdict.keeps,
+            fatal=verdict.fatal,
+            recheck=verdict.recheck,
+        )
 
     def hopeful(self, label: str, state: State, at: float) -> bool:
         """Whether tasks may still wait for it; an endpoint that died is a hope only once it is up again."""
-        if state in {State.UP, State.SUSPECT, State.QUARANTINED, State.DRAINING}:
+        if state in {State.UP, State.SUSPECT, State.QUARANTINED}:
             return True
         health = self.health[label]
         if state not in {State.STARTING, State.WAITING}:
@@ -196,65 +212,93 @@ class Board:
         )
 
     def _empty(self, health: Health, at: float, live: int) -> Verdict:
-        since = health.empty_since if health.empty_since is not None else at
-        if not health.had_slots:
-            return Verdict(State.WAITING, "no worker has connected yet")
-        if not live:
-            return Verdict(State.WAITING, "no worker is connected")
-        if at >= since + self._empty_grace:
-            return Verdict(State.WAITING, f"no worker is connected while {live} attempts are outstanding", keeps=False)
-        return Verdict(State.WAITING, "no worker is connected", recheck=since + self._empty_grace)
+        reason = "no worker is connected" if health.had_slots else "no worker has connected yet"
+        unanswered = _NEVER if health.unanswered_since is None else health.unanswered_since + self._stall_limit
+        if at >= unanswered:
+            return Verdict(State.WAITING, f"{reason}, and {_mute(health, at)}", keeps=False, fatal=True)
+        stalled = _NEVER if health.stalled_since is None else health.stalled_since + self._stall_limit
+        if at >= stalled:
+            reason = f"for {self._stall_limit:.0f} s there was work, but no worker and no block requested"
+            return Verdict(State.WAITING, reason, keeps=False, fatal=True)
+        alone = _NEVER
+        if live:
+            alone = (at if health.empty_since is None else health.empty_since) + self._empty_grace
+            if at >= alone:
+                reason = f"no worker is connected while {live} attempts are outstanding"
+                return Verdict(State.WAITING, reason, keeps=False, fatal=not health.blocks_expected)
+        return Verdict(State.WAITING, reason, recheck=_sooner(unanswered, stalled, alone))
 
     def _open(self, health: Health, at: float) -> Verdict:
-        breaker = health.breaker
-        if breaker.open_until is None:
-            return Verdict(State.UP, f"{health.slots} slots", accepts=True)
-        reason = "attempts were lost there in a row"
-        if breaker.is_half_open(at):
-            return Verdict(State.QUARANTINED, reason + "; one probe may go", probe=True)
-        recheck = breaker.open_until if at < breaker.open_until else None
-        return Verdict(State.QUARANTINED, reason, recheck=recheck)
+        breaker, rumour = health.breaker, health.rumour
+        doubt_from = _sooner(self._mute_from(health))
+        if breaker.open_until is not None:
+            reason = "attempts were lost there in a row"
+            if breaker.is_half_open(at):
+                return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=doubt_from)
+            resume = breaker.open_until if at < breaker.open_until else _NEVER
+            return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, doubt_from))
+        if rumour is not None:
+            told, until, reason = rumour
+            heard = max((detector.last for detector in health.streams.values()), default=float("-inf"))
+            if at < until and health.last_result <= told and heard <= told:
+                return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, doubt_from))
+            health.rumour = None
+        return Verdict(State.UP, f"{health.slots} slots", accepts=True, recheck=doubt_from)
 
     def _doubted(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
-        since, reason, phi = self._silence(health, at)
-        if since is None:
-            health.left = False
-            return self._rumoured(health, at)
         breaker = health.breaker
-        breaker.trip(at)
+        doubt = self._silence(health, at)
+        if doubt is None:
+            health.left = False
+            breaker.trust()
+            return None
+        reason, phi = doubt
+        breaker.doubt(at)
         confirmed = live > 0 and overdue()
         if confirmed:
             health.left = True
-            if breaker.probing:
-                breaker.failed(at, task=-1)
+            breaker.probe_lost(at)
+        stale = self._fabric_seen + _FABRIC_STALE
+        over = stale if stale > at else _NEVER
+        if health.left and live == 0 and health.unanswered_since is not None:
+            limit = health.unanswered_since + self._stall_limit
+            over = min(over, limit)
+            if at >= limit:
+                return Verdict(State.DOWN, _mute(health, at), keeps=False, fatal=True)
         probe = live == 0 and breaker.is_half_open(at)
-        waits = breaker.open_until is not None and breaker.open_until > at
-        recheck = at + _LOOK_AGAIN if live and not confirmed else breaker.open_until if waits else None
+        resume = breaker.open_until if breaker.open_until is not None and breaker.open_until > at else _NEVER
+        recheck = _sooner(over, at + _LOOK_AGAIN if live and not confirmed else resume)
         if health.left:
             return Verdict(State.DOWN, reason, keeps=not confirmed, probe=probe, phi=phi, recheck=recheck)
-        return Verdict(State.SUSPECT, reason, probe=probe, last_resort=True, phi=phi, recheck=recheck)
+        resort = not breaker.is_tripped
+        return Verdict(State.SUSPECT, reason, probe=probe, last_resort=resort, phi=phi, recheck=recheck)
 
-    def _silence(self, health: Health, at: float) -> tuple[float | None, str, float]:
-        """Since when nothing was heard, if that is suspicious, and no result came since; the reason; phi."""
-        if health.streams and at - self._fabric_seen < _FABRIC_STALE:
-            silent_from = max(detector.silent_from() for detector in health.streams.values())
-            last = max(detector.last for detector in health.streams.values())
-            if self._fabric_seen >= silent_from and health.last_result <= last:
-                phi = min(detector.phi(self._fabric_seen) for detector in health.streams.values())
-                return last, f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}) and no result since", phi
-        since = health.unanswered_since
-        if since is not None and at - since >= self._silence_limit and health.last_result <= since:
-            return since, f"its control channel has not answered for {at - since:.1f} s and no result came since", 0.0
-        return None, "", 0.0
-
-    def _rumoured(self, health: Health, at: float) -> Verdict | None:
-        if health.rumour is None:
-            if health.breaker.open_until is not None and not health.breaker.failures and not health.breaker.probing:
-                health.breaker.succeeded()  # it was open because of a doubt that is gone
+    def _silence(self, health: Health, at: float) -> tuple[str, float] | None:
+        """The reason and phi, if nothing was heard for suspiciously long and no result speaks against it."""
+        if at < health.last_result + _RESULT_SPEAKS:
             return None
-        told, until, reason = health.rumour
-        heard = max((detector.last for detector in health.streams.values()), default=float("-inf"))
-        if at >= until or health.last_result > told or heard > told:
-            health.rumour = None
-            return self._rumoured(health, at)
-        return Verdict(State.SUSPECT, reason, last_resort=True, recheck=until)
+        if health.streams and at - self._fabric_seen < _FABRIC_STALE:
+            streams = health.streams.values()
+            if self._fabric_seen >= max(detector.silent_from() for detector in streams):
+                last = max(detector.last for detector in streams)
+                phi = min(detector.phi(self._fabric_seen) for detector in streams)
+                return f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi
+        if at >= self._mute_from(health):
+            return f"{_mute(health, at)}, and no result came", 0.0
+        return None
+
+    def _mute_from(self, health: Health) -> float:
+        """From when on an unanswered question makes the endpoint suspect."""
+        if health.unanswered_since is None:
+            return _NEVER
+        return max(health.unanswered_since + self._silence_limit, health.last_result + _RESULT_SPEAKS)
+
+
+def _mute(health: Health, at: float) -> str:
+    since = at if health.unanswered_since is None else health.unanswered_since
+    return f"its control channel has not answered for {at - since:.1f} s"
+
+
+def _sooner(*times: float | None) -> float | None:
+    """The earliest of the times that ever come."""
+    return min((time for time in times if time is not None and time != _NEVER), default=None)

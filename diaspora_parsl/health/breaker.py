@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 THRESHOLD: Final = 5
@@ -16,14 +17,16 @@ class Breaker:
     Failures less than half a second apart are one incident (a lost node fails all it held at once), and one task counts
     once in a row, so that a single bad input opens nothing. The pause doubles each time the probe fails.
 
+    A doubt (silence) opens it too, and closes it by ending; what failures opened only a result closes.
+
     Args:
         threshold: incidents in a row, without a success between them, that open it.
         first_pause: seconds until the first probe.
         longest_pause: upper bound of the doubling, seconds.
     """
 
-    __slots__ = ("_first_pause", "_last_failure", "_longest_pause", "_pause", "_tasks", "_threshold", "open_until",
-                 "probing")  # fmt: skip
+    __slots__ = ("_first_pause", "_last_failure", "_longest_pause", "_pause", "_tasks", "_threshold", "doubted",
+                 "open_until", "probe")  # fmt: skip
 
     def __init__(
         self, threshold: int = THRESHOLD, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE
@@ -35,64 +38,91 @@ class Breaker:
         self._tasks: set[int] = set()
         self._last_failure = float("-inf")
         self.open_until: float | None = None
-        self.probing = False
+        #: The attempt that is the probe now.
+        self.probe: int | None = None
+        #: A doubt, not failures, opened it.
+        self.doubted = False
 
     @property
     def failures(self) -> int:
         """Incidents in a row."""
         return len(self._tasks)
 
-    def is_open(self, at: float) -> bool:
-        """No attempt may go there now, a probe neither."""
-        return self.open_until is not None and (at < self.open_until or self.probing)
+    @property
+    def is_tripped(self) -> bool:
+        """Failures opened it."""
+        return self.open_until is not None and not self.doubted
 
     def is_half_open(self, at: float) -> bool:
         """Exactly one attempt may go there now, as a probe."""
-        return self.open_until is not None and at >= self.open_until and not self.probing
+        return self.open_until is not None and at >= self.open_until and self.probe is None
 
-    def dispatched(self, at: float) -> None:
+    def dispatched(self, at: float, attempt: int) -> None:
         """An attempt went there; in the half-open state it is the probe."""
         if self.is_half_open(at):
-            self.probing = True
+            self.probe = attempt
 
     def succeeded(self) -> None:
         """A result came back: closed, and all is forgotten."""
         self._tasks.clear()
-        self._pause = self._first_pause
-        self.open_until = None
-        self.probing = False
+        self._close()
 
-    def trip(self, at: float) -> None:
+    def doubt(self, at: float) -> None:
         """Open it now, on other evidence than failures; does nothing if it is open already."""
         if self.open_until is None:
             self.open_until = at + self._pause
+            self.doubted = True
 
-    def undecided(self) -> None:
-        """The probe ended without telling anything about the place: another may go."""
-        self.probing = False
+    def trust(self) -> None:
+        """The doubt is gone: closed, if the doubt had opened it."""
+        if self.doubted:
+            self._close()
 
-    def failed(self, at: float, task: int, *, may_open: bool = True) -> bool:
+    def ended(self, attempt: int) -> None:
+        """An attempt ended, or is not waited for any more; a probe that told nothing makes room for another."""
+        if self.probe == attempt:
+            self.probe = None
+
+    def probe_lost(self, at: float) -> None:
+        """The probe, if there is one, found no sign of life: pause for twice as long."""
+        if self.probe is not None:
+            self._reopen(at)
+
+    def failed(self, at: float, task: int, attempt: int, *, may_open: Callable[[], bool] = lambda: True) -> bool:
         """An attempt was lost there.
 
         Args:
             at: time, seconds.
             task: whose attempt it was.
-            may_open: False while too much of the pool is out already.
+            attempt: which it was.
+            may_open: asked last; False while too much of the pool is out already, or nobody else could do better.
 
         Returns:
             True if the breaker opened now.
         """
         if self.open_until is not None:
-            if not self.probing:
+            if self.probe != attempt:
                 return False  # an old attempt; the pause is running already
-            self.probing = False
-            self._pause = min(self._longest_pause, self._pause * 2)
-            self.open_until = at + self._pause
+            if not self.doubted and not may_open():
+                self.succeeded()  # panic: a bad place is better than none
+                return False
+            self._reopen(at)
             return True
         if at - self._last_failure >= SAME_INCIDENT:
             self._tasks.add(task)
             self._last_failure = at
-        if len(self._tasks) < self._threshold or not may_open:
+        if len(self._tasks) < self._threshold or not may_open():
             return False
         self.open_until = at + self._pause
         return True
+
+    def _reopen(self, at: float) -> None:
+        self.probe = None
+        self._pause = min(self._longest_pause, self._pause * 2)
+        self.open_until = at + self._pause
+
+    def _close(self) -> None:
+        self._pause = self._first_pause
+        self.open_until = None
+        self.probe = None
+        self.doubted = False

@@ -41,6 +41,8 @@ class Line:
     def left(self) -> None:
         """A waiting task was settled; its entry is dropped when it comes up."""
         self.length -= 1
+        if not self.length:
+            self._heap.clear()
 
     def tasks(self) -> list[Task]:
         """All waiting tasks, in order."""

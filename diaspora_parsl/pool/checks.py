@@ -17,7 +17,7 @@ def validate(core: PoolCore) -> None:
     Raises:
         AssertionError: one is broken; the message says which.
     """
-    _check_books(core.scheduler)
+    _check_books(core.scheduler, core.now)
     _check_tasks(core)
     _check_darkness(core)
 
@@ -27,16 +27,17 @@ def _require(truth: object, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-def _check_books(scheduler: Scheduler) -> None:
+def _check_books(scheduler: Scheduler, now: float) -> None:
     for label, held in scheduler.held.items():
         _require(scheduler.loads[label].in_flight == len(held), f"{label} miscounts what it holds")
         _require(scheduler.live[label] == len(scheduler.bound(label)), f"{label} miscounts its live attempts")
+        _require((label in scheduler.open) == scheduler.verdicts[label].accepts, f"{label} is open against its verdict")
     for label in scheduler.idle:
         _require(scheduler.loads[label].has_idle_slot(), f"{label} counts as idle, but is full")
-        if label in scheduler.open:
-            for line in scheduler.backlog.of(label):
-                shunning = all(task.avoid and label in task.avoid for task in line.tasks()[:LOOKED_PAST])
-                _require(not line.length or shunning, f"{label} is idle while tasks wait that it could run")
+        for line in scheduler.backlog.of(label):
+            if scheduler.may_serve(label, line):
+                declined = all(scheduler.declines(label, task, now) for task in line.tasks()[:LOOKED_PAST])
+                _require(declined, f"{label} is idle while tasks wait that it could run")
 
 
 def _check_tasks(core: PoolCore) -> None:

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any
 
-from diaspora_parsl import events
 from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, PoolError, PoolShutdownError
 from diaspora_parsl.failures import Failure, Kind
 from diaspora_parsl.health.board import Board, State
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.backlog import Line
 from diaspora_parsl.pool.checks import validate
+from diaspora_parsl.pool.chronicle import UNTOLD, Chapter, Chronicle
+from diaspora_parsl.pool.deadlines import Deadlines
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimulus
 
 #: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
 _OCCUPIES = 60.0
-#: States in which an endpoint says nothing new to the fabric.
-_UNTOLD = {State.STARTING, State.WAITING, State.REVIVING}
-_TOLD: dict[State, tuple[type[events.EndpointPayload], dict[str, Any]]] = {
-    State.UP: (events.EndpointUp, {}),
-    State.SUSPECT: (events.EndpointSuspect, {}),
-    State.QUARANTINED: (events.EndpointSuspect, {}),
-    State.DRAINING: (events.EndpointDraining, {}),
-    State.DRAINED: (events.EndpointDrained, {}),
-}
-
-
-class Chapter(NamedTuple):
-    """One transition of a task, for `PoolCore.story`."""
-
-    at: float
-    task: int
-    what: str
-    attempt: int
-    endpoint: str
-    reason: str
 
 
 class PoolCore:
@@ -59,6 +39,7 @@ class PoolCore:
         self.board = Board(
             self.specs,
             empty_grace=s.empty_grace,
+            stall_limit=s.stall_limit,
             silence_limit=s.silence_limit,
             rumour_time=s.rumour_time,
             phi_threshold=s.phi_threshold,
@@ -69,14 +50,12 @@ class PoolCore:
         self.attempts: dict[int, Attempt] = {}
         self.finished = dict.fromkeys(self.specs, 0)
         self.failed = self.rerouted = self.late = 0
-        self._shown = dict.fromkeys(self.specs, State.STARTING)
+        self.now = 0.0
+        self._hopes = dict.fromkeys(self.specs, True)
         self._stopped = False
-        self._now = 0.0
-        self._deadlines: list[tuple[float, int, Callable[[], None]]] = []
-        self._deadline_count = 0
+        self._deadlines = Deadlines()
         self._announced = float("inf")
-        self._checks: dict[str, float] = {}
-        self._story: deque[Chapter] = deque(maxlen=s.story_length)
+        self._chronicle = Chronicle(self.specs, s.story_length)
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,
@@ -101,37 +80,44 @@ class PoolCore:
     def handle(self, stimulus: Stimulus) -> list[Action]:
         """Take one stimulus; return what is to be done, in order."""
         out: list[Action] = []
-        self._out = out
-        self._now = max(self._now, stimulus.at)
+        self._out = self._chronicle.out = out
+        self.now = self._chronicle.now = max(self.now, stimulus.at)
+        self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
         self._handlers[type(stimulus)](stimulus)
-        if self._deadlines and self._deadlines[0][0] < self._announced:
-            self._announced = self._deadlines[0][0]
-            out.append(words.WakeAt(self._announced))
+        due = self._deadlines.next
+        if due is not None and due < self._announced:
+            self._announced = due
+            out.append(words.WakeAt(due))
         return out
 
     def story(self, task: int) -> list[Chapter]:
         """What happened to a task, oldest first, as far back as kept."""
-        return [chapter for chapter in self._story if chapter.task == task]
+        return self._chronicle.story(task)
 
     def state(self, label: str) -> tuple[State, str]:
         """The state of an endpoint and its reason."""
-        return self._shown[label], self.scheduler.verdicts[label].reason
+        verdict = self.scheduler.verdicts[label]
+        return verdict.state, verdict.reason
 
     @property
     def next_deadline(self) -> float | None:
         """When time alone will change something."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines.next
 
     def demand(self, label: str) -> int:
         """What the scaling of this endpoint should see: what is bound there, plus its share of the backlog."""
         share = 0.0
-        if self.board.health[label].dead_reason is None:
+        if self._scales(label):
+            weight = max(1, self.specs[label].capacity)
             for line in self.scheduler.backlog.of(label):
                 if line.length:
-                    alive = (o for o in line.eligible if self.board.health[o].dead_reason is None)
-                    whole = sum(self.specs[other].capacity for other in alive)
-                    share += line.length * self.specs[label].capacity / whole
-        return len(self.scheduler.held[label]) + (max(1, int(share)) if share else 0)
+                    whole = sum(max(1, self.specs[o].capacity) for o in line.eligible if self._scales(o))
+                    share += line.length * weight / whole
+        return len(self.scheduler.held[label]) + math.ceil(share)
+
+    def _scales(self, label: str) -> bool:
+        health = self.board.health[label]
+        return health.dead_reason is None and health.draining is None
 
     def validate(self) -> None:
         """Check every invariant; `AssertionError` if one is broken."""
@@ -142,32 +128,26 @@ class PoolCore:
     def _on_submitted(self, s: words.Submitted) -> None:
         task = Task(s.task, s.function, s.eligible, s.priority)
         self.tasks[s.task] = task
-        self._publish(events.TaskSubmitted(task=s.task, function=s.function, tags=s.tags), s.task, "")
+        self._chronicle.submitted(task, s.tags)
         if self._stopped:
             self._give_up(task, Kind.ENDPOINT_LOST, PoolShutdownError("the pool is shut down"))
             return
         self._queue(task)
 
     def _queue(self, task: Task) -> None:
-        """Put a waiting task into its line, and let an endpoint take it."""
+        """Put a task into its line, and let an endpoint take it."""
+        task.move(TaskState.WAITING)
+        task.waiting_since = self.now
         line = self.scheduler.backlog.line(task.eligible)
         line.push(task)
-        self.scheduler.place(line, task.function, self._now)
+        self.scheduler.place(line, task, self.now)
         if line.length:
             self._watch_darkness(line)
 
     def _dispatched(self, attempt: Attempt, reason: str) -> None:
         self.attempts[attempt.id] = attempt
-        label, task = attempt.endpoint, attempt.task
-        self._out.append(words.Dispatch(task.id, attempt.id, label, attempt.generation))
-        self._publish(
-            events.TaskDispatched(
-                task=task.id, attempt=attempt.id, endpoint=label, site=self.specs[label].site, reason=reason
-            ),
-            task.id,
-            label,
-        )
-        self._log(task, "dispatched", attempt.id, label, reason)
+        self._out.append(words.Dispatch(attempt.task.id, attempt.id, attempt.endpoint, attempt.generation))
+        self._chronicle.dispatched(attempt, reason)
 
     def _on_finished(self, s: words.Finished) -> None:
         attempt = self.attempts.pop(s.attempt, None)
@@ -179,32 +159,17 @@ class PoolCore:
         self.scheduler.ended(attempt, succeeded_at=s.at)
         if attempt.generation == self.board.health[label].generation:
             self.board.result(label, s.at)
-        site = self.specs[label].site
         if task.state is TaskState.SETTLED:
             self.late += 1
             self._out.append(words.Discard(s.attempt))
-            self._publish(events.TaskLate(task=task.id, attempt=attempt.id, endpoint=label, site=site), task.id, label)
-            self._log(task, "late", attempt.id, label, "the task was settled already")
+            self._chronicle.late(attempt)
         else:
-            self._forget_bound(task)
             self.finished[label] += 1
             self._out.append(words.Resolve(task.id, attempt.id))
-            seconds = round(s.at - attempt.dispatched_at, 6)
-            self._publish(
-                events.TaskFinished(
-                    task=task.id,
-                    attempt=attempt.id,
-                    endpoint=label,
-                    site=site,
-                    seconds=seconds,
-                    attempts=task.attempts,
-                ),
-                task.id,
-                label,
-            )
-            self._settle(task, "finished", attempt.id, label, "")
-        if self._shown[label] is State.UP:
-            self.scheduler.fill(label, s.at)
+            self._chronicle.finished(attempt, s.at - attempt.dispatched_at)
+            self._settle(task)
+        if self.scheduler.verdicts[label].state is State.UP:
+            self.scheduler.fill(label, self.now)
         else:
             self._judge(label)
 
@@ -222,34 +187,46 @@ class PoolCore:
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(words.Discard(s.attempt))
         elif own:
-            self._forget_bound(task)
             self._deliver(attempt, failure)
         else:
             task.bound = None
             self._lost(attempt, failure)
+        self.board.health[label].breaker.ended(attempt.id)
         self._judge(label)
 
     def _lost(self, attempt: Attempt, failure: Failure) -> None:
         """A wanted attempt was lost to its place: reroute it, unless that is hopeless."""
         label, task = attempt.endpoint, attempt.task
-        task.shun(label)
+        health = self.board.health[label]
+        until = math.ceil(self.now + self.settings.shun_time)  # whole seconds, so that many share one deadline
+        task.shun(label, until)
+        self._deadlines.at(until, ("shun", until), lambda: self.scheduler.fill_idle(self.now))
         if failure.kind in {Kind.PLACE, Kind.SUBMIT}:
             task.refused_by = {**(task.refused_by or {}), label: str(failure)}
-            others = [o for o in task.eligible if o not in task.refused_by and self._is_hope(o)]
+            others = any(o not in task.refused_by and self.scheduler.is_hope(o, self.now) for o in task.eligible)
             if len(task.refused_by) > 1 or not others:
                 self._deliver(attempt, failure)
                 return
         self._out.append(words.Discard(attempt.id))
         task.kills += failure.kind is Kind.WORKER_LOST
+        # The place is judged before the task goes back into the line, or it might be sent there again.
+        if failure.kind is not Kind.ENDPOINT_LOST:
+            health.breaker.failed(
+                self.now, task.id, attempt.id, may_open=lambda: self._may_quarantine(label, task.function)
+            )
+            self._judge(label)
+        elif attempt.generation == health.generation:
+            self._die(label, str(failure))
         if not self._is_poison(task, str(failure)):
             self._reroute(attempt, f"{failure.kind}: {failure}")
-        if failure.kind is Kind.ENDPOINT_LOST:
-            if attempt.generation == self.board.health[label].generation:
-                self._die(label, str(failure))
-            return
-        others_open = any(other != label for other in self.scheduler.open)
-        self.board.health[label].breaker.failed(
-            self._now, task.id, may_open=others_open and self.scheduler.pace.knows(task.function)
+
+    def _may_quarantine(self, label: str, function: str) -> bool:
+        """Others are open, one of them runs this function well, and half of the living pool stays in."""
+        loads, breakers = self.scheduler.loads, [h.breaker for h in self.board.health.values() if h.dead_reason is None]
+        mine = self.board.health[label].breaker
+        out = 1 + sum(breaker.is_tripped for breaker in breakers if breaker is not mine)
+        return out * 2 <= len(breakers) and any(
+            other != label and loads[other].service(function) is not None for other in self.scheduler.open
         )
 
     def _is_poison(self, task: Task, last: str) -> bool:
@@ -265,30 +242,22 @@ class PoolCore:
 
     def _reroute(self, attempt: Attempt, reason: str) -> None:
         """Put the task of a lost attempt back into the line."""
-        task, label = attempt.task, attempt.endpoint
-        task.bound = None
-        task.move(TaskState.WAITING)
+        attempt.task.bound = None
         self.rerouted += 1
-        self._publish(
-            events.TaskRerouted(
-                task=task.id, attempt=attempt.id, endpoint=label, site=self.specs[label].site, reason=reason
-            ),
-            task.id,
-            label,
-        )
-        self._log(task, "rerouted", attempt.id, label, reason)
-        self._queue(task)
+        self._chronicle.rerouted(attempt, reason)
+        self._queue(attempt.task)
 
     def _take_away(self, label: str, reason: str) -> None:
         """Give up every wanted attempt at an endpoint."""
         bound = self.scheduler.bound(label)
         for attempt in bound:
             self.scheduler.superseded(attempt)
+            self.scheduler.loads[label].failed(attempt.task.function)
         if self.board.health[label].dead_reason is not None:
             self.scheduler.emptied(label)
         elif bound:
             ids = [attempt.id for attempt in bound]
-            self._at(self._now + _OCCUPIES, lambda: self._vacate(label, ids))
+            self._deadlines.at(self.now + _OCCUPIES, ("vacate", ids[0]), lambda: self._vacate(label, ids))
         for attempt in bound:
             attempt.task.bound = None
             attempt.task.shun(label)
@@ -299,44 +268,39 @@ class PoolCore:
         self.scheduler.vacate(label, attempts)
         self._judge(label)
 
-    def _forget_bound(self, task: Task) -> None:
-        """The task is decided: the attempt that is bound, if another than the one that decided it, is not wanted."""
-        if task.bound is not None and task.bound.state is AttemptState.BOUND:
-            self.scheduler.superseded(task.bound)
-        task.bound = None
-
     def _deliver(self, attempt: Attempt, failure: Failure) -> None:
         """Settle the task with the attempt's own exception."""
-        label, task = attempt.endpoint, attempt.task
-        self._out.append(words.Reject(task.id, attempt.id))
-        self._fail(task, failure.kind, failure.error, failure.message, label, attempt.id)
+        self.failed += 1
+        self._out.append(words.Reject(attempt.task.id, attempt.id))
+        self._chronicle.failed(attempt.task, failure.kind, failure.error, failure.message, attempt)
+        self._settle(attempt.task)
 
     def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
         """Settle the task with a verdict of the pool."""
-        self._out.append(words.Reject(task.id, None, verdict))
-        self._fail(task, kind, type(verdict).__name__, str(verdict))
-
-    def _fail(self, task: Task, kind: Kind, error: str, message: str, label: str = "", attempt: int = 0) -> None:
         self.failed += 1
-        site = self.specs[label].site if label else ""
-        payload = events.TaskFailed(
-            task=task.id, kind=kind, error=error, message=message, endpoint=label, site=site, attempt=attempt,
-            attempts=task.attempts,
-        )  # fmt: skip
-        self._publish(payload, task.id, label)
-        self._settle(task, "failed", attempt, label, message)
+        self._out.append(words.Reject(task.id, None, verdict))
+        self._chronicle.failed(task, kind, type(verdict).__name__, str(verdict), None)
+        self._settle(task)
 
-    def _settle(self, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
-        if task.state is TaskState.WAITING and not self._stopped:
+    def _settle(self, task: Task) -> None:
+        """The task is decided: nothing that is still under way for it is wanted."""
+        if task.state is TaskState.WAITING:
             self.scheduler.backlog.line(task.eligible).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
-        self._log(task, what, attempt, label, reason)
+        rival, task.bound = task.bound, None
+        if rival is not None and rival.state is AttemptState.BOUND:
+            self.scheduler.superseded(rival)
+            if self.scheduler.verdicts[rival.endpoint].state is not State.UP:
+                self._judge(rival.endpoint)
+        for attempt in task.given_up or ():
+            if attempt.generation != self.board.health[attempt.endpoint].generation:
+                self.attempts.pop(attempt.id, None)  # what was fenced need not report any more
 
     def _on_stopped(self, _: words.Stopped) -> None:
         self._stopped = True
+        self._deadlines.clear()
         for task in list(self.tasks.values()):
-            self._forget_bound(task)
             self._give_up(task, Kind.ENDPOINT_LOST, PoolShutdownError(f"the pool was shut down before task {task.id}"
                                                                       f" ({task.function}) was done"))  # fmt: skip
 
@@ -366,13 +330,7 @@ class PoolCore:
             health.stalled_since = None
         elif health.stalled_since is None:
             health.stalled_since = s.at
-            self._at(s.at + self.settings.stall_limit, lambda: self._check_stall(label))
         self._judge(label)
-
-    def _check_stall(self, label: str) -> None:
-        since = self.board.health[label].stalled_since
-        if since is not None and self._now - since >= self.settings.stall_limit:
-            self._die(label, f"for {self._now - since:.0f} s there was work, but no worker and no block requested")
 
     def _on_unanswered(self, s: words.Unanswered) -> None:
         health = self.board.health[s.endpoint]
@@ -390,17 +348,18 @@ class PoolCore:
         if health.dead_reason is not None or self._stopped:
             return
         health.dead_reason = reason
-        delay = min(self.settings.revive_longest, self.settings.revive_first * 2**health.deaths)
-        health.deaths += 1
         self._judge(label)
-        if not self.specs[label].revivable:
-            return
-        payload = events.EndpointReviving(
-            endpoint=label, site=self.specs[label].site, reason=reason, generation=health.generation + 1, delay=delay
-        )
-        self._publish(payload, label, label)
+        self._plan_revival(label)
+
+    def _plan_revival(self, label: str) -> None:
+        health = self.board.health[label]
+        if health.draining is not None:
+            return  # it was to go away: `Resume` brings it back
+        delay = min(self.settings.revive_longest, self.settings.revive_first * 2.0 ** min(health.deaths, 64))
+        health.deaths += 1
         generation = health.generation + 1
-        self._at(self._now + delay, lambda: self._revive(label, generation))
+        self._chronicle.reviving(label, generation, health.dead_reason or "", delay)
+        self._deadlines.at(self.now + delay, ("revive", label), lambda: self._revive(label, generation))
 
     def _revive(self, label: str, generation: int) -> None:
         health = self.board.health[label]
@@ -418,12 +377,14 @@ class PoolCore:
     def _on_heard(self, s: words.Heard) -> None:
         if s.endpoint in self.specs:
             self.board.heard(s.endpoint, s.stream, s.at, s.interval)
-            if self._shown[s.endpoint] is not State.UP:
+            if self.scheduler.verdicts[s.endpoint].state is not State.UP:
                 self._judge(s.endpoint)
 
     def _on_hushed(self, s: words.Hushed) -> None:
         if s.endpoint in self.specs:
             self.board.health[s.endpoint].streams.pop(s.stream, None)
+            if self.scheduler.verdicts[s.endpoint].state is not State.UP:
+                self._judge(s.endpoint)
 
     def _on_fabric_seen(self, s: words.FabricSeen) -> None:
         if self.board.fabric_seen(s.at):
@@ -441,47 +402,38 @@ class PoolCore:
         self._judge(s.endpoint)
 
     def _on_resume(self, s: words.Resume) -> None:
-        self.board.health[s.endpoint].draining = None
+        health = self.board.health[s.endpoint]
+        was_draining, health.draining = health.draining is not None, None
+        if was_draining and health.dead_reason is not None and not self._stopped:
+            self._plan_revival(s.endpoint)
         self._judge(s.endpoint)
 
     def _judge(self, label: str) -> None:
         """Ask for the verdict, and act on what changed."""
         health, scheduler = self.board.health[label], self.scheduler
-        verdict = self.board.verdict(label, self._now, scheduler.live[label], lambda: self._overdue(label))
-        if verdict.state is State.WAITING and not verdict.keeps and not health.blocks_expected:
+        verdict = self.board.verdict(label, self.now, scheduler.live[label], lambda: self._overdue(label))
+        if verdict.fatal and not self._stopped:
             self._die(label, verdict.reason)
             return
-        before, self._shown[label] = self._shown[label], verdict.state
+        before = scheduler.verdicts[label]
         scheduler.judged(label, verdict, health.slots)
         taken = 0 if verdict.keeps else scheduler.live[label]
-        if taken or (verdict.state is not before and verdict.state not in _UNTOLD):
-            self._tell(label, State.DOWN if taken else verdict.state, taken)
+        if taken or (verdict.state is not before.state and verdict.state not in UNTOLD):
+            self._chronicle.judged(label, health, verdict, taken)
         if not verdict.keeps and scheduler.held[label]:
             self._take_away(label, verdict.reason)
-        if verdict.state is not before:
+        hope = scheduler.is_hope(label, self.now)
+        if verdict.state is not before.state or hope is not self._hopes[label]:
+            self._hopes[label] = hope
             for line in scheduler.backlog.of(label):
                 self._watch_darkness(line)
-            self._wake_last_resorts()
+            scheduler.fill_idle(self.now)
+        if taken:
+            self._judge(label)  # what it held is gone: that may change its state, and when to look again
+            return
         if verdict.recheck is not None:
-            self._check_at(label, verdict.recheck)
-        scheduler.fill(label, self._now)
-
-    def _check_at(self, label: str, at: float) -> None:
-        """Judge again at this time, unless that is planned for earlier."""
-        if at < self._checks.get(label, float("inf")):
-            self._checks[label] = at
-            self._at(at, lambda: self._check(label, at))
-
-    def _check(self, label: str, at: float) -> None:
-        if self._checks.get(label) == at:
-            del self._checks[label]
-            self._judge(label)
-
-    def _wake_last_resorts(self) -> None:
-        """The set of open endpoints changed: suspects may be the only place left for some tasks."""
-        for label, verdict in self.scheduler.verdicts.items():
-            if verdict.last_resort:
-                self.scheduler.fill(label, self._now)
+            self._deadlines.at(verdict.recheck, ("judge", label), lambda: self._judge(label))
+        scheduler.fill(label, self.now)
 
     def _overdue(self, label: str) -> bool:
         """Whether an attempt there should have ended by now: twice what its function is known to take, plus a second.
@@ -492,65 +444,43 @@ class PoolCore:
         for attempt in self.scheduler.bound(label):
             expected = load.service(attempt.task.function)
             allowed = 1.0 if expected is None else 1.0 + 2.0 * (expected + attempt.work)
-            if self._now - attempt.dispatched_at >= allowed:
+            if self.now - attempt.dispatched_at >= allowed:
                 return True
         return False
 
-    def _tell(self, label: str, state: State, taken: int) -> None:
-        verdict, health = self.scheduler.verdicts[label], self.board.health[label]
-        kind, extra = _TOLD.get(state, (events.EndpointDown, {"in_flight": taken}))
-        if kind is events.EndpointUp:
-            extra = {"slots": health.slots}
-        elif kind is events.EndpointSuspect:
-            extra = {"phi": round(verdict.phi, 1)}
-        site, generation = self.specs[label].site, health.generation
-        self._publish(
-            kind(endpoint=label, site=site, reason=verdict.reason, generation=generation, **extra), label, label
-        )
-
     # --- darkness: every endpoint is down -------------------------------------------------------------------------
-
-    def _is_hope(self, label: str) -> bool:
-        return self.board.hopeful(label, self._shown[label], self._now)
 
     def has_hope(self, line: Line) -> bool:
         """Whether any endpoint may yet take the tasks of this line."""
-        return any(self._is_hope(label) for label in line.eligible)
+        return any(self.scheduler.is_hope(label, self.now) for label in line.eligible)
 
     def _watch_darkness(self, line: Line) -> None:
         if self.has_hope(line):
             line.dark_since = None
         elif line.dark_since is None:
-            line.dark_since = self._now
-            self._at(self._now + self.settings.down_limit, lambda: self._check_darkness(line))
+            line.dark_since = self.now
+            self._check_darkness(line)
 
     def _check_darkness(self, line: Line) -> None:
-        """Tasks of this line have waited too long with no endpoint in sight."""
-        since = line.dark_since
-        if since is None or self._now - since < self.settings.down_limit:
-            return
-        if self.has_hope(line):
+        """See whether tasks of this line have waited too long with no endpoint in sight."""
+        dark_since = line.dark_since
+        if dark_since is None or self.has_hope(line) or not line.length:
             line.dark_since = None
             return
+        limit = self.settings.down_limit
         seen = "; ".join("{} is {}: {}".format(label, *self.state(label)) for label in sorted(line.eligible))
+        until = float("inf")
         for task in line.tasks():
-            text = f"task {task.id} ({task.function}): no endpoint was up for {self._now - since:.0f} s"
+            since = max(dark_since, task.waiting_since)
+            if self.now < since + limit:
+                until = min(until, since + limit)
+                continue
+            text = f"task {task.id} ({task.function}): no endpoint was up for {self.now - since:.0f} s"
             self._give_up(task, Kind.ENDPOINT_LOST, EndpointsUnavailableError(f"{text}. {seen}"))
-        line.dark_since = None
+        if line.length:
+            self._deadlines.at(until, ("dark", line.eligible), lambda: self._check_darkness(line))
+        else:
+            line.dark_since = None
 
-    # --- time and words -------------------------------------------------------------------------------------------
-
-    def _at(self, at: float, call: Callable[[], None]) -> None:
-        self._deadline_count += 1
-        heappush(self._deadlines, (at, self._deadline_count, call))
-
-    def _on_tick(self, s: words.Tick) -> None:
-        self._announced = float("inf")
-        while self._deadlines and self._deadlines[0][0] <= s.at:
-            heappop(self._deadlines)[2]()
-
-    def _publish(self, payload: events.Payload, subject: int | str, key: str) -> None:
-        self._out.append(words.Publish(payload, subject, key))
-
-    def _log(self, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
-        self._story.append(Chapter(self._now, task.id, what, attempt, label, reason))
+    def _on_tick(self, _: words.Tick) -> None:
+        self._announced = float("inf")  # what is due was done on the way in; the next wake-up is to be asked for

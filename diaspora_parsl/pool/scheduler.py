@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
 from diaspora_parsl.health.board import Board, State, Verdict
 from diaspora_parsl.pool.backlog import Backlog, Line
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
@@ -70,7 +72,8 @@ class Scheduler:
             if succeeded_at is None:
                 load.failed(function)
             else:
-                self.pace.learn(load, function, load.succeeded(function, succeeded_at, attempt.dispatched_at))
+                service = load.succeeded(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
+                self.pace.learn(load, function, service)
         attempt.move(AttemptState.ENDED)
         self.vacate(label, (attempt.id,))
 
@@ -78,6 +81,10 @@ class Scheduler:
         """Its outcome is no longer needed; it still occupies its slot until it ends."""
         attempt.move(AttemptState.SUPERSEDED)
         self.live[attempt.endpoint] -= 1
+        self._board.health[attempt.endpoint].breaker.ended(attempt.id)
+        if attempt.task.given_up is None:
+            attempt.task.given_up = []
+        attempt.task.given_up.append(attempt)
 
     def vacate(self, label: str, attempts: Iterable[int]) -> None:
         """These attempts, if still there, occupy no slot any more."""
@@ -100,12 +107,12 @@ class Scheduler:
 
     # --- what goes where ------------------------------------------------------------------------------------------
 
-    def place(self, line: Line, function: str, at: float) -> None:
+    def place(self, line: Line, task: Task, at: float) -> None:
         """A task was added to this line: give some endpoint the chance to take it."""
         best: str | None = None
         best_score = float("inf")
         for count, label in enumerate(self._idle):
-            if label in line.eligible:
+            if label in line.eligible and self.may_serve(label, line) and not self.declines(label, task, at):
                 score = self.loads[label].score() + (0.0 if label in self.open else 100.0)
                 if score < best_score:
                     best, best_score = label, score
@@ -117,76 +124,92 @@ class Scheduler:
             for _ in range(min(_ASKED, len(self._asked))):
                 label = self._asked.pop(0)
                 self._asked.append(label)
-                if label in line.eligible and label in self.open and self.loads[label].has_room(function):
+                if label in line.eligible and label in self.open and self.loads[label].has_room(task.function):
                     self.fill(label, at)
                     return
 
+    def fill_idle(self, at: float) -> None:
+        """What may go where has changed: let every idle endpoint look again."""
+        for label in list(self._idle):
+            self.fill(label, at)
+
     def fill(self, label: str, at: float) -> None:
         """Let an endpoint take what it has room for."""
-        verdict, load = self.verdicts[label], self.loads[label]
-        if not (verdict.accepts or verdict.probe or verdict.last_resort):
-            return
+        load = self.loads[label]
         passed: list[tuple[Line, Task]] = []
-        while True:
-            line = self._next_line(label, verdict)
-            if line is None:
+        while len(passed) < LOOKED_PAST:
+            line = self._next_line(label)
+            head = line.head() if line is not None else None
+            if line is None or head is None:
                 break
-            head = line.head()
-            if head is None or not load.has_room(head[2].function):
+            # Work is bound ahead of idle slots only where nothing is in doubt.
+            if not (load.has_room(head[2].function) if label in self.open else load.has_idle_slot()):
                 break
             task = line.pop()
-            if task.avoid is not None and label in task.avoid and self._has_alternative(task):
+            if self.declines(label, task, at):
                 passed.append((line, task))
-                if len(passed) >= LOOKED_PAST:
-                    break
-                continue
-            self._dispatch(task, label, at)
-            if verdict.probe:
-                self.verdicts[label] = Verdict(verdict.state, verdict.reason)
-                break
+            else:
+                self._dispatch(task, label, at)
         for line, task in passed:
             line.push(task)
         self._note_idle(label)
 
-    def _next_line(self, label: str, verdict: Verdict) -> Line | None:
+    def may_serve(self, label: str, line: Line) -> bool:
+        """Whether the state of the endpoint lets it take from this line: a last resort only if nothing better is up."""
+        verdict = self.verdicts[label]
+        return verdict.accepts or verdict.probe or (verdict.last_resort and line.eligible.isdisjoint(self.open))
+
+    def declines(self, label: str, task: Task, at: float) -> bool:
+        """Whether this task should rather wait for another place than go there."""
+        if task.avoid is None or label not in task.avoid:
+            return False
+        refused = task.refused_by
+        if refused is not None and label in refused:
+            return any(other not in refused and self.is_hope(other, at) for other in task.eligible)
+        return at < task.avoid_until and any(o in self.open and o not in task.avoid for o in task.eligible)
+
+    def is_hope(self, label: str, at: float) -> bool:
+        """Whether tasks may still wait for this endpoint."""
+        return self._board.hopeful(label, self.verdicts[label].state, at)
+
+    def _next_line(self, label: str) -> Line | None:
         """The line with the most urgent head that this endpoint may serve now."""
         best: Line | None = None
         best_key: tuple[float, int] | None = None
         for line in self.backlog.of(label):
-            if not line.length:
-                continue
-            if not (verdict.accepts or verdict.probe) and not line.eligible.isdisjoint(self.open):
-                continue  # a last resort, and there is another place
-            head = line.head()
-            if head is not None and (best_key is None or head[:2] < best_key):
-                best, best_key = line, head[:2]
+            if line.length and self.may_serve(label, line):
+                head = line.head()
+                if head is not None and (best_key is None or head[:2] < best_key):
+                    best, best_key = line, head[:2]
         return best
 
-    def _has_alternative(self, task: Task) -> bool:
-        return any(other in self.open and other not in (task.avoid or ()) for other in task.eligible)
-
     def _dispatch(self, task: Task, label: str, at: float) -> None:
-        health, load = self._board.health[label], self.loads[label]
-        attempt = Attempt(self._next_attempt, task, label, health.generation, at, load.bind(task.function))
+        health, load, verdict = self._board.health[label], self.loads[label], self.verdicts[label]
+        number = self._next_attempt
         self._next_attempt += 1
+        queued = not load.has_idle_slot()
+        attempt = Attempt(number, task, label, health.generation, at, load.bind(task.function), queued=queued)
         task.attempts += 1
         task.bound = attempt
         task.move(TaskState.RUNNING)
-        self.held[label][attempt.id] = attempt
+        self.held[label][number] = attempt
         self.live[label] += 1
-        health.breaker.dispatched(at)
-        self._dispatched(attempt, self._reason(task, label))
+        health.breaker.dispatched(at, number)
+        self._dispatched(attempt, self._reason(attempt))
+        if verdict.probe:
+            self.verdicts[label] = replace(verdict, probe=False)
 
-    def _reason(self, task: Task, label: str) -> str:
+    def _reason(self, attempt: Attempt) -> str:
+        label, avoid = attempt.endpoint, attempt.task.avoid
         verdict, load = self.verdicts[label], self.loads[label]
         if verdict.probe:
             return f"probe: {verdict.reason}"
         if not verdict.accepts:
             return f"last resort, nothing better is up: {verdict.reason}"
-        if load.in_flight <= load.slots:
-            again = f", elsewhere than {', '.join(sorted(task.avoid))}" if task.avoid else ""
-            return f"idle slot, pace {load.pace:.2f}{again}"
-        return f"prefetch: {load.in_flight - load.slots} beyond {load.slots} slots"
+        if attempt.queued:
+            return f"prefetch: {load.in_flight - load.slots} beyond {load.slots} slots"
+        again = f", after {', '.join(sorted(avoid))}" if avoid else ""
+        return f"idle slot, pace {load.pace:.2f}{again}"
 
     @property
     def idle(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Final
 class TaskState(StrEnum):
     """Where a task stands."""
 
+    NEW = "new"
     WAITING = "waiting"
     RUNNING = "running"
     SETTLED = "settled"
@@ -24,6 +25,7 @@ class AttemptState(StrEnum):
 
 
 TASK_MOVES: Final = {
+    TaskState.NEW: {TaskState.WAITING, TaskState.SETTLED},
     TaskState.WAITING: {TaskState.RUNNING, TaskState.SETTLED},
     TaskState.RUNNING: {TaskState.WAITING, TaskState.SETTLED},
     TaskState.SETTLED: set[TaskState](),
@@ -38,20 +40,25 @@ ATTEMPT_MOVES: Final = {
 class Task:
     """One task of the pool."""
 
-    __slots__ = ("attempts", "avoid", "bound", "eligible", "function", "id", "kills", "priority", "refused_by",
-                 "state")  # fmt: skip
+    __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "id", "kills",
+                 "priority", "refused_by", "state", "waiting_since")  # fmt: skip
 
     def __init__(self, task: int, function: str, eligible: frozenset[str], priority: float) -> None:
         self.id = task
         self.function = function
         self.eligible = eligible
         self.priority = priority
-        self.state = TaskState.WAITING
+        self.state = TaskState.NEW
+        self.waiting_since = 0.0
         self.attempts = 0
         self.kills = 0
         self.bound: Attempt | None = None
-        #: Endpoints where an attempt was lost: others are preferred. None until there is one, to save memory.
+        #: Endpoints where an attempt was lost: others are preferred for a while. None until there is one, to save
+        #: memory, as in the next two.
         self.avoid: set[str] | None = None
+        self.avoid_until = float("-inf")
+        #: Attempts that were superseded.
+        self.given_up: list[Attempt] | None = None
         #: Endpoints that could not load it, with what they said.
         self.refused_by: dict[str, str] | None = None
 
@@ -61,25 +68,31 @@ class Task:
             raise AssertionError(f"task {self.id}: {self.state} -> {to} is not a legal move")
         self.state = to
 
-    def shun(self, endpoint: str) -> None:
-        """Prefer other endpoints from now on."""
+    def shun(self, endpoint: str, until: float | None = None) -> None:
+        """Note that an attempt was lost there; prefer other endpoints until then."""
         if self.avoid is None:
             self.avoid = set()
         self.avoid.add(endpoint)
+        if until is not None:
+            self.avoid_until = until
 
 
 class Attempt:
     """One try of a task on one endpoint."""
 
-    __slots__ = ("dispatched_at", "endpoint", "generation", "id", "state", "task", "work")
+    __slots__ = ("dispatched_at", "endpoint", "generation", "id", "queued", "state", "task", "work")
 
-    def __init__(self, attempt: int, task: Task, endpoint: str, generation: int, at: float, work: float) -> None:
+    def __init__(
+        self, attempt: int, task: Task, endpoint: str, generation: int, at: float, work: float, *, queued: bool
+    ) -> None:
         self.id = attempt
         self.task = task
         self.endpoint = endpoint
         self.generation = generation
         self.dispatched_at = at
         self.work = work
+        #: It was sent ahead: no slot was idle.
+        self.queued = queued
         self.state = AttemptState.BOUND
 
     def move(self, to: AttemptState) -> None:

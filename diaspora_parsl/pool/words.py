@@ -43,6 +43,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """Known work bound per slot beyond what runs."""
     phi_threshold: float = 8.0
     acceptable_pause: float = 2.5
+    shun_time: float = 30.0
+    """How long a task waits for another place rather than going back to where it was lost."""
     revive_first: float = 1.0
     """Delay before the first revival; it doubles until the endpoint stays up for ``healthy_after``."""
     revive_longest: float = 300.0
