@@ -106,6 +106,7 @@ def free_port(host: str = LOOPBACK) -> int:
 
 def write_config(folder: Path, port: int, password: str, bind: str = LOOPBACK, maxmemory: str = "512mb") -> Path:
     """Write the configuration of a server that keeps its data in ``folder``; readable by its owner alone."""
+    folder = folder.resolve()
     path = folder / "server.conf"
     addresses = bind if bind == LOOPBACK else f"{LOOPBACK} {bind}"
     content = _CONFIG.format(
@@ -124,7 +125,7 @@ def write_config(folder: Path, port: int, password: str, bind: str = LOOPBACK, m
 
 
 def _quoted(path: Path) -> str:
-    escaped = str(path.resolve()).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 

@@ -20,7 +20,7 @@ from diaspora_parsl.fabric.publisher import Publisher
 from diaspora_parsl.fabric.seen import Seen
 
 
-class Unencodable(Payload):
+class Unencodable(Payload, frozen=True):
     thing: object
 
 
@@ -86,10 +86,12 @@ def test_a_restarted_source_goes_on_counting_up(tools: Any) -> None:
 
 def test_many_threads_emit_and_nothing_is_lost(flaky: Any, tools: Any) -> None:
     publisher = Publisher(flaky, source="/s", capacity=2000)
-    threads = [
-        threading.Thread(target=lambda t=t: [publisher.emit(tools.state(t * 1000 + n), "x") for n in range(1000)])
-        for t in range(4)
-    ]
+
+    def emit(t: int) -> None:
+        for n in range(1000):
+            publisher.emit(tools.state(t * 1000 + n), "x")
+
+    threads = [threading.Thread(target=emit, args=(t,)) for t in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -134,7 +134,7 @@ import sys
 from diaspora_parsl.events import TaskLate
 from diaspora_parsl.fabric.base import open_fabric
 from diaspora_parsl.fabric.publisher import Publisher
-publisher = Publisher(lambda: open_fabric(sys.argv[1]), source="/s")
+publisher = Publisher(open_fabric(sys.argv[1]), source="/s")
 for n in range(300):
     publisher.emit(TaskLate(task=n, attempt=1, endpoint="e", site="s"), "x")
 """
