@@ -147,6 +147,13 @@ class ResilientPoolExecutor(ParslExecutor):
         if self._driver is not None:
             raise ConfigurationError(f"Pool {self.label!r} was started before. Make a new one for each parsl.load().")
         super().start()
+        try:
+            self._start()
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def _start(self) -> None:
         Path(self.run_dir).mkdir(parents=True, exist_ok=True)
         sites = {endpoint.label: endpoint.site for endpoint in self.endpoints}
         source = f"/{socket.gethostname()}/{self.label}/{self.run_id or uuid.uuid4()}"

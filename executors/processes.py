@@ -44,9 +44,9 @@ def end_block(mark: str, courtesy: float) -> int:
             with contextlib.suppress(psutil.Error):  # it ended meanwhile
                 process.kill()
                 killed += 1
-        _, alive = psutil.wait_procs(left, timeout=1.0)
-        if alive:
-            logger.warning("Processes %s did not end after SIGKILL", [p.pid for p in alive])
+        psutil.wait_procs(left, timeout=0.2)  # a zombie whose parent does not reap it counts as alive here
+    else:
+        logger.warning("Processes %s did not end after SIGKILL", [p.pid for p in of_block(mark)])
     return killed
 
 
