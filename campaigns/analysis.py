@@ -42,8 +42,8 @@ class Enrichment:
 
     @property
     def factor(self) -> float:
-        """Hits found, divided by the hits that random choice finds in the same number of molecules."""
-        return float(self.hits[-1] / max(HIT_SHARE * len(self.hits), 1e-9))
+        """Hits found, divided by the hits that random choice is expected to find in the same number of molecules."""
+        return float(self.hits[-1] / self.random_hits.middle[-1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

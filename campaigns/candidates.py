@@ -37,7 +37,7 @@ class Candidates:
 
 
 def find_candidates(library: Iterable[Entry]) -> Candidates:
-    """Read a library once: make SMILES canonical, strip salts to their largest part, refuse doubles and what is unreadable.
+    """Read a library once: make SMILES canonical, strip salts to their largest part, refuse doubles and garbage.
 
     Raises:
         ConfigurationError: there is not one readable molecule.
@@ -50,7 +50,9 @@ def find_candidates(library: Iterable[Entry]) -> Candidates:
     seen: dict[str, int] = {}
     for molecule, name, smiles in library:
         with BlockLogs():
-            parsed = _largest_part(Chem.MolFromSmiles(smiles)) if smiles else None
+            # RDKit skips over bytes that are no SMILES at all, and reads what stands behind them.
+            readable = smiles.isascii() and smiles.isprintable() and bool(smiles)
+            parsed = _largest_part(Chem.MolFromSmiles(smiles)) if readable else None
         if parsed is None:
             refused.append(_refused(molecule, name, smiles, "parse", "RDKit cannot read this SMILES."))
             continue

@@ -27,7 +27,7 @@ def building_blocks(kind: str) -> list[tuple[str, str]]:
 
 def is_drug_like(molecule: Any) -> bool:
     """Lipinski's and Veber's limits, a little tightened so that one docking stays cheap."""
-    return (
+    return bool(
         200 <= Descriptors.MolWt(molecule) <= 460  # noqa: PLR2004 - the limits are the point
         and Descriptors.MolLogP(molecule) <= 5  # noqa: PLR2004
         and rdMolDescriptors.CalcNumHBD(molecule) <= 5  # noqa: PLR2004

@@ -12,7 +12,7 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
-from diaspora_parsl import ResilientPoolExecutor
+import diaspora_parsl
 from diaspora_parsl.errors import ConfigurationError
 
 _PARSL_DEFAULT: Final = "runinfo"
@@ -38,13 +38,15 @@ def load_config(path: Path) -> Config:
 
 def local_config(workers: int) -> Config:
     """A pool of one endpoint on this machine."""
-    executor = HighThroughputExecutor(
-        label="local",
-        address="127.0.0.1",
-        max_workers_per_node=workers,
-        provider=LocalProvider(init_blocks=1, max_blocks=1, worker_init="export DIASPORA_PARSL_SITE=local"),
+    provider = LocalProvider(  # type: ignore[no-untyped-call]
+        init_blocks=1, max_blocks=1, worker_init="export DIASPORA_PARSL_SITE=local"
     )
-    return Config(executors=[ResilientPoolExecutor(label="pool", endpoints=[executor], fabric="embedded")])
+    executor = HighThroughputExecutor(
+        label="local", address="127.0.0.1", max_workers_per_node=workers, provider=provider
+    )
+    return Config(
+        executors=[diaspora_parsl.ResilientPoolExecutor(label="pool", endpoints=[executor], fabric="embedded")]
+    )
 
 
 def settle_in(config: Config, folder: Path) -> Config:

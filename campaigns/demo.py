@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from parsl.config import Config
 from rich.console import Console
 
-from diaspora_parsl import Endpoint, ResilientPoolExecutor
+import diaspora_parsl
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.docking import SITE_VARIABLE, SLOWDOWN_VARIABLE
 from diaspora_parsl.campaigns.incident import Fault
@@ -19,6 +19,9 @@ from diaspora_parsl.campaigns.progress import Display, Progress
 from diaspora_parsl.campaigns.receptor import shipped_target
 from diaspora_parsl.campaigns.session import Finished, Job, conduct, new_folder
 from diaspora_parsl.campaigns.settings import Docking, Plan
+
+if TYPE_CHECKING:
+    from diaspora_parsl import Endpoint
 
 #: Sites and how much slower than this machine they are; the docking is the same everywhere, so scores are too.
 SPEEDS: Final[Mapping[str, float]] = {"alpha": 1.0, "beta": 1.25, "gamma": 2.0}
@@ -89,7 +92,9 @@ def run_demo(
         sites: instead of the local ones, by name; one must be called ``beta``.
     """
     chosen = sites or make_sites(SPEEDS)
-    pool = ResilientPoolExecutor(label="pool", endpoints=[site.endpoint for site in chosen.values()], fabric="embedded")
+    pool = diaspora_parsl.ResilientPoolExecutor(
+        label="pool", endpoints=[site.endpoint for site in chosen.values()], fabric="embedded"
+    )
     job = Job(
         title="Screening {candidates} molecules against Candida albicans DHFR",
         library=combinatorial_library(),

@@ -16,8 +16,8 @@ from diaspora_parsl.campaigns.analysis import Agreement, Band, Enrichment
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Okabe and Ito's palette: told apart with any kind of colour vision.
-PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8A6FD1")
+#: After Okabe and Ito: told apart with any kind of colour vision, readable on white and on black.
+PALETTE: Final = ("#1F83C4", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8A6FD1")
 ALARM: Final = "#D55E00"
 CHANCE: Final = "#8c8c8c"
 #: Stands for the page's own text colour until the SVG is written.
@@ -118,7 +118,7 @@ def predicted_against_docked(data: Agreement) -> str:
         dots.set_rasterized(len(data.docked) > 3000)  # noqa: PLR2004 - beyond it the page gets heavy
         bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, ticks=MaxNLocator(nbins=6, integer=True))
         bar.set_label("number of the fit that chose it")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         axes.set_xlabel("predicted when chosen (kcal/mol)")
         axes.set_ylabel("docked (kcal/mol)")
         axes.grid(visible=True)

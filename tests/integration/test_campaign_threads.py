@@ -1,0 +1,152 @@
+"""A campaign from a library full of garbage to the report, on nothing but threads, by the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from rdkit import Chem
+
+from diaspora_parsl.campaigns.ledger import Ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = """
+from parsl.config import Config
+from parsl.executors import ThreadPoolExecutor
+
+config = Config(executors=[ThreadPoolExecutor(label="threads", max_threads=2)])
+"""
+LIBRARY = f"""smiles,name
+O=C(NCc1ccccc1)c1ccccc1,amide
+NC1CCCCC1,amine
+CC(=O)[O-].[Na+],salt
+[Pt](Cl)(Cl)(N)N,metal
+{"C" * 150},giant
+C1#CC1,strained
+garbage,garbage
+NC1CCCCC1,double
+
+"""
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "screen", "--config", "sites.py", "--in-flight", "3"]
+ENVIRONMENT = {**os.environ, "DIASPORA_PARSL_SITE": "here", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sites.py").write_text(CONFIG)
+    (tmp_path / "library.csv").write_text(LIBRARY)
+    return tmp_path
+
+
+def docking_processes(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if "docking_child" in " ".join(process.info["cmdline"] or []) and process.cwd() == str(folder):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_garbage_is_accounted_for_and_the_rest_docked(folder: Path) -> None:
+    options = ["--library", "library.csv", "--budget", "10", "--max-evals", "2000", "--out", "run"]
+    ended = subprocess.run(
+        [*COMMAND, *options], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "6 tasks were submitted, 0 lost." in ended.stdout
+    out = folder / "run"
+    with (out / "ranked.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "amide": "ok",
+        "amine": "ok",
+        "salt": "ok",
+        "metal": "prepare",
+        "giant": "prepare",
+        "strained": "embed",
+        "garbage": "parse",
+        "double": "duplicate",
+    }
+    assert float(rows["amide"]["score"]) < float(rows["salt"]["score"]) < 0
+    assert {row["site"] for row in rows.values() if row["score"]} == {"here"}
+    with Chem.SDMolSupplier(str(out / "best_poses.sdf")) as poses:
+        assert len(poses) == 3
+    assert "giant" in (out / "report.html").read_text()
+    assert (out / "events.jsonl").read_bytes() == b""  # threads are no pool: nobody told
+    with Ledger(out / "campaign.sqlite") as ledger:
+        assert len(ledger.rows()) == 8
+        settings = ledger.recall("settings")
+    assert json.loads(json.dumps(settings))["budget"] == 10  # type: ignore[index]
+    assert (out / "parsl").is_dir()
+    assert not docking_processes(folder)
+
+    again = subprocess.run(
+        [*COMMAND, *options], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert again.returncode == 2
+    assert "holds a campaign already. Write another --out." in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_ctrl_c_keeps_what_there_is(folder: Path) -> None:
+    (folder / "library.smi").write_text("".join(f"N{'C' * number}c1ccccc1 m{number}\n" for number in range(1, 12)))
+    options = ["--library", "library.smi", "--budget", "11", "--exhaustiveness", "2", "--out", "run"]
+    with subprocess.Popen(
+        [*COMMAND, *options], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        ledger = folder / "run" / "campaign.sqlite"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and running.poll() is None:
+            time.sleep(0.2)
+            if ledger.exists() and count(ledger):
+                break
+        running.send_signal(signal.SIGINT)
+        output, problems = running.communicate(timeout=60)
+    assert running.returncode == 130, output + problems
+    assert "Traceback" not in problems
+    assert "Interrupted" in output
+    found = count(ledger)
+    assert 0 < found < 11
+    with (folder / "run" / "ranked.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == found
+    assert "was interrupted" in (folder / "run" / "report.html").read_text()
+    assert not docking_processes(folder)
+
+
+def count(path: Path) -> int:
+    with Ledger(path) as ledger:
+        return len(ledger.rows())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--library", "nowhere.smi"], "There is no library nowhere.smi"),
+        (["--library", "library.csv", "--smiles-column", "x"], 'no column "x"'),
+        (["--library", "library.csv", "--center", "1", "-2", "3"], "Write --receptor"),
+        (["--library", "library.csv", "--receptor", "library.csv", "--center", "1", "-2", "3"], "no ATOM lines"),
+        (["--library", "library.csv", "--config", "library.csv"], "raised SyntaxError"),
+        (["--library", "library.csv", "--config", "nowhere.py"], "no file nowhere.py"),
+    ],
+)
+def test_wrong_input_is_answered_with_a_sentence(folder: Path, options: list[str], says: str) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "--budget", "3", *options], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (folder / "screen-run" / "report.html").exists()
