@@ -14,25 +14,24 @@ class Envelopes:
     """Makes events of payloads: ids, sequence numbers, times. One thread at a time.
 
     Ids sort by time and are unique without asking anybody: milliseconds, a random number per publisher, a counter
-    (``uuid4`` costs 2.5 µs, this 0.3). The sequence starts at the clock in µs, so that it goes on counting up if the
-    process is started again under the same source.
+    (``uuid4`` costs 2.5 µs, this 0.3). The sequence counts from 1: an integer attribute of a CloudEvent has 32 bits.
+    If a process is started again under the same source, readers tell it by the time.
 
     Args:
         source: of every event, ``/site/pool/endpoint/run``.
         originsite: where the events were born, "" if no bridge needs to know.
-        now: Unix time in seconds.
     """
 
-    def __init__(self, source: str, originsite: str, now: float) -> None:
+    def __init__(self, source: str, originsite: str = "") -> None:
         self._source = source
         self._origin: str | UnsetType = originsite or UNSET
         self._nonce = os.urandom(6).hex()
-        self._sequence = int(now * 1e6)
+        self._sequence = 0
         self._second = -1
         self._prefix = ""
 
     def wrap(self, payload: Payload, subject: str, key: str, now: float) -> Event:
-        """One event, with the next sequence number.
+        """One event, with the next sequence number; ``now`` is Unix time in seconds.
 
         Raises:
             Exception: whatever the encoder says about a payload that is no JSON.

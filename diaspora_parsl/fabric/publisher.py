@@ -88,7 +88,7 @@ class Publisher:
         self._fabric = fabric if isinstance(fabric, Fabric) else None
         self._clock = clock
         self._capacity = capacity
-        self._envelopes = Envelopes(source, originsite, clock())
+        self._envelopes = Envelopes(source, originsite)
         self._outbox: Outbox | None = None
         self._outbox_path = Path(outbox_path) if outbox_path else None
         self._outbox_max_bytes = outbox_max_bytes

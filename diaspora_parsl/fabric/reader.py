@@ -37,7 +37,8 @@ class Reader:
         on_up: the first success, and the first after every outage.
         on_resync: events were trimmed away unread; gets how often that happened so far.
         position: where to start.
-        skip_older: leave out events whose sequence is not above the last of the same source and topic.
+        skip_older: leave out events that came after a later one of the same source and topic, by sequence. (A source
+            that was started again counts anew; it is told from an old event by its time.)
         wait: seconds that one read may wait for events.
     """
 
@@ -67,7 +68,7 @@ class Reader:
         self._skip_older = skip_older
         self._wait = wait
         self._seen = Seen()
-        self._sequences: dict[tuple[str, str], int] = {}
+        self._newest: dict[tuple[str, str], tuple[int, str]] = {}
         self._older = 0
         self._resyncs = 0
         self._is_up = False
@@ -161,10 +162,11 @@ class Reader:
 
     def _is_newer(self, event: Event) -> bool:
         key = (event.source, event.topic)  # topics have no order among each other
-        if event.sequence <= self._sequences.get(key, -1):
+        sequence, when = self._newest.get(key, (-1, ""))
+        if event.sequence <= sequence and event.time <= when:
             self._older += 1
             return False
-        self._sequences[key] = event.sequence
+        self._newest[key] = (event.sequence, event.time)
         return True
 
     def _went_down(self, error: Exception) -> None:

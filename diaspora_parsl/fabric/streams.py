@@ -77,9 +77,9 @@ def appends(events: Sequence[Event], prefix: str, maxlen: int) -> list[Command]:
 
 def decode_entry(fields: Any) -> tuple[list[Event], int]:
     """The events of one stream entry, and how many could not be read; never raises."""
-    if not isinstance(fields, list) or _FIELD not in fields[::2]:
+    if not isinstance(fields, list) or _FIELD not in fields[:-1:2]:
         return [], 1
-    body = fields[fields.index(_FIELD) + 1]
+    body = fields[fields[::2].index(_FIELD) * 2 + 1]
     try:
         return _batch_decoder.decode(body), 0
     except (ValueError, RecursionError):

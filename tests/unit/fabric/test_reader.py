@@ -64,10 +64,14 @@ def test_doubles_and_older_ones_are_left_out(flaky: Any, tools: Any) -> None:
     reader = late.reader(flaky.inner, skip_older=True)
     tools.wait_for(lambda: len(late.events) == 4)
     assert reader.doubles == 2
-    fresh_but_old = type(one)(**{name: getattr(one, name) for name in one.__struct_fields__} | {"id": "new-id"})
+    values = {name: getattr(one, name) for name in one.__struct_fields__}
+    fresh_but_old = type(one)(**values | {"id": "new-id"})
     flaky.publish([fresh_but_old])
     tools.wait_for(lambda: reader.older == 1)
     assert fresh_but_old not in late.events
+    restarted = type(one)(**values | {"id": "other-id", "time": "2026-01-01T00:00:01Z"})
+    flaky.publish([restarted])
+    tools.wait_for(lambda: late.events[-1] == restarted)
     reader.close()
 
 
