@@ -363,9 +363,9 @@ class PoolCore:
 
     def _revive(self, label: str, generation: int) -> None:
         health = self.board.health[label]
-        if self._stopped or health.dead_reason is None or health.generation + 1 != generation:
+        if health.draining is not None:
             return
-        reason = health.dead_reason
+        reason = health.dead_reason or ""
         health.new_generation(generation)
         for number, attempt in list(self.attempts.items()):
             # What a fenced generation could still bring counts by attempt id, as long as anybody may want it.
@@ -403,8 +403,8 @@ class PoolCore:
 
     def _on_resume(self, s: words.Resume) -> None:
         health = self.board.health[s.endpoint]
-        was_draining, health.draining = health.draining is not None, None
-        if was_draining and health.dead_reason is not None and not self._stopped:
+        health.draining = None
+        if health.dead_reason is not None and not self._stopped and ("revive", s.endpoint) not in self._deadlines:
             self._plan_revival(s.endpoint)
         self._judge(s.endpoint)
 

@@ -44,5 +44,8 @@ class Deadlines:
         self._heap.clear()
         self._planned.clear()
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._planned
+
     def __len__(self) -> int:
         return len(self._planned)
