@@ -269,8 +269,9 @@ class ResilientPoolExecutor(ParslExecutor):
 
         Args:
             func: what to run.
-            resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both, and
-                the rest for the endpoints that know it.
+            resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both. Of
+                the rest each endpoint gets what it knows, and only endpoints that know it get the task; what none
+                knows is left out with a warning.
             args: of the function.
             kwargs: of the function.
 
@@ -279,7 +280,7 @@ class ResilientPoolExecutor(ParslExecutor):
 
         Raises:
             PlacementError: no endpoint has the tags.
-            InvalidResourceSpecification: no endpoint knows one of the keys.
+            InvalidResourceSpecification: some endpoints know some of the keys, but none knows all.
             PoolShutdownError: the pool is not running.
         """
         driver = self._driver
@@ -310,17 +311,22 @@ class ResilientPoolExecutor(ParslExecutor):
                 f"No endpoint of pool {self.label!r} has the tags {sorted(tags)}. "
                 f"There are: {', '.join(offered) or 'none'}. Write Endpoint(..., tags={{...}})."
             )
-        fitting = []
-        for endpoint in tagged:
-            takes = self._takes[endpoint.label]
-            if takes is None or keys <= takes:
-                fitting.append(endpoint.label)
+        takes = {endpoint.label: self._takes[endpoint.label] for endpoint in tagged}
+        everything = any(known is None for known in takes.values())
+        known_keys = frozenset[str]().union(*(known for known in takes.values() if known is not None))
+        unknown = frozenset() if everything else keys - known_keys
+        if unknown:
+            logger.warning(
+                "Pool %s: no endpoint knows %s of a resource specification; such keys are left out. Known are: %s.",
+                self.label, ", ".join(sorted(unknown)), ", ".join(sorted(known_keys | _WISHES | {"tags"})),
+            )  # fmt: skip
+        fitting = frozenset(label for label, known in takes.items() if known is None or keys - unknown <= known)
         if not fitting:
             raise InvalidResourceSpecification(
-                set(keys), f"No endpoint of pool {self.label!r} with the tags {sorted(tags)} knows all of these keys."
+                set(keys), f"Each of these keys is known to some endpoint of pool {self.label!r}, but none knows all."
             )
-        self._eligible[tags, keys] = eligible = frozenset(fitting)
-        return eligible
+        self._eligible[tags, keys] = fitting
+        return fitting
 
 
 def _as_endpoints(given: Iterable[ParslExecutor | Endpoint]) -> tuple[Endpoint, ...]:
