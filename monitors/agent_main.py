@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.parent is not None and options.no_parent:
         raise ConfigurationError("--parent and --no-parent say opposite things: give one of them.")
     parent = options.parent
-    if parent is None and not options.no_parent and not sys.stdin.isatty():
+    if parent is None and not options.no_parent and not os.isatty(0):
         parent = os.getppid()
     config = AgentConfig(
         endpoint=options.endpoint,

@@ -82,5 +82,5 @@ def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Ca
         except FabricError as error:
             if time.monotonic() >= end:
                 raise
-            told = told or bool(say(f"{error}; waiting up to {wait:.0f} s for a run to start") or True)
+            told = told or bool(say(f"waiting up to {wait:.0f} s for a run to start. {error}") or True)
         time.sleep(0.2)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diaspora_parsl.monitors.state import Picture
 
 #: Terminals narrower than this get fewer columns.
-WIDE: Final = 100
+WIDE: Final = 120
 _STYLES: Final = {
     "up": "green",
     "suspect": "yellow",
@@ -160,7 +160,7 @@ def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: i
 def _heard(picture: Picture, endpoint: str, line: Line) -> Text:
     """How many of an endpoint's nodes beat, and how long ago the most silent one did."""
     nodes = picture.nodes_of(endpoint)
-    if not nodes or line.finished_run:
+    if not nodes or line.finished_run or line.lost_for is not None:  # then it is the fabric that is silent
         return Text("-", "dim")
     ages = [line.clock - node.heard for node in nodes]
     silent = sum(age > 3 * node.interval for node, age in zip(nodes, ages, strict=True))

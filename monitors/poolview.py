@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from diaspora_parsl import events as ev
 
 TaskState = Literal["waiting", "running", "finished", "failed"]
 TASK_STATES: Final[tuple[TaskState, ...]] = ("waiting", "running", "finished", "failed")
+SETTLED: Final[tuple[TaskState, ...]] = ("finished", "failed")
 #: Reroutes that are kept to be shown; all of them are counted.
 REROUTES_KEPT: Final = 50
 
@@ -65,13 +66,6 @@ class Reroute:
     """Where the next attempt was sent; empty as long as it waits."""
 
 
-@dataclass(slots=True)
-class _Task:
-    settled: TaskState | None = None
-    running: dict[int, str] = field(default_factory=dict)
-    given_up: set[int] = field(default_factory=set)
-
-
 class PoolView:
     """One pool in one run: everything that one source said.
 
@@ -90,9 +84,10 @@ class PoolView:
         self.reroutes: deque[Reroute] = deque(maxlen=REROUTES_KEPT)
         self.status: ev.PoolStatus | None = None
         self._status_sequence = -1
-        self._tasks: dict[int, _Task] = {}
+        self._tasks: dict[int, TaskState] = {}
+        self._running: dict[int, dict[int, str]] = {}
         self._counts: Counter[TaskState] = Counter()
-        self._rerouted = 0
+        self._given_up: set[tuple[int, int]] = set()
         self._late: set[tuple[int, int]] = set()
 
     @property
@@ -118,7 +113,7 @@ class PoolView:
     @property
     def rerouted(self) -> int:
         """Attempts given up so far."""
-        return max(self._rerouted, self.status.rerouted if self.status else 0)
+        return max(len(self._given_up), self.status.rerouted if self.status else 0)
 
     @property
     def late(self) -> int:
@@ -148,10 +143,10 @@ class PoolView:
         match payload:
             case ev.TaskSubmitted():
                 self._task(payload.task)
-            case ev.TaskDispatched() if payload.attempt not in self._task(payload.task).given_up:
+            case ev.TaskDispatched():
                 self._dispatched(payload)
-            case ev.TaskRerouted() if payload.attempt not in self._task(payload.task).given_up:
-                self._given_up(payload, event.time)
+            case ev.TaskRerouted():
+                self._rerouted(payload, event.time)
             case ev.TaskFinished():
                 if self._settle(payload.task, "finished"):
                     self.endpoint(payload.endpoint, payload.site).counted_finished += 1
@@ -173,54 +168,54 @@ class PoolView:
             case ev.PoolStopped():
                 self.stopped, self.stop_reason = event.time, payload.reason
 
-    def _task(self, task: int) -> _Task:
-        known = self._tasks.get(task)
-        if known is None:
-            known = self._tasks[task] = _Task()
-            self._counts["waiting"] += 1
-        return known
+    def _task(self, task: int) -> TaskState:
+        state = self._tasks.get(task)
+        return state or self._move(task, "waiting")
 
-    def _state(self, task: _Task) -> TaskState:
-        return task.settled or ("running" if task.running else "waiting")
+    def _move(self, task: int, state: TaskState) -> TaskState:
+        if task in self._tasks:
+            self._counts[self._tasks[task]] -= 1
+        self._tasks[task] = state
+        self._counts[state] += 1
+        return state
 
     def _dispatched(self, payload: ev.TaskDispatched) -> None:
-        task = self._task(payload.task)
-        if task.settled or payload.attempt in task.running:
+        task, attempt = payload.task, payload.attempt
+        is_settled = self._task(task) in SETTLED
+        if is_settled or (task, attempt) in self._given_up or attempt in self._running.get(task, ()):
             return
-        self._counts[self._state(task)] -= 1
-        task.running[payload.attempt] = payload.endpoint
-        self._counts["running"] += 1
+        self._running.setdefault(task, {})[attempt] = payload.endpoint
+        self._move(task, "running")
         self.endpoint(payload.endpoint, payload.site).counted_in_flight += 1
         for reroute in reversed(self.reroutes):
-            if reroute.task == payload.task:
-                if not reroute.went and payload.attempt > reroute.attempt:
+            if reroute.task == task:
+                if not reroute.went and attempt > reroute.attempt:
                     reroute.went = payload.endpoint
                 break
 
-    def _given_up(self, payload: ev.TaskRerouted, time: str) -> None:
-        task = self._task(payload.task)
-        task.given_up.add(payload.attempt)
-        self._rerouted += 1
+    def _rerouted(self, payload: ev.TaskRerouted, time: str) -> None:
+        task, attempt = payload.task, payload.attempt
+        state = self._task(task)
+        if (task, attempt) in self._given_up:
+            return
+        self._given_up.add((task, attempt))
         self.endpoint(payload.endpoint, payload.site)
-        self.reroutes.append(Reroute(payload.task, payload.attempt, payload.endpoint, payload.reason, time))
-        if task.settled is None:
-            self._counts[self._state(task)] -= 1
-            self._leave(task, payload.attempt)
-            self._counts[self._state(task)] += 1
-
-    def _settle(self, number: int, state: TaskState) -> bool:
-        task = self._task(number)
-        if task.settled:
-            return False
-        self._counts[self._state(task)] -= 1
-        for attempt in list(task.running):
+        self.reroutes.append(Reroute(task, attempt, payload.endpoint, payload.reason, time))
+        if state not in SETTLED:
             self._leave(task, attempt)
-        task.settled = state
-        self._counts[state] += 1
+            self._move(task, "running" if self._running.get(task) else "waiting")
+
+    def _settle(self, task: int, state: TaskState) -> bool:
+        if self._task(task) in SETTLED:
+            return False
+        for attempt in list(self._running.get(task, ())):
+            self._leave(task, attempt)
+        self._running.pop(task, None)
+        self._move(task, state)
         return True
 
-    def _leave(self, task: _Task, attempt: int) -> None:
-        endpoint = task.running.pop(attempt, None)
+    def _leave(self, task: int, attempt: int) -> None:
+        endpoint = self._running.get(task, {}).pop(attempt, None)
         if endpoint is not None:
             self.endpoints[endpoint].counted_in_flight -= 1
 
