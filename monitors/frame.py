@@ -142,7 +142,7 @@ def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: i
         # Trouble first: what is up is worth a line only if there is room.
         shown = sorted(shown, key=lambda each: each.state == "up")[: rows - 1]
     for each in shown:
-        generation = f" #{each.generation}" if each.generation > 1 else ""
+        generation = f" #{each.generation + 1}" if each.generation else ""  # its second life is #2
         evidence = f"{local_time(each.evidence_time)} {each.evidence}" if each.evidence else ""
         cells = [Text(each.name + generation)]
         cells += [Text(each.site)] if width >= WIDE else []
