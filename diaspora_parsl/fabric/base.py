@@ -83,12 +83,15 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
     """Open a fabric by its URL.
 
     Args:
-        url: ``embedded`` (a private server for this host, gone when the run ends), ``memory://`` (this process only),
-            ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis or Valkey Streams).
+        url: ``embedded`` (a private server for this host, gone when the run ends, its data kept),
+            ``embedded:///path/to/run_dir`` (what another run's embedded server tells or has kept),
+            ``memory://name`` (this process only), ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis
+            or Valkey Streams).
         run_dir: where an embedded fabric keeps its data; the current directory if not given.
 
     Raises:
         FabricURLError: no transport can open this; the message says what to write instead.
+        ConfigurationError: ``embedded``, and there is no server program for this platform.
         FabricUnavailableError: an embedded server could not be started. (A remote one is not asked here.)
     """
     if not isinstance(url, str) or not url.strip():

