@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from diaspora_parsl.campaigns.records import Row
 
@@ -71,6 +70,8 @@ def enrichment(rows: Sequence[Row], seed: int = 0) -> Enrichment | None:
     (Jeffreys prior on the share of hits); the best score by random choice comes from a smoothed bootstrap of the
     sample (Gaussian kernel, Scott's rule).
     """
+    from scipy import stats  # noqa: PLC0415 - a second of loading
+
     order = in_time(rows)
     sample = np.sort([row.score for row in order if row.model == 0 and row.score is not None])
     if len(sample) < _FEWEST:
@@ -96,6 +97,8 @@ def enrichment(rows: Sequence[Row], seed: int = 0) -> Enrichment | None:
 
 def agreement(rows: Sequence[Row]) -> Agreement | None:
     """How good the surrogate's guesses were; None if there are too few."""
+    from scipy import stats  # noqa: PLC0415 - a second of loading
+
     pairs = [(r.predicted, r.score, r.model) for r in rows if r.predicted is not None and r.score is not None]
     if len(pairs) < _FEWEST:
         return None

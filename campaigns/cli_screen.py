@@ -11,11 +11,8 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from diaspora_parsl.campaigns.configs import load_config, local_config
-from diaspora_parsl.campaigns.demo import run_demo
 from diaspora_parsl.campaigns.library import read_library
 from diaspora_parsl.campaigns.receptor import DHFR_BOX, load_receptor, shipped_target
-from diaspora_parsl.campaigns.session import Job, conduct, tell
 from diaspora_parsl.campaigns.settings import Acquisition, Box, Docking, Plan, Target
 from diaspora_parsl.errors import ConfigurationError
 
@@ -49,24 +46,34 @@ def register(app: typer.Typer) -> None:
 
 def screen(  # noqa: D103 - its help is above
     *,
-    library: Annotated[Path, typer.Option(help="Molecules: .smi or .csv, either of them also as .gz.")],
+    library: Annotated[Path, typer.Option(metavar="FILE", help="Molecules: .smi or .csv, either of them also as .gz.")],
     budget: Annotated[int, typer.Option(help="Molecules to dock.")],
     smiles_column: Annotated[str | None, typer.Option(help="Column of the .csv with the SMILES.")] = None,
-    receptor: Annotated[Path | None, typer.Option(help="Receptor as .pdbqt, or as .pdb to be prepared.")] = None,
-    cofactor: Annotated[
-        list[str] | None, typer.Option(help="RESIDUE=SMILES of a HETATM residue of the .pdb to keep. Repeatable.")
+    receptor: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Receptor as .pdbqt, or as .pdb to be prepared.")
     ] = None,
-    center: Annotated[tuple[float, float, float] | None, typer.Option(help="Centre of the box: X Y Z in Å.")] = None,
+    cofactor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RESIDUE=SMILES", help="A HETATM residue of the .pdb to keep. Repeatable."),
+    ] = None,
+    center: Annotated[
+        tuple[float, float, float] | None, typer.Option(metavar="X Y Z", help="Centre of the box: X Y Z in Å.")
+    ] = None,
     size: Annotated[float, typer.Option(help="Edge of the box in Å.")] = 20.0,
     config: Annotated[
-        Path | None, typer.Option(help="Python file with a Parsl `config` or `fresh_config()`. Default: this machine.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Python file with a Parsl `config` or `fresh_config()`. Default: this machine."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers on this machine, without --config.")] = os.cpu_count()
     or 1,
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Tasks given to Parsl at a time: all workers and a few more.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for everything the campaign leaves.")] = Path("screen-run"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for everything the campaign leaves.")] = Path(
+        "screen-run"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of the random first batch.")] = 0,
     initial: Annotated[int, typer.Option(min=0, help="Random molecules first; 0: a fifth of the budget.")] = 0,
     acquisition: Annotated[Acquisition, typer.Option(help="How to choose: greedy, ucb or random.")] = "greedy",
@@ -76,9 +83,12 @@ def screen(  # noqa: D103 - its help is above
     max_heavy_atoms: Annotated[int, typer.Option(help="Refuse larger molecules.")] = 80,
     poses: Annotated[int, typer.Option(min=0, help="Best molecules whose poses are written.")] = 100,
 ) -> None:
-    # Everything that can be wrong is looked at before anything is started.
     if not library.is_file():
         raise ConfigurationError(f"There is no library {library}. Write the path of a .smi or .csv file.")
+    # Loading chemistry, statistics and plots takes seconds, which `--help` and a misspelt path need not wait for.
+    from diaspora_parsl.campaigns.configs import load_config, local_config  # noqa: PLC0415
+    from diaspora_parsl.campaigns.session import Job, conduct, tell  # noqa: PLC0415
+
     job = Job(
         title="Screening {candidates} molecules of " + library.name.replace("{", "{{").replace("}", "}}"),
         library=read_library(library, smiles_column),
@@ -106,13 +116,16 @@ def screen(  # noqa: D103 - its help is above
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo leaves; numbered if taken.")] = Path(
-        "demo-run"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for everything the demo leaves; numbered if taken.")
+    ] = Path("demo-run"),
     budget: Annotated[int, typer.Option(min=20, help="Molecules to dock.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of the random first batch.")] = 0,
 ) -> None:
     """Dock a few hundred molecules on three local sites, and kill one of them in the middle: about three minutes."""
+    from diaspora_parsl.campaigns.demo import run_demo  # noqa: PLC0415 - as above
+    from diaspora_parsl.campaigns.session import tell  # noqa: PLC0415 - as above
+
     console = Console()
     finished = run_demo(out, budget=budget, seed=seed, console=console)
     tell(finished, console)
