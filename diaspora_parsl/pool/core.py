@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimul
 
 #: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
 _OCCUPIES = 60.0
+#: Attempts of fenced generations that are remembered, so that a late result of one can be told.
+_REMEMBERED = 10_000
 
 
 class PoolCore:
@@ -56,6 +59,7 @@ class PoolCore:
         self._deadlines = Deadlines()
         self._announced = float("inf")
         self._chronicle = Chronicle(self.specs, s.story_length)
+        self._fenced: deque[int] = deque()
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,
@@ -295,7 +299,13 @@ class PoolCore:
                 self._judge(rival.endpoint)
         for attempt in task.given_up or ():
             if attempt.generation != self.board.health[attempt.endpoint].generation:
-                self.attempts.pop(attempt.id, None)  # what was fenced need not report any more
+                self._forget_in_time(attempt)
+
+    def _forget_in_time(self, attempt: Attempt) -> None:
+        """A fenced attempt of a settled task may report late, or never."""
+        self._fenced.append(attempt.id)
+        while len(self._fenced) > _REMEMBERED:
+            self.attempts.pop(self._fenced.popleft(), None)
 
     def _on_stopped(self, _: words.Stopped) -> None:
         self._stopped = True
@@ -367,10 +377,10 @@ class PoolCore:
             return
         reason = health.dead_reason or ""
         health.new_generation(generation)
-        for number, attempt in list(self.attempts.items()):
-            # What a fenced generation could still bring counts by attempt id, as long as anybody may want it.
-            if attempt.endpoint == label and attempt.task.state is TaskState.SETTLED:
-                del self.attempts[number]
+        for attempt in list(self.attempts.values()):
+            mine = attempt.endpoint == label and attempt.generation == generation - 1
+            if mine and attempt.task.state is TaskState.SETTLED:
+                self._forget_in_time(attempt)
         self._out.append(words.Revive(label, generation, reason))
         self._judge(label)
 

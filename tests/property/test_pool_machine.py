@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -318,11 +313,14 @@ class PoolMachine(RuleBasedStateMachine):
     def live(self, beating: set[str], seconds: int) -> None:
         """The fabric is read every second; the streams of some endpoints go on, the others are silent."""
         for _ in range(seconds):
-            self.pass_time(1.0)
-            for label in sorted(beating):
-                for stream in sorted(self.streams[label]):
-                    self.tell(w.Heard(self.now, label, stream))
-            self.tell(w.FabricSeen(self.now))
+            self.beat(beating)
+
+    def beat(self, beating: set[str]) -> None:
+        self.pass_time(1.0)
+        for label in sorted(beating):
+            for stream in sorted(self.streams[label]):
+                self.tell(w.Heard(self.now, label, stream))
+        self.tell(w.FabricSeen(self.now))
 
     # --- what always holds ----------------------------------------------------------------------------------------
 
@@ -369,17 +367,13 @@ class PoolMachine(RuleBasedStateMachine):
             self.resume(label)
             if not self.buried[label]:
                 self.bring_up(label)
-        for second in range(PATIENCE):
+        for _ in range(PATIENCE):
             if not self.unsettled():
                 return
-            self.pass_time(1.0)
+            self.beat(set(LABELS))
             for label in LABELS:
-                for stream in sorted(self.streams[label]):
-                    self.tell(w.Heard(self.now, label, stream))
                 if not self.buried[label] and self.started[label]:
                     self.bring_up(label)
-            if second > 5:  # a reader that comes back forgives first
-                self.tell(w.FabricSeen(self.now))
             for attempt, (_, label, generation) in sorted(self.open.items()):
                 if attempt in self.open and generation == self.generation[label] and not self.buried[label]:
                     self.finish_one(attempt)
@@ -425,4 +419,4 @@ TestPoolMachine.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestPoolMachine = pytest.mark.timeout(600)(TestPoolMachine)
+TestPoolMachine.pytestmark = [pytest.mark.timeout(600)]  # type: ignore[attr-defined]
