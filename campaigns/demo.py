@@ -35,17 +35,19 @@ MAX_EVALS: Final = 200_000
 class Site(Protocol):
     """A local site that can be killed and allowed back."""
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """What the pool is given."""
-        ...
+    endpoint: Endpoint
+    """What the pool is given."""
 
-    def kill(self) -> None:
-        """SIGKILL to every process of the site, and to whatever is started there until it is restored."""
+    def kill(self) -> int:
+        """SIGKILL every process of the site, and keep it closed; returns how many there were."""
         ...
 
     def restore(self) -> None:
         """Let the site come back."""
+        ...
+
+    def remove(self) -> None:
+        """End what is left of the site."""
         ...
 
 
@@ -61,21 +63,21 @@ class Outage:
         """Look whether it is time."""
         if not self.faults and progress.fraction >= KILL_AT:
             self.faults.append(Fault(at=time.time(), site=VICTIM, what="killed"))
-            self.site.kill()
-            self.display.note(f"Site {VICTIM} was killed: SIGKILL to all its processes.")
+            count = self.site.kill()
+            self.display.note(f"Site {VICTIM} was killed: SIGKILL to all its {count} processes.")
         elif len(self.faults) == 1 and progress.fraction >= RESTORE_AT:
             self.faults.append(Fault(at=time.time(), site=VICTIM, what="restored"))
             self.site.restore()
             self.display.note(f"Site {VICTIM} may come back.")
 
 
-def make_sites(names: Mapping[str, float]) -> dict[str, Site]:
+def make_sites(speeds: Mapping[str, float]) -> dict[str, Site]:
     """Local sites with one worker each, by name."""
     from diaspora_parsl.testing.sites import LocalSite  # noqa: PLC0415 - only the demo needs it
 
     return {
-        name: LocalSite(name, workers=1, worker_init=f"export {SITE_VARIABLE}={name} {SLOWDOWN_VARIABLE}={slowdown}")
-        for name, slowdown in names.items()
+        name: LocalSite(name, workers=1, environment={SITE_VARIABLE: name, SLOWDOWN_VARIABLE: str(slowdown)})
+        for name, slowdown in speeds.items()
     }
 
 
@@ -104,10 +106,17 @@ def run_demo(
         out=new_folder(out),
         command=f"diaspora-parsl demo --budget {budget} --seed {seed}",
     )
-    console.print(f"Docking {budget} molecules at {', '.join(chosen)}. Site {VICTIM} will be killed in the middle.")
+    console.print(
+        f"Docking {budget} molecules at {', '.join(chosen)}. Site {VICTIM} will be killed in the middle.",
+        soft_wrap=True,
+    )
     faults: list[Fault] = []
 
     def outage(display: Display) -> tuple[Outage]:
         return (Outage(chosen[VICTIM], display, faults),)
 
-    return conduct(job, Config(executors=[pool]), console, observers=outage, faults=faults)
+    try:
+        return conduct(job, Config(executors=[pool]), console, observers=outage, faults=faults)
+    finally:
+        for site in chosen.values():
+            site.remove()

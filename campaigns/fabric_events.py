@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
-from diaspora_parsl import Fabric, open_fabric
+from diaspora_parsl import open_fabric
 from diaspora_parsl.errors import FabricError, FabricURLError
 from diaspora_parsl.events import TOPIC_ENDPOINT, TOPIC_TASK, Event
 
@@ -19,34 +19,35 @@ logger = logging.getLogger(__name__)
 _QUIET: Final = 1.0
 
 
-def events_of_run(executors: Iterable[Any], run_dir: Path, since: float) -> list[Event]:
-    """The task and endpoint events of the pools among some executors; nothing for executors that are no pools.
+def events_of_run(run_dir: Path, since: float) -> list[Event]:
+    """The task and endpoint events of a run that has ended; none if no pool took part.
 
-    A fabric that cannot be asked leaves the list shorter, with a warning: a report without reroutes beats none.
+    A fabric that cannot be asked gives no events and a warning: a report without reroutes beats none. A ``memory://``
+    fabric is gone with the pool.
 
     Args:
-        executors: the executors of the configuration that ran.
-        run_dir: Parsl's own directory of the run, where an embedded fabric has kept its data.
+        run_dir: Parsl's own directory of the run, in which a pool says where its fabric is.
         since: Unix time; older events belong to other runs on the same fabric.
     """
-    found: list[Event] = []
-    for executor in executors:
-        fabric = getattr(executor, "fabric", None)
-        if fabric is None:
-            continue
-        try:
-            found += _read(fabric, run_dir)
-        except (FabricError, FabricURLError) as error:
-            logger.warning("The events of %s cannot be read: %s", getattr(executor, "label", "a pool"), error)
-    return [
-        event for event in found if event.is_state_change and datetime.fromisoformat(event.time).timestamp() >= since
-    ]
+    try:
+        url = _address(run_dir)
+        found = _read(url) if url else []
+    except (FabricError, FabricURLError, OSError, ValueError) as error:
+        logger.warning("The events of this run cannot be read, so its reroutes are not in the report: %s", error)
+        return []
+    return [event for event in found if datetime.fromisoformat(event.time).timestamp() >= since]
 
 
-def _read(fabric: str | Fabric, run_dir: Path) -> list[Event]:
-    ours = isinstance(fabric, str)
-    if isinstance(fabric, str):
-        fabric = open_fabric(f"embedded://{quote(str(run_dir.resolve()))}" if fabric == "embedded" else fabric)
+def _address(run_dir: Path) -> str | None:
+    """What opens the fabric: the data that an embedded one has left, or the address that was written down."""
+    if (run_dir / "fabric").is_dir():
+        return f"embedded://{quote(str(run_dir.resolve()))}"
+    record = run_dir / "fabric.json"
+    return str(json.loads(record.read_text(encoding="utf-8"))["url"]) if record.exists() else None
+
+
+def _read(url: str) -> list[Event]:
+    fabric = open_fabric(url)
     try:
         subscription = fabric.subscribe((TOPIC_TASK, TOPIC_ENDPOINT), "earliest")
         try:
@@ -57,5 +58,4 @@ def _read(fabric: str | Fabric, run_dir: Path) -> list[Event]:
         finally:
             subscription.close()
     finally:
-        if ours:
-            fabric.close()
+        fabric.close()

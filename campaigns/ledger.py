@@ -40,7 +40,7 @@ class Ledger:
         self.path = path
         self._db = sqlite3.connect(path)
         try:
-            self._db.execute("PRAGMA journal_mode = TRUNCATE")
+            self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()

@@ -103,7 +103,7 @@ def conduct(
         with display.shown():
             outcome = campaign.run(settle_in(config, job.out))
         rows = ledger.rows()
-    events = events_of_run(config.executors, Path(outcome.run_dir), outcome.started)
+    events = events_of_run(Path(outcome.run_dir), outcome.started)
     story = tell_story(events, rows)
     said = sentences(outcome.submitted, outcome.lost, story, faults)
     files = {
