@@ -1,0 +1,64 @@
+# The commands of this repository. `make demo` and `make test` need Python >= 3.11, pip and make, nothing else.
+
+# Interpreters to try, in this order: the docking code has ready-made wheels for Python 3.11 and 3.12 (Linux, x86-64).
+PYTHON ?= python3.12 python3.11 python3 python3.13 python3.14 python
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?=
+PYTEST ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Parsl starts its interchange and its workers by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint types docs parsl-suite oldest bench clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+demo: $(VENV)/.demo-ready ## a docking campaign on three local sites, one of which is killed (DEMO="--help" for options)
+	@$(BIN)/diaspora-parsl demo $(DEMO)
+
+test: $(VENV)/.test-ready ## all tests: side by side first, then one by one those that measure time
+	@status=0; \
+	$(BIN)/python -m pytest -n 2 -m "not serial" $(PYTEST) || status=$$?; \
+	$(BIN)/python -m pytest -n 0 -m serial $(PYTEST) || status=$$?; \
+	exit $$status
+
+lint: $(VENV)/.dev-ready ## ruff, formatting, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(VENV)/.dev-ready ## mypy --strict
+	@$(BIN)/mypy --strict
+
+docs: $(VENV)/.dev-ready ## the documentation, into site/
+	@$(BIN)/mkdocs build --strict
+
+parsl-suite: ## Parsl's own test suite with pools as its configuration
+	@PYTHON="$(PYTHON)" tests/parsl_suite/run.sh
+
+oldest: ## what is private of Parsl, against the oldest Parsl that is supported
+	@PYTHON="$(PYTHON)" tests/contract/oldest.sh
+
+bench: $(VENV)/.test-ready ## overhead of a pool, side by side with Parsl alone
+	@$(BIN)/python benchmarks/overhead.py
+
+clean: ## remove what the other commands made
+	rm -rf $(VENV) .venv-suite .venv-oldest build dist site *.egg-info
+
+# --- set-up: a second run uses what is installed ---------------------------------------------------------------------
+
+$(VENV)/.created: .ci/venv
+	@PYTHON="$(PYTHON)" .ci/venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo-ready: EXTRAS := campaigns
+$(VENV)/.test-ready: EXTRAS := campaigns,test
+$(VENV)/.dev-ready: EXTRAS := campaigns,test,dev
+$(VENV)/.%-ready: $(VENV)/.created pyproject.toml
+	@echo "Installing diaspora_parsl[$(EXTRAS)] into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet -e ".[$(EXTRAS)]"
+	@touch $@
