@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -31,7 +31,7 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: False for resource samples, the first to be dropped when space runs out.
     is_state_change: ClassVar[bool] = True
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _REGISTRY[cls.event_type()] = cls
 
@@ -45,7 +45,7 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
 # --- the life of a task -------------------------------------------------------------------------------------------
 
 
-class TaskSubmitted(Payload):
+class TaskSubmitted(Payload, frozen=True):
     """A task entered the pool."""
 
     task: int
@@ -53,7 +53,7 @@ class TaskSubmitted(Payload):
     tags: tuple[str, ...] = ()
 
 
-class TaskDispatched(Payload):
+class TaskDispatched(Payload, frozen=True):
     """An attempt of a task was sent to an endpoint, and why there."""
 
     task: int
@@ -63,7 +63,7 @@ class TaskDispatched(Payload):
     reason: str
 
 
-class TaskRerouted(Payload):
+class TaskRerouted(Payload, frozen=True):
     """An attempt was given up where it was; the task goes elsewhere, and why."""
 
     task: int
@@ -73,7 +73,7 @@ class TaskRerouted(Payload):
     reason: str
 
 
-class TaskFinished(Payload):
+class TaskFinished(Payload, frozen=True):
     """The task is settled with the result of one attempt."""
 
     task: int
@@ -85,7 +85,7 @@ class TaskFinished(Payload):
     attempts: int = 1
 
 
-class TaskFailed(Payload):
+class TaskFailed(Payload, frozen=True):
     """The task is settled with an error: the user's own, or the pool's verdict."""
 
     task: int
@@ -100,7 +100,7 @@ class TaskFailed(Payload):
     attempts: int = 0
 
 
-class TaskLate(Payload):
+class TaskLate(Payload, frozen=True):
     """A result of a superseded attempt came after the task was settled, and was dropped."""
 
     task: int
@@ -112,7 +112,7 @@ class TaskLate(Payload):
 # --- the life of an endpoint --------------------------------------------------------------------------------------
 
 
-class EndpointPayload(Payload):
+class EndpointPayload(Payload, frozen=True):
     """What all endpoint events say."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
@@ -123,42 +123,42 @@ class EndpointPayload(Payload):
     generation: int = 0
 
 
-class EndpointUp(EndpointPayload):
+class EndpointUp(EndpointPayload, frozen=True):
     """The endpoint takes attempts."""
 
     slots: int = 0
 
 
-class EndpointSuspect(EndpointPayload):
+class EndpointSuspect(EndpointPayload, frozen=True):
     """Signs of life are overdue; no new attempts unless there is no other place."""
 
     phi: float = 0.0
 
 
-class EndpointDown(EndpointPayload):
+class EndpointDown(EndpointPayload, frozen=True):
     """The endpoint is taken for lost; its attempts were rerouted."""
 
     in_flight: int = 0
 
 
-class EndpointReviving(EndpointPayload):
+class EndpointReviving(EndpointPayload, frozen=True):
     """A new generation of the endpoint is being built, or will be after ``delay`` seconds."""
 
     delay: float = 0.0
 
 
-class EndpointDraining(EndpointPayload):
+class EndpointDraining(EndpointPayload, frozen=True):
     """No new attempts, running ones may finish."""
 
 
-class EndpointDrained(EndpointPayload):
+class EndpointDrained(EndpointPayload, frozen=True):
     """The endpoint was drained and holds nothing more."""
 
 
 # --- resources: samples and signs of life -------------------------------------------------------------------------
 
 
-class NodeHeartbeat(Payload):
+class NodeHeartbeat(Payload, frozen=True):
     """A sign of life of one node of one block of an endpoint, sent by its agent."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
@@ -172,7 +172,7 @@ class NodeHeartbeat(Payload):
     """Seconds until the next one is due."""
 
 
-class NodeStopped(Payload):
+class NodeStopped(Payload, frozen=True):
     """The agent of a node said goodbye: silence from here on means nothing."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
@@ -185,7 +185,7 @@ class NodeStopped(Payload):
     """Why: a signal's name, or what of its block ended."""
 
 
-class EndpointStatus(Payload):
+class EndpointStatus(Payload, frozen=True):
     """What a pool sees of one endpoint, about once a second."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
@@ -203,7 +203,7 @@ class EndpointStatus(Payload):
     generation: int = 0
 
 
-class PoolStatus(Payload):
+class PoolStatus(Payload, frozen=True):
     """What a pool holds, about once a second."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
@@ -218,7 +218,7 @@ class PoolStatus(Payload):
     late: int
 
 
-class PoolStarted(Payload):
+class PoolStarted(Payload, frozen=True):
     """A pool began to work."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
@@ -228,7 +228,7 @@ class PoolStarted(Payload):
     run_dir: str = ""
 
 
-class PoolStopped(Payload):
+class PoolStopped(Payload, frozen=True):
     """A pool ended; silence from here on means nothing."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
@@ -237,7 +237,7 @@ class PoolStopped(Payload):
     reason: str = ""
 
 
-class FabricDropped(Payload):
+class FabricDropped(Payload, frozen=True):
     """Events that a publisher could neither send nor keep."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT

@@ -23,6 +23,7 @@ from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.jobs.states import JobState
+from parsl.providers import LocalProvider
 from parsl.utils import RepresentationMixin, Timer
 
 #: Parsl's own defaults, in seconds: they are what makes its detection slow.
@@ -125,35 +126,50 @@ def set_worker_init(executor: ParslExecutor, lines: str) -> None:
 
 
 def guard_channels(executor: ParslExecutor) -> Callable[[], None]:
-    """After `start`: bound every command and every send, so that a dead interchange blocks nobody for ever.
+    """Before `start`: bound every command and every send, so that a dead interchange blocks nobody for ever.
 
     Returns:
         A call that makes commands under way, and all later ones, fail at once: to be used before closing the sockets
         under the threads that wait on them.
     """
     abandoned = threading.Event()
-    if not isinstance(executor, HighThroughputExecutor):
-        return abandoned.set
+    if isinstance(executor, HighThroughputExecutor):
+        launch = executor._start_local_interchange_process  # noqa: SLF001 - the first moment at which the channels exist
+
+        def guarded_launch() -> None:
+            _bound_commands(executor, abandoned)
+            socket = executor.outgoing_q.zmq_socket
+            socket.setsockopt(zmq.SNDTIMEO, int(SEND_LIMIT * 1000))
+            socket.setsockopt(zmq.LINGER, 0)
+            launch()
+
+        vars(executor)["_start_local_interchange_process"] = guarded_launch
+    return abandoned.set
+
+
+def _bound_commands(executor: HighThroughputExecutor, abandoned: threading.Event) -> None:
     client = executor.command_client
     lock: threading.Lock = client._lock  # noqa: SLF001 - one REQ socket: commands of several threads take turns
 
     def run(message: Any, max_retries: int = 3, timeout_s: float | None = None) -> Any:  # noqa: ARG001 - Parsl's
-        end = time.monotonic() + (COMMAND_LIMIT if timeout_s is None else timeout_s)
+        limit = COMMAND_LIMIT if timeout_s is None else timeout_s
+        end = time.monotonic() + limit
         with lock:
             if not client.ok or abandoned.is_set():
                 raise CommandClientBadError
-            client.zmq_socket.send_pyobj(message, flags=zmq.NOBLOCK)
+            socket, waits_for = client.zmq_socket, zmq.POLLOUT  # at first the interchange has not connected yet
             while not abandoned.is_set() and time.monotonic() < end:
-                if client.zmq_socket.poll(100, zmq.POLLIN):
-                    return client.zmq_socket.recv_pyobj()
+                if socket.poll(100, waits_for):
+                    if waits_for == zmq.POLLIN:
+                        return socket.recv_pyobj()
+                    socket.send_pyobj(message)
+                    waits_for = zmq.POLLIN
+                elif (process := executor.interchange_proc) is not None and process.poll() is not None:
+                    break
             client.ok = False
-            raise CommandClientTimeoutError(f"no answer within {COMMAND_LIMIT:.0f} s")
+            raise CommandClientTimeoutError(f"no answer within {limit:.0f} s, or its process has ended")
 
-    client.run = run
-    socket = executor.outgoing_q.zmq_socket
-    socket.setsockopt(zmq.SNDTIMEO, int(SEND_LIMIT * 1000))
-    socket.setsockopt(zmq.LINGER, 0)
-    return abandoned.set
+    vars(client)["run"] = run
 
 
 def show_demand(executor: ParslExecutor, demand: Callable[[], int]) -> None:
@@ -214,6 +230,11 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
         for block, status in list(executor.status_facade.items())
     )
     return Observation(0, blocks_expected=expected)
+
+
+def runs_here(executor: ParslExecutor) -> bool:
+    """Whether its blocks are processes of this host."""
+    return isinstance(getattr(executor, "provider", None), LocalProvider)
 
 
 def fixed_slots(executor: ParslExecutor) -> int | None:

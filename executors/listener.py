@@ -59,8 +59,9 @@ class Listener:
             return words.Heard(now, payload.endpoint, f"{payload.block}/{payload.node}", interval)
         if isinstance(payload, events.NodeStopped) and self._is_ours(payload.endpoint, payload.site):
             return words.Hushed(now, payload.endpoint, f"{payload.block}/{payload.node}")
-        is_trouble = isinstance(payload, (events.EndpointDown, events.EndpointSuspect))
-        if is_trouble and self._is_ours(payload.endpoint, payload.site):
+        if isinstance(payload, events.EndpointDown | events.EndpointSuspect) and self._is_ours(
+            payload.endpoint, payload.site
+        ):
             return words.Rumour(now, payload.endpoint, source, payload.reason)
         return None
 

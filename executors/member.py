@@ -83,6 +83,8 @@ class Member:
         self._asked_at: float | None = None
         self._runs = False
         self._reported = False
+        self._most_slots = 0
+        self._groups: set[int] = set()
         self._closing = threading.Event()
         self._closed = threading.Event()
         self._close_lock = threading.Lock()
@@ -104,8 +106,8 @@ class Member:
                 adapter.tighten_heartbeats(self.executor, self.endpoint.heartbeats)
             if adapter.worker_init(self.executor) is not None:
                 adapter.set_worker_init(self.executor, self._worker_init)
-            self.executor.start()
             self._abandon = adapter.guard_channels(self.executor)
+            self.executor.start()
             adapter.show_demand(self.executor, lambda: self.demand)
             s = self._scaling
             if not self._closing.is_set():
@@ -136,7 +138,14 @@ class Member:
                 self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
                                     seen.blocks_expected))  # fmt: skip
                 self._asked_at = None
+                self._note_groups(seen.slots)
             self._closing.wait(_WATCH_PERIOD)
+
+    def _note_groups(self, slots: int) -> None:
+        """More workers came: learn the process groups of their blocks, if those run on this host."""
+        if slots > self._most_slots and adapter.runs_here(self.executor):
+            self._groups |= processes.groups_of_block(self._mark)
+        self._most_slots = slots
 
     def look(self, now: float) -> Stimulus | None:
         """What can be told at once, without asking: death, or an answer that is owed. Called by the driver."""
@@ -224,7 +233,7 @@ class Member:
         self._control.join(1.0)
         self._bounded("shutting down", lambda: adapter.shut_down(self.executor, wait=1.0), end - time.monotonic())
         adapter.kill_interchange(self.executor)
-        processes.end_block(self._mark, _COURTESY)
+        processes.end_block(self._mark, self._groups, _COURTESY)
 
     def _bounded(self, what: str, call: Callable[[], None], limit: float) -> bool:
         """Run a call that Parsl does not bound; False if it did not end in time or failed."""

@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -30,6 +29,7 @@ from diaspora_parsl.executors.driver import Driver, OpenTask
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
+from diaspora_parsl.executors.worker_init import agent_command
 from diaspora_parsl.fabric.address import RECORD, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 from diaspora_parsl.fabric.publisher import Publisher
@@ -252,13 +252,10 @@ class ResilientPoolExecutor(ParslExecutor):
         )
 
     def _agent(self, endpoint: Endpoint) -> list[str]:
-        """The shell line that starts the agent in a block, if the user wants it; a failing agent fails no block."""
+        """The shell line that starts the agent in a block, if the user wants it."""
         if not endpoint.agent:
             return []
-        record = shlex.quote(str(Path(self.run_dir) / RECORD))
-        words_ = [shlex.quote(sys.executable), "-m", "diaspora_parsl.cli", "agent", "--endpoint", endpoint.label,
-                  "--site", shlex.quote(endpoint.site), "--run-dir", record]  # fmt: skip
-        return [" ".join(words_) + " </dev/null >/dev/null 2>&1 &"]
+        return [agent_command(endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+from collections.abc import Collection
 
 import psutil
 
@@ -12,32 +14,52 @@ from diaspora_parsl.executors.adapter import BLOCK_VARIABLE
 logger = logging.getLogger(__name__)
 
 
-def of_block(mark: str) -> list[psutil.Process]:
-    """Every process on this host that carries the mark of a block in its environment, stopped ones included."""
+def of_block(mark: str, groups: Collection[int] = ()) -> list[psutil.Process]:
+    """Every process on this host that belongs to a block, stopped ones included.
+
+    Args:
+        mark: in the environment of its processes.
+        groups: its process groups as far as known. Parsl's helpers overwrite their environment when they set their
+            title; those are found by group and title.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(BLOCK_VARIABLE) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get(BLOCK_VARIABLE) == mark or (
+                groups and os.getpgid(process.pid) in groups and "".join(process.cmdline()).startswith("parsl:")
+            ):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or belongs to somebody else
     return found
 
 
-def end_block(mark: str, courtesy: float) -> int:
+def groups_of_block(mark: str) -> set[int]:
+    """The process groups that carry the mark now, our own aside."""
+    groups = set()
+    for process in of_block(mark):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            groups.add(os.getpgid(process.pid))
+    return groups - {os.getpgrp()}
+
+
+def end_block(mark: str, groups: Collection[int], courtesy: float) -> int:
     """End every process that carries the mark: those that do not end by themselves are killed.
 
     Args:
         mark: as in the block's environment.
+        groups: its process groups, see `of_block`.
         courtesy: seconds that processes which got SIGTERM already have to end; stopped ones get none.
 
     Returns:
         How many were killed.
     """
-    psutil.wait_procs([p for p in of_block(mark) if not _is_stopped(p)], timeout=courtesy)
+    psutil.wait_procs([p for p in of_block(mark, groups) if not _is_stopped(p)], timeout=courtesy)
     killed = 0
     for _ in range(5):  # a process may fork while it is being looked at
-        left = of_block(mark)
+        left = of_block(mark, groups)
         if not left:
             break
         for process in left:
@@ -46,7 +68,7 @@ def end_block(mark: str, courtesy: float) -> int:
                 killed += 1
         psutil.wait_procs(left, timeout=0.2)  # a zombie whose parent does not reap it counts as alive here
     else:
-        logger.warning("Processes %s did not end after SIGKILL", [p.pid for p in of_block(mark)])
+        logger.warning("Processes %s did not end after SIGKILL", [p.pid for p in of_block(mark, groups)])
     return killed
 
 

@@ -16,14 +16,13 @@ from msgspec import UNSET
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped, Payload, encode_payload
 from diaspora_parsl.monitors.guard import Guard
-from diaspora_parsl.monitors.worker_init import agent_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diaspora_parsl.fabric.base import Fabric
 
-__all__ = ["MAX_BACKOFF", "Agent", "AgentConfig", "agent_command"]
+__all__ = ["MAX_BACKOFF", "Agent", "AgentConfig"]
 
 #: Longest pause between two attempts to reach a fabric, in seconds. Short: while an agent pauses, its node looks dead.
 MAX_BACKOFF: Final = 5.0
