@@ -246,7 +246,7 @@ class ResilientPoolExecutor(ParslExecutor):
             ),
             scaling=self._scaling,
             mark=mark,
-            worker_init="\n".join([mark_line, *self._agent(endpoint), self._worker_init[label]]),
+            worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint)]),
             post=driver.post,
             outcome=driver.ended,
         )

@@ -27,9 +27,9 @@ def of_block(mark: str, groups: Collection[int] = ()) -> list[psutil.Process]:
         try:
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(BLOCK_VARIABLE) == mark or (
-                groups and os.getpgid(process.pid) in groups and "".join(process.cmdline()).startswith("parsl:")
-            ):
+            in_group = bool(groups) and os.getpgid(process.pid) in groups
+            has_mark = process.environ().get(BLOCK_VARIABLE) == mark
+            if has_mark or (in_group and "".join(process.cmdline()).startswith("parsl:")):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or belongs to somebody else
