@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 #: Sites and how much slower than this machine they are; the docking is the same everywhere, so scores are too.
 SPEEDS: Final[Mapping[str, float]] = {"alpha": 1.0, "beta": 1.25, "gamma": 2.0}
 VICTIM: Final = "beta"
-KILL_AT: Final = 0.35
-RESTORE_AT: Final = 0.65
+KILL_AT: Final = 0.3
+#: Early enough that the pool, which waits longer after each vain attempt to revive it, has it back before the end.
+RESTORE_AT: Final = 0.5
 #: Limit of Vina's evaluations: about a second per molecule, and the native ligand is still found at 0.4 Å.
 MAX_EVALS: Final = 200_000
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FAULT_COLOR: Final = {"killed": ALARM, "restored": "#009E73"}
-_FAULT_WORD: Final = {"killed": "killed", "restored": "back"}
+_FAULT_WORD: Final = {"killed": "killed", "restored": "allowed back"}
 
 
 class Bar(NamedTuple):

@@ -61,6 +61,13 @@ class Story:
         """Tasks that had to go elsewhere at least once."""
         return len({attempt.task for attempt in self.lost_attempts})
 
+    def came_back(self, fault: Fault) -> bool:
+        """Whether the site of a fault took attempts again after it."""
+        return any(
+            change.state == "up" and fault.site in (change.site, change.endpoint) and change.at >= fault.at
+            for change in self.endpoint_changes
+        )
+
     def first_start_after(self, fault: Fault) -> float | None:
         """Seconds from a fault to the first start, elsewhere, of a task that it took; None if it took none."""
         starts = [
@@ -134,7 +141,7 @@ def sentences(submitted: int, lost: int, story: Story, faults: Sequence[Fault]) 
     names = " and ".join(dict.fromkeys(fault.site for fault in kills))
     said.append(
         f"{count} {_plural(count, 'task was', 'tasks were')} rerouted after {names} was killed without warning"
-        + (" and later came back." if any(fault.what == "restored" for fault in faults) else ".")
+        + (" and later came back." if any(f.what == "restored" and story.came_back(f) for f in faults) else ".")
     )
     delays = [delay for fault in kills if (delay := story.first_start_after(fault)) is not None]
     if delays:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
@@ -101,7 +102,9 @@ def test_a_result_says_where_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SLOWDOWN_VARIABLE, "3")
     monkeypatch.setenv("PARSL_WORKER_BLOCK_ID", "7")
     began = time.time()
-    result = dock_molecule("garbage", TARGET, FAST)
+    # In a thread that ends, as a worker does: its docking process ends with it.
+    with ThreadPoolExecutor(1) as worker:
+        result = worker.submit(dock_molecule, "garbage", TARGET, FAST).result()
     assert result.where is not None
     assert (result.where.site, result.where.block) == ("alpha", "7")
     assert began <= result.started <= result.ended <= time.time()

@@ -9,6 +9,7 @@ from diaspora_parsl.campaigns.incident import Fault, sentences, tell_story
 from diaspora_parsl.campaigns.records import Row
 from diaspora_parsl.events import (
     EndpointDown,
+    EndpointUp,
     Event,
     Payload,
     TaskDispatched,
@@ -74,6 +75,9 @@ def test_lost_attempts_are_joined_with_the_ledger() -> None:
 def test_three_sentences() -> None:
     story = tell_story(EVENTS, ROWS)
     said = sentences(20, 0, story, [KILL, Fault(at=1010, site="beta", what="restored")])
+    assert said[1] == "2 tasks were rerouted after beta was killed without warning."  # it was allowed back, and is not
+    back = event(1012, EndpointUp(endpoint="beta", site="beta", reason="1 slots", slots=1))
+    said = sentences(20, 0, tell_story([*EVENTS, back], ROWS), [KILL, Fault(at=1010, site="beta", what="restored")])
     assert said == [
         "20 tasks were submitted, 0 lost.",
         "2 tasks were rerouted after beta was killed without warning and later came back.",
@@ -101,5 +105,5 @@ def test_the_chart_tells_kill_and_return() -> None:
     svg = gantt(ROWS, tell_story(EVENTS, ROWS), [KILL, Fault(at=1010, site="beta", what="restored")], 1000.0)
     assert svg.startswith("<svg")
     assert "killed, 3 s" in svg
-    assert "back, 10 s" in svg
+    assert "allowed back, 10 s" in svg
     assert gantt([], tell_story([], []), [], 0.0) == ""
