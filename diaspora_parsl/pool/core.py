@@ -448,12 +448,13 @@ class PoolCore:
     def _overdue(self, label: str) -> bool:
         """Whether an attempt there should have ended by now: twice what its function is known to take, plus a second.
 
-        Of a function never seen to succeed nothing is known, so its silence counts after a second.
+        What was sent ahead has a queue of known length before it. Of a function never seen to succeed nothing is known, so its silence counts after a second.
         """
         load = self.scheduler.loads[label]
         for attempt in self.scheduler.bound(label):
             expected = load.service(attempt.task.function)
-            allowed = 1.0 if expected is None else 1.0 + 2.0 * (expected + attempt.work)
+            queue = self.settings.horizon if attempt.queued else 0.0
+            allowed = 1.0 if expected is None else 1.0 + 2.0 * (expected + queue)
             if self.now - attempt.dispatched_at >= allowed:
                 return True
         return False
