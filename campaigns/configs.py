@@ -38,9 +38,7 @@ def load_config(path: Path) -> Config:
 
 def local_config(workers: int) -> Config:
     """A pool of one endpoint on this machine."""
-    provider = LocalProvider(  # type: ignore[no-untyped-call]
-        init_blocks=1, max_blocks=1, worker_init="export DIASPORA_PARSL_SITE=local"
-    )
+    provider = LocalProvider(init_blocks=1, max_blocks=1, worker_init="export DIASPORA_PARSL_SITE=local")
     executor = HighThroughputExecutor(
         label="local", address="127.0.0.1", max_workers_per_node=workers, provider=provider
     )

@@ -47,7 +47,7 @@ class DockResult:
     pose: str = ""
     """The best pose as PDBQT, with the SMILES remarks from which meeko rebuilds the molecule."""
     seconds: float = 0.0
-    """Preparing and docking, without waiting."""
+    """Preparing and docking, without waiting; for the first task of a worker with the start of its docking process."""
     started: float = 0.0
     """Unix time at which the worker began."""
     ended: float = 0.0

@@ -106,6 +106,8 @@ def conduct(
     events = events_of_run(Path(outcome.run_dir), outcome.started)
     story = tell_story(events, rows)
     said = sentences(outcome.submitted, outcome.lost, story, faults)
+    if unfinished := outcome.submitted - outcome.settled:
+        said.append(f"{unfinished} were in flight when the campaign was interrupted, and have no row.")
     files = {
         name: job.out / file
         for name, file in {

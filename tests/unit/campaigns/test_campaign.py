@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from parsl.config import Config
+from parsl.executors import ThreadPoolExecutor
+
+from diaspora_parsl import open_fabric
+from diaspora_parsl.campaigns import campaign as module
+from diaspora_parsl.campaigns.campaign import Campaign
+from diaspora_parsl.campaigns.candidates import find_candidates
+from diaspora_parsl.campaigns.combinatorial import combinatorial_library
+from diaspora_parsl.campaigns.configs import load_config, settle_in
+from diaspora_parsl.campaigns.docking import here
+from diaspora_parsl.campaigns.fabric_events import events_of_run
+from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.receptor import shipped_target
+from diaspora_parsl.campaigns.records import DockResult
+from diaspora_parsl.campaigns.session import LEDGER, new_folder
+from diaspora_parsl.campaigns.settings import Docking, Plan
+from diaspora_parsl.errors import ConfigurationError
+from diaspora_parsl.events import Event, TaskSubmitted, encode_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from diaspora_parsl.campaigns.progress import Progress
+
+CANDIDATES = find_candidates(combinatorial_library(120))
+
+
+def config(folder: Path) -> Config:
+    return Config(
+        executors=[ThreadPoolExecutor(label="threads", max_threads=4)],
+        run_dir=str(folder / "parsl"),
+        strategy="none",
+        initialize_logging=False,  # Parsl leaves its log open
+    )
+
+
+def pretend(smiles: str, *_: object) -> DockResult:
+    now = time.time()
+    return DockResult(status="ok", score=-4 - len(smiles) / 20, started=now, ended=now, where=here())
+
+
+def run(folder: Path, plan: Plan, dock: Callable[..., DockResult], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(module, "dock_molecule", dock)
+    seen: list[Progress] = []
+    with Ledger(folder / LEDGER) as ledger:
+        outcome = Campaign(
+            candidates=CANDIDATES, target=shipped_target(), docking=Docking(), plan=plan, ledger=ledger,
+            observers=(seen.append,),
+        ).run(config(folder))  # fmt: skip
+        return outcome, ledger.rows(), seen
+
+
+def test_results_steer_the_choice_as_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = threading.Lock()
+    running, most = 0, 0
+
+    def dock(smiles: str, *rest: object) -> DockResult:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return pretend(smiles, *rest)
+
+    outcome, rows, seen = run(tmp_path, Plan(budget=60, initial=12, in_flight=4, refit_every=4), dock, monkeypatch)
+    assert (outcome.submitted, outcome.settled, outcome.lost, outcome.interrupted) == (60, 60, 0, False)
+    assert len(rows) == len({row.molecule for row in rows}) == 60
+    assert most == 4
+    assert sum(row.model == 0 for row in rows) >= 12
+    assert len({row.model for row in rows}) > 3
+    random = [row.score for row in rows if row.model == 0]
+    chosen = [row.score for row in rows if row.model > 0]
+    assert sum(chosen) / len(chosen) < sum(random) / len(random)
+    assert [one.done for one in seen] == sorted(one.done for one in seen)
+    assert (seen[-1].fraction, seen[-1].in_flight) == (1.0, 0)
+
+
+def test_an_error_of_parsl_is_a_lost_row_and_the_campaign_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = iter(range(1000))
+
+    def dock(smiles: str, *rest: object) -> DockResult:
+        if next(count) % 3 == 0:
+            raise OSError("the node is gone")
+        return pretend(smiles, *rest)
+
+    outcome, rows, _ = run(tmp_path, Plan(budget=30), dock, monkeypatch)
+    lost = [row for row in rows if row.status == "lost"]
+    assert outcome.lost == len(lost) == 10
+    assert lost[0].detail == "OSError: the node is gone"
+    assert len(rows) == 30
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_docking_that_works_nowhere_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, raises: bool
+) -> None:
+    def dock(smiles: str, *rest: object) -> DockResult:
+        if raises:
+            raise OSError("no chemistry here")
+        return replace(pretend(smiles, *rest), status="dock", score=None, detail="no chemistry here")
+
+    with pytest.raises(ConfigurationError, match=r"could not be docked anywhere.*no chemistry here"):
+        run(tmp_path, Plan(budget=100), dock, monkeypatch)
+    with Ledger(tmp_path / LEDGER) as ledger:
+        assert 10 <= len(ledger.rows()) < 40
+
+
+def test_a_folder_with_a_campaign_gets_a_number(tmp_path: Path) -> None:
+    assert new_folder(tmp_path / "run") == tmp_path / "run"
+    for name in ("run", "run-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / LEDGER).touch()
+    assert new_folder(tmp_path / "run") == tmp_path / "run-3"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = 1", "has no `config`"),
+        ("config = 3", "has no `config`"),
+        ("1 / 0", "raised ZeroDivisionError"),
+        ("def fresh_config(): raise OSError('no site')", "raised OSError: no site"),
+    ],
+)
+def test_a_useless_configuration_says_why(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(ConfigurationError, match=says):
+        load_config(tmp_path / "c.py")
+
+
+def test_a_configuration_keeps_its_own_run_dir(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text(
+        "from parsl.config import Config\ndef fresh_config(): return Config(run_dir='mine')\nconfig = Config()\n"
+    )
+    assert settle_in(load_config(tmp_path / "c.py"), tmp_path).run_dir == "mine"
+    assert settle_in(Config(), tmp_path).run_dir == str(tmp_path / "parsl")
+
+
+def test_events_are_read_back_from_an_embedded_fabric(tmp_path: Path) -> None:
+    def event(number: int, when: str) -> Event:
+        return Event(
+            id=str(number), source="pool", type=TaskSubmitted.event_type(), subject="x", time=when, partitionkey="k",
+            sequence=number, data=encode_payload(TaskSubmitted(task=number, function="dock_molecule")),
+        )  # fmt: skip
+
+    fabric = open_fabric("embedded", tmp_path)
+    fabric.publish([event(1, "2026-01-01T00:00:00Z"), *(event(n, "2026-01-02T00:00:00Z") for n in range(2, 500))])
+    fabric.close()
+    found = events_of_run(tmp_path, since=1767312000.0)  # the second of January
+    assert [one.sequence for one in found] == list(range(2, 500))
+
+
+def test_no_fabric_or_a_broken_one_gives_no_events(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert events_of_run(tmp_path, 0.0) == []
+    assert not caplog.records
+    (tmp_path / "fabric.json").write_text('{"url": "redis://127.0.0.1:9/0"}')
+    assert events_of_run(tmp_path, 0.0) == []
+    assert "cannot be read" in caplog.text
