@@ -30,16 +30,18 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     topic: ClassVar[str] = TOPIC_TASK
     #: False for resource samples, the first to be dropped when space runs out.
     is_state_change: ClassVar[bool] = True
+    _event_type: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _REGISTRY[cls.event_type()] = cls
+        noun, _, state = _SNAKE.sub("_", cls.__name__).lower().partition("_")
+        cls._event_type = f"{PREFIX}{noun}.{state}.v{cls.version}"
+        _REGISTRY[cls._event_type] = cls
 
     @classmethod
     def event_type(cls) -> str:
         """The CloudEvents ``type`` of this payload: ``org.diaspora.parsl.<noun>.<state>.v<major>``."""
-        noun, _, state = _SNAKE.sub("_", cls.__name__).lower().partition("_")
-        return f"{PREFIX}{noun}.{state}.v{cls.version}"
+        return cls._event_type
 
 
 # --- the life of a task -------------------------------------------------------------------------------------------

@@ -28,16 +28,16 @@ class Delivery:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._parcels: SimpleQueue[tuple[Future[Any], Future[Any] | BaseException] | None] = SimpleQueue()
+        self._parcels: SimpleQueue[tuple[Future[Any], Any, BaseException | None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._busy_since: dict[int, float] = {}
         self._closed = False
         self._add_thread()
 
-    def settle(self, future: Future[Any], outcome: Future[Any] | BaseException) -> None:
-        """Give ``future`` the result or exception of a done future, or this exception. Never blocks."""
-        self._parcels.put((future, outcome))
+    def settle(self, future: Future[Any], value: Any, error: BaseException | None) -> None:
+        """Give ``future`` this result, or this exception if there is one. Never blocks."""
+        self._parcels.put((future, value, error))
 
     def tend(self, now: float) -> None:
         """Call now and then, with `time.monotonic`: adds a thread if all are held up by callbacks."""
@@ -100,12 +100,11 @@ class Delivery:
                 self._threads.discard(threading.current_thread())
 
     @staticmethod
-    def _open(future: Future[Any], outcome: Future[Any] | BaseException) -> None:
+    def _open(future: Future[Any], value: Any, error: BaseException | None) -> None:
         try:
-            error = outcome.exception() if isinstance(outcome, Future) else outcome
-            if error is not None:
+            if error is None:
+                future.set_result(value)
+            else:
                 future.set_exception(error)
-            elif isinstance(outcome, Future):
-                future.set_result(outcome.result())
         except Exception:
             logger.exception("A future could not be settled")

@@ -29,6 +29,8 @@ _SELF_DISTRUST: Final = 1.5
 #: Stimuli handled before time is looked at again.
 _BATCH: Final = 200
 
+#: What came of an attempt: its result, or an exception.
+Outcome = tuple[Any, BaseException | None]
 Emit = Callable[[events.Payload, str, str], None]
 
 
@@ -72,7 +74,7 @@ class Driver:
         self._delivery = Delivery(f"pool-{label}-delivery")
         self._mailbox: SimpleQueue[words.Stimulus | None] = SimpleQueue()
         self._open: dict[int, OpenTask] = {}
-        self._outcomes: dict[int, Future[Any] | BaseException] = {}
+        self._outcomes: dict[int, Outcome] = {}
         self._members: dict[str, Member] = {}
         self._wake_at = float("inf")
         self._last_turn = 0.0
@@ -119,19 +121,21 @@ class Driver:
     def ended(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
         """An attempt came to its end, on some thread of Parsl's."""
         now = time.monotonic()
-        self._outcomes[attempt] = outcome
         if isinstance(outcome, Exception):
+            self._outcomes[attempt] = (None, outcome)
             self._mailbox.put(words.Failed(now, attempt, classify(outcome, from_submit=True)))
             return
         try:
             error = outcome.exception()
         except BaseException as cancelled:  # noqa: BLE001 - CancelledError is what a cancelled future raises here
             error = cancelled
-            self._outcomes[attempt] = cancelled
         if error is not None:
+            self._outcomes[attempt] = (None, error)
             self._mailbox.put(words.Failed(now, attempt, classify(error, app=is_app)))
             return
-        raised = adapter.raised_by_user(outcome.result())
+        value = outcome.result()
+        self._outcomes[attempt] = (value, None)
+        raised = adapter.raised_by_user(value)
         if raised is None:
             self._mailbox.put(words.Finished(now, attempt))
         else:
@@ -231,14 +235,14 @@ class Driver:
         member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app)
 
     def _resolve(self, action: words.Resolve) -> None:
-        self._delivery.settle(self._open.pop(action.task).future, self._outcomes.pop(action.attempt))
+        self._delivery.settle(self._open.pop(action.task).future, *self._outcomes.pop(action.attempt))
 
     def _reject(self, action: words.Reject) -> None:
         future = self._open.pop(action.task).future
         if action.attempt is not None:
-            self._delivery.settle(future, self._outcomes.pop(action.attempt))
+            self._delivery.settle(future, *self._outcomes.pop(action.attempt))
         else:
-            self._delivery.settle(future, action.verdict or RuntimeError("rejected without a verdict"))
+            self._delivery.settle(future, None, action.verdict or RuntimeError("rejected without a verdict"))
 
     def _discard(self, action: words.Discard) -> None:
         self._outcomes.pop(action.attempt, None)
@@ -249,11 +253,12 @@ class Driver:
     def _publish(self, action: words.Publish) -> None:
         payload = action.payload
         self._emit(payload, str(action.subject), action.key)
-        if isinstance(payload, events.EndpointPayload):
+        if payload.topic == events.TOPIC_TASK:
+            if isinstance(payload, events.TaskRerouted):
+                logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
+        elif isinstance(payload, events.EndpointPayload):
             level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
             logger.log(level, "Pool %s: %s", self._label, _sentence(payload))
-        elif isinstance(payload, events.TaskRerouted):
-            logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
 
     def _revive(self, action: words.Revive) -> None:
         thread = threading.Thread(

@@ -50,6 +50,22 @@ _READ_WAIT: Final = 0.25
 _WISHES: Final = frozenset({"priority"})
 
 
+class TaskFuture(Future[Any]):
+    """The future of one task. It cannot be cancelled: the task may run somewhere already, where nobody can stop it.
+
+    Args:
+        number: the task id in the events; under this name Parsl's log joins its own task ids with it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.parsl_executor_task_id = number
+
+    def cancel(self) -> bool:
+        """Refused."""
+        return False
+
+
 class ResilientPoolExecutor(ParslExecutor):
     """One executor out of several endpoints: a site that dies, hangs or lies costs time, never tasks.
 
@@ -289,9 +305,7 @@ class ResilientPoolExecutor(ParslExecutor):
         priority = resources.get("priority", 0.0)
         name, is_app = adapter.describe(func)
         number = next(self._numbers)
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # a task that may run somewhere already cannot be cancelled
-        future.parsl_executor_task_id = number  # type: ignore[attr-defined]  # Parsl's way to join its log with ours
+        future = TaskFuture(number)
         stimulus = words.Submitted(time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)))
         driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)
         return future

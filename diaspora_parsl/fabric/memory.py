@@ -175,19 +175,19 @@ class MemoryFabric:
 
 
 def open_url(url: str, run_dir: Path) -> MemoryFabric:  # noqa: ARG001 - what every transport is given
-    """Open ``memory://name[?maxlen=events]``.
+    """Open ``memory://[name][?maxlen=events]``; without a name it is the log called "default".
 
     Raises:
-        FabricURLError: the URL has no name, or an option that is not known.
+        FabricURLError: the URL has a path, or an option that is not known.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     maxlen = options.pop("maxlen", str(DEFAULT_MAXLEN))
-    if not parts.netloc or parts.path not in ("", "/") or options or not maxlen.isdecimal() or int(maxlen) < 1:
+    if parts.path not in ("", "/") or options or not maxlen.isdecimal() or int(maxlen) < 1:
         raise FabricURLError(
             f'fabric="{url}" does not name a log. Write "memory://any-name" or "memory://x?maxlen=1000".'
         )
-    return MemoryFabric(parts.netloc, int(maxlen))
+    return MemoryFabric(parts.netloc or "default", int(maxlen))
 
 
 def forget(name: str) -> None:

@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
@@ -66,9 +65,10 @@ def appends(events: Sequence[Event], prefix: str, maxlen: int) -> list[Command]:
     The body of an entry is a JSON array of events, which CloudEvents calls the JSON batch format.
     """
     commands: list[Command] = []
-    by_topic = sorted(events, key=lambda event: event.topic) if len(events) > 1 else events  # a stable sort
-    for topic, group in groupby(by_topic, key=lambda event: event.topic):
-        encoded = [encode(event) for event in group]
+    by_topic: dict[str, list[bytes]] = {}
+    for event in events:
+        by_topic.setdefault(event.topic, []).append(encode(event))
+    for topic, encoded in by_topic.items():
         for start in range(0, len(encoded), ENTRY_EVENTS):
             body = b"[%b]" % b",".join(encoded[start : start + ENTRY_EVENTS])
             commands.append(("XADD", prefix + topic, "MAXLEN", "~", maxlen, "*", _FIELD, body))
