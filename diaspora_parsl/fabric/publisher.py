@@ -180,7 +180,8 @@ class Publisher:
             logger.warning("The event publisher did not end within %.1f s; %d events wait.", timeout, len(self._queue))
         states, samples = self._dropped()
         if states or samples:
-            logger.warning("%d state changes and %d resource samples were not published.", states, samples)
+            level = logging.WARNING if states else logging.INFO  # a sample has a successor, a state change has not
+            logger.log(level, "%d state changes and %d resource samples were not published.", states, samples)
 
     def silence(self) -> None:
         """In a forked child: the queue, the outbox and the connection are the parent's, and its thread is not here."""
