@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 #: Sites and how much slower than this machine they are; the docking is the same everywhere, so scores are too.
 SPEEDS: Final[Mapping[str, float]] = {"alpha": 1.0, "beta": 1.25, "gamma": 2.0}
 VICTIM: Final = "beta"
-KILL_AT: Final = 0.3
-#: Early enough that the pool, which waits longer after each vain attempt to revive it, has it back before the end.
-RESTORE_AT: Final = 0.5
+#: Share of the budget that is settled when the site is killed.
+KILL_AT: Final = 0.35
+#: Seconds until it may come back. Longer, and the pool, which waits twice as long after each vain attempt to revive it,
+#: might not have it back before the end.
+OUTAGE: Final = 25.0
 #: Limit of Vina's evaluations: about a second per molecule, and the native ligand is still found at 0.4 Å.
 MAX_EVALS: Final = 200_000
 
@@ -54,7 +56,7 @@ class Site(Protocol):
 
 @dataclass
 class Outage:
-    """Kills a site at one point of progress and restores it at another."""
+    """Kills a site at one point of progress and lets it come back a while later."""
 
     site: Site
     display: Display
@@ -66,7 +68,7 @@ class Outage:
             self.faults.append(Fault(at=time.time(), site=VICTIM, what="killed"))
             count = self.site.kill()
             self.display.note(f"Site {VICTIM} was killed: SIGKILL to all its {count} processes.")
-        elif len(self.faults) == 1 and progress.fraction >= RESTORE_AT:
+        elif len(self.faults) == 1 and progress.now >= self.faults[0].at + OUTAGE:
             self.faults.append(Fault(at=time.time(), site=VICTIM, what="restored"))
             self.site.restore()
             self.display.note(f"Site {VICTIM} may come back.")

@@ -101,10 +101,11 @@ def _draw_site(axes: Axes, group: list[Bar], placed: list[int], base: float, col
         "again": {"facecolors": color, "edgecolors": INK, "linewidth": 1.8},
         "lost": {"facecolors": "none", "edgecolors": ALARM, "linewidth": 1.2, "hatch": "/////"},
     }
+    shortest = 0.003 * max(bar.end for bar in group)  # an attempt may be lost at once, and is still to be seen
     for kind, look in looks.items():
         for lane in sorted(set(placed)):
             spans = [
-                (bar.start, max(bar.end - bar.start, 0.05))
+                (bar.start, max(bar.end - bar.start, shortest))
                 for bar, here in zip(group, placed, strict=True)
                 if here == lane and bar.kind == kind
             ]
