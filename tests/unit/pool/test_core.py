@@ -488,6 +488,22 @@ def test_a_black_hole_is_quarantined_probed_and_comes_back(bench: Any) -> None:
     assert pool.state("alpha") is State.UP
 
 
+def test_a_probe_that_is_taken_away_leaves_room_for_another(bench: Any) -> None:
+    pool = bench("alpha", "beta", slots=8, shun_time=0.0).up()
+    _quarantine(pool, "alpha")
+    for task in _bound(pool):
+        pool.fail(task, Kind.MANAGER_LOST)
+    pool.wait(10)
+    assert len(_bound(pool)) == 1
+    pool.tell(w.Observed, "alpha", 0, 0, blocks_expected=True)
+    pool.wait(1)
+    assert not _bound(pool)
+    pool.tell(w.Observed, "alpha", 0, 8, blocks_expected=True)
+    (probe,) = _bound(pool)
+    pool.finish(probe)
+    assert pool.state("alpha") is State.UP
+
+
 def test_a_bad_function_opens_no_breaker(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=4).up()
     for _ in range(40):
