@@ -1,0 +1,340 @@
+"""Pools on real endpoints: run a workflow, count every execution, read what the run told, leave nothing behind."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import time
+import types
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+import parsl
+import psutil
+import pytest
+from parsl.config import Config
+from parsl.executors.base import ParslExecutor
+
+from diaspora_parsl import Endpoint, Fabric, ResilientPoolExecutor, open_fabric
+from diaspora_parsl import events as ev
+from diaspora_parsl.errors import FabricError
+from diaspora_parsl.fabric.address import find_fabric
+from diaspora_parsl.testing.sites import LocalSite
+
+P = TypeVar("P", bound=ev.Payload)
+F = TypeVar("F", bound=Callable[..., Any])
+Place: TypeAlias = LocalSite | Endpoint | ParslExecutor
+
+#: Workers of each site that a fault strikes.
+SLOTS = 2
+#: Seconds that the end of a run may take, whatever was done to its endpoints.
+CLEANUP_LIMIT = 10.0
+#: Seconds from a kill to the first start of a task that it took, where a slot is free.
+REROUTE_LIMIT = 5.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One start of one task, written down by the task itself."""
+
+    task: int
+    site: str
+    pid: int
+    start: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """One event of the run."""
+
+    at: str
+    source: str
+    payload: ev.Payload
+
+
+def travelling(function: F) -> F:
+    """The function without its module: workers do not have the tests, and get it by value."""
+    raw: Any = function
+    copy: Any = types.FunctionType(
+        raw.__code__,
+        {"__builtins__": builtins, "__name__": "__main__"},
+        raw.__name__,
+        raw.__defaults__,
+        raw.__closure__,
+    )
+    copy.__module__, copy.__kwdefaults__, copy.__qualname__ = "__main__", raw.__kwdefaults__, raw.__name__
+    return cast("F", copy)
+
+
+def counted(number: int, seconds: float, book: str) -> int:
+    """Write down that it runs, and take its time."""
+    import os  # noqa: PLC0415 - it travels alone
+    import time  # noqa: PLC0415
+
+    line = f"{number} {os.environ.get('DIASPORA_PARSL_SITE', '?')} {os.getpid()} {time.time()!r}\n"
+    handle = os.open(book, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, line.encode())
+    os.close(handle)
+    time.sleep(seconds)
+    return number
+
+
+class Run:
+    """One run of a pool under Parsl.
+
+    The pool numbers tasks as they come, and so does this: where the two are compared, only counted tasks may be given.
+    """
+
+    def __init__(self, pool: ResilientPoolExecutor, dfk: parsl.DataFlowKernel, book: Path) -> None:
+        self.pool = pool
+        self.dfk = dfk
+        self.run_dir = Path(dfk.run_dir)
+        self.cleanup_seconds = 0.0
+        self._book = book
+        self._counted = parsl.python_app(travelling(counted), data_flow_kernel=dfk)
+        self._number = 0
+        self._heard: list[Told] = []
+        self._position: dict[str, str] | None = None
+        self._fabric: Fabric | None = None
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    def tasks(self, count: int, seconds: float = 0.0, **wishes: Any) -> list[Future[int]]:
+        """Submit counted tasks; ``wishes`` are the resource specification."""
+        options = {"parsl_resource_specification": wishes} if wishes else {}
+        futures = []
+        for _ in range(count):
+            self._number += 1
+            futures.append(self._counted(self._number, seconds, str(self._book), **options))
+        return futures
+
+    def app(self, function: Callable[..., Any], **options: Any) -> Callable[..., Future[Any]]:
+        """A python app of this run out of a function that needs nothing of its module."""
+        made: Callable[..., Future[Any]] = parsl.python_app(travelling(function), data_flow_kernel=self.dfk, **options)
+        return made
+
+    def executions(self) -> list[Execution]:
+        """Every start of a counted task so far."""
+        if not self._book.exists():
+            return []
+        lines = [line.split() for line in self._book.read_text(encoding="utf-8").splitlines()]
+        return [Execution(int(task), site, int(pid), float(start)) for task, site, pid, start in lines]
+
+    def warm_up(self, *sites: str, seconds: float = 0.1, limit: float = 40.0) -> None:
+        """Give work until each of these sites has run some."""
+        missing = set(sites)
+
+        def has_run() -> bool:
+            before = time.time()
+            for future in self.tasks(2 * len(sites), seconds):
+                future.result(limit)
+            missing.difference_update(e.site for e in self.executions() if e.start >= before)
+            return not missing
+
+        self.until(has_run, limit, f"{missing} took no work")
+
+    @staticmethod
+    def results(futures: Collection[Future[int]], limit: float = 60.0) -> list[int]:
+        """All results, within ``limit`` seconds."""
+        end = time.monotonic() + limit
+        return [future.result(max(0.0, end - time.monotonic())) for future in futures]
+
+    # --- what was told ----------------------------------------------------------------------------------------------
+
+    def told(self) -> list[Told]:
+        """Every event of the run so far, oldest first."""
+        with contextlib.suppress(FabricError):
+            if self._fabric is None:
+                self._fabric = open_fabric(find_fabric(self.run_dir))
+            reader = self._fabric.subscribe(ev.TOPICS, self._position or "earliest")
+            try:
+                while batch := reader.read(0.05):
+                    for event in batch:
+                        payload = event.payload()
+                        if payload is not None:
+                            self._heard.append(Told(event.time, event.source, payload))
+                self._position = reader.position
+            finally:
+                reader.close()
+        return self._heard
+
+    def events(self, kind: type[P], **fields: Any) -> list[P]:
+        """The events of one kind so far, those with these fields."""
+        return [
+            told.payload
+            for told in self.told()
+            if isinstance(told.payload, kind) and all(getattr(told.payload, k) == v for k, v in fields.items())
+        ]
+
+    def wait_for(self, kind: type[P], limit: float = 30.0, **fields: Any) -> P:
+        """The first event of a kind, as soon as it has been told."""
+        self.until(lambda: self.events(kind, **fields), limit, f"no {kind.__name__} {fields}")
+        return self.events(kind, **fields)[0]
+
+    @staticmethod
+    def until(condition: Callable[[], object], limit: float = 30.0, what: str = "waited in vain") -> None:
+        """Wait for a condition, at most ``limit`` seconds."""
+        end = time.monotonic() + limit
+        while not condition():
+            assert time.monotonic() < end, what
+            time.sleep(0.05)
+
+    def bound(self, endpoint: str) -> int:
+        """Attempts that this endpoint holds, as far as told."""
+        sent = {e.attempt for e in self.events(ev.TaskDispatched, endpoint=endpoint)}
+        return len(
+            sent - {e.attempt for e in self.events(ev.TaskFinished)} - {e.attempt for e in self.events(ev.TaskRerouted)}
+        )
+
+    # --- what a fault must not cost -----------------------------------------------------------------------------------
+
+    def rerouted(self) -> set[int]:
+        """Tasks that left an endpoint."""
+        return {event.task for event in self.events(ev.TaskRerouted)}
+
+    def first_rerouted_start(self, lost: str, since: float) -> float:
+        """Seconds from ``since`` (Unix time) to the first start, elsewhere, of a task that ``lost`` had."""
+        gone = {event.task for event in self.events(ev.TaskRerouted, endpoint=lost)}
+        starts = [e.start for e in self.executions() if e.task in gone and e.site != lost]
+        later = [start - since for start in starts if start >= since]
+        assert later, f"no task of {lost} started elsewhere"
+        return min(later)
+
+    def assert_each_ran_once(self, *, but: Collection[int] = ()) -> None:
+        """No task ran twice, those aside that were rerouted."""
+        count: dict[int, int] = {}
+        for execution in self.executions():
+            count[execution.task] = count.get(execution.task, 0) + 1
+        twice = {task: times for task, times in count.items() if times != 1 and task not in but}
+        assert not twice, f"tasks without a fault ran more than once: {twice}"
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of every block of every generation of this run."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                mark = process.environ().get("DIASPORA_PARSL_BLOCK", "")
+                if mark.startswith(f"{self.pool.run_id}/") and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def let_go(self) -> None:
+        """Close what reads the fabric."""
+        if self._fabric is not None:
+            self._fabric.close()
+            self._fabric = None
+
+
+class PoolOf(Protocol):
+    """Runs a pool; options are those of the pool, ``config`` those of Parsl's `Config`."""
+
+    def __call__(
+        self, *places: Place, config: dict[str, Any] | None = None, **options: Any
+    ) -> AbstractContextManager[Run]: ...
+
+
+@contextlib.contextmanager
+def _pool_of(
+    folder: Path, report: Callable[[str, float], None], *places: Place, config: dict[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Run]:  # fmt: skip
+    endpoints = [place.endpoint if isinstance(place, LocalSite) else place for place in places]
+    pool = ResilientPoolExecutor(label="pool", endpoints=endpoints, **options)
+    settings = {"run_dir": str(folder / "runinfo"), "strategy": "none", "initialize_logging": False, **(config or {})}
+    dfk = parsl.load(Config(executors=[pool], **settings))
+    run = Run(pool, dfk, folder / "executions")
+    try:
+        yield run
+    finally:
+        began = time.monotonic()
+        with contextlib.suppress(FabricError):
+            run.told()
+        run.let_go()
+        began = time.monotonic()
+        if not dfk.cleanup_called:
+            dfk.cleanup()
+        run.cleanup_seconds = time.monotonic() - began
+        report("cleanup", run.cleanup_seconds)
+    assert run.cleanup_seconds < CLEANUP_LIMIT
+    left = [process.cmdline() for process in run.processes()]
+    assert not left, f"left behind: {left}"
+    for place in places:
+        if isinstance(place, LocalSite):
+            assert not place.processes()
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
+    """Notes a measured figure (seconds) in the test's report and on its output."""
+
+    def note(name: str, seconds: float) -> None:
+        record_property(name, round(seconds, 2))
+        print(f"{name}: {seconds:.2f} s")  # noqa: T201 - shown with -rP
+
+    return note
+
+
+@pytest.fixture
+def pool_of(tmp_path: Path, report: Callable[[str, float], None], monkeypatch: pytest.MonkeyPatch) -> PoolOf:
+    """``with pool_of(alpha, beta) as run``: bounded end and nothing left are checked at its exit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DIASPORA_PARSL_FABRIC", raising=False)
+    return functools.partial(_pool_of, tmp_path, report)
+
+
+@pytest.fixture
+def two_sites() -> Iterator[tuple[LocalSite, LocalSite]]:
+    """Two HTEX endpoints whose user left Parsl's heartbeats at their defaults."""
+    with LocalSite("alpha", workers=SLOTS) as alpha, LocalSite("beta", workers=SLOTS) as beta:
+        for site in (alpha, beta):
+            executor: Any = site.endpoint.executor
+            assert (executor.heartbeat_period, executor.heartbeat_threshold) == (30, 120)
+        yield alpha, beta
+
+
+@pytest.fixture
+def the_fault(report: Callable[[str, float], None]) -> Callable[..., None]:
+    """What must hold around one fault at one of two endpoints, running and queued attempts included."""
+
+    def strike(
+        run: Run,
+        site: LocalSite,
+        fault: Callable[[], object],
+        *,
+        within: float = REROUTE_LIMIT,
+        returns: bool = True,
+        after: Callable[[], object] | None = None,
+    ) -> None:
+        run.warm_up("alpha", "beta", seconds=0.25)
+        futures = run.tasks(48, 0.25)
+        first = run.executions()[-1].task
+        run.until(lambda: sum(e.site == site.label and e.task > first for e in run.executions()) >= SLOTS)
+        run.until(lambda: run.bound(site.label) > SLOTS, what="nothing is queued there")
+        struck = time.time()
+        fault()
+        assert sorted(run.results(futures)) == sorted(future.result() for future in futures)
+        run.wait_for(ev.TaskRerouted, endpoint=site.label)
+        report("kill to first rerouted start", run.first_rerouted_start(site.label, struck))
+        report("kill to the end of all tasks", time.time() - struck)
+        assert run.first_rerouted_start(site.label, struck) <= within
+        run.assert_each_ran_once(but=run.rerouted())
+        other = "beta" if site.label == "alpha" else "alpha"
+        assert not run.events(ev.EndpointDown, endpoint=other)
+        assert all(event.reason for event in run.events(ev.TaskRerouted))
+        if after is not None:
+            after()
+        if returns:
+            up = run.wait_for(ev.EndpointUp, endpoint=site.label, generation=1)
+            report("kill to new generation up", time.time() - struck)
+            assert up.slots > 0
+            run.warm_up(site.label, seconds=0.25)
+        run.assert_each_ran_once(but=run.rerouted())
+
+    return strike
