@@ -11,7 +11,7 @@ if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ]; then
   "$root/.ci/venv" "$venv"
   echo "Installing parsl $version ..."
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root" "parsl==$version" \
-    "pytest>=8" "pytest-timeout>=2.3"
+    "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
   touch "$stamp"
 fi
 
