@@ -15,8 +15,8 @@ import pytest
 from hypothesis import settings
 
 # Profiles of hypothesis: CI repeats itself, everybody else explores (and may give ``--hypothesis-seed``).
-settings.register_profile("ci", derandomize=True, print_blob=True)
-settings.register_profile("dev", print_blob=True)
+settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile("dev", print_blob=True, deadline=None)  # a busy machine is slow
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 #: Seconds that what a test started may take to end by itself.

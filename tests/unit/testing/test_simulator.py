@@ -111,6 +111,7 @@ def test_the_same_seed_gives_the_same_run_in_every_process() -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.timeout(600)
 def test_two_hundred_endpoints_and_a_hundred_thousand_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     labels = [f"e{i:03}" for i in range(200)]
     endpoints = [
