@@ -99,17 +99,16 @@ def classify(error: BaseException, *, from_submit: bool = False, app: bool = Fal
     kind = next((_BY_NAME[name] for name in _names(error) if name in _BY_NAME), None)
     if kind is None:
         kind = Kind.SUBMIT if from_submit else Kind.PLACE if app else Kind.USER
-    return Failure(kind, type(error).__name__, _first_line(error))
+    return Failure(kind, type(error).__name__, _one_line(error))
 
 
 def _names(error: BaseException) -> list[str]:
     return [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__]
 
 
-def _first_line(error: BaseException, limit: int = 300) -> str:
+def _one_line(error: BaseException, limit: int = 300) -> str:
     try:
-        text = str(error).strip()
+        text = " ".join(str(error).split())
     except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything, and must not hide the failure
         text = f"(its text cannot be shown: {type(broken).__name__})"
-    line = text.partition("\n")[0]
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -78,7 +78,7 @@ def test_blame() -> None:
 
 
 def test_messages_are_one_short_line() -> None:
-    assert classify(ValueError("first\nsecond")).message == "first"
+    assert classify(ValueError("Error 1:\n\texit code 137")).message == "Error 1: exit code 137"
     assert len(classify(ValueError("x" * 1000)).message) == 300
     assert str(classify(ValueError())) == "ValueError"
     assert str(classify(ValueError("no"))) == "ValueError: no"
