@@ -363,8 +363,8 @@ class PoolCore:
 
     def _plan_revival(self, label: str) -> None:
         health = self.board.health[label]
-        if health.draining is not None:
-            return  # it was to go away: `Resume` brings it back
+        if health.draining is not None or not self.specs[label].revivable:
+            return  # nobody can build it anew, or it was to go away and `Resume` brings it back
         delay = min(self.settings.revive_longest, self.settings.revive_first * 2.0 ** min(health.deaths, 64))
         health.deaths += 1
         generation = health.generation + 1
@@ -448,7 +448,8 @@ class PoolCore:
     def _overdue(self, label: str) -> bool:
         """Whether an attempt there should have ended by now: twice what its function is known to take, plus a second.
 
-        What was sent ahead has a queue of known length before it. Of a function never seen to succeed nothing is known, so its silence counts after a second.
+        What was sent ahead has a queue of known length before it. Of a function never seen to succeed nothing is known,
+        so its silence counts after a second.
         """
         load = self.scheduler.loads[label]
         for attempt in self.scheduler.bound(label):

@@ -9,6 +9,7 @@ from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, Po
 from diaspora_parsl.failures import Failure, Kind
 from diaspora_parsl.health.board import State
 from diaspora_parsl.pool import words as w
+from diaspora_parsl.pool.core import PoolCore
 
 
 def test_death_reroutes_running_and_queued_and_charges_nothing(bench: Any) -> None:
@@ -434,6 +435,19 @@ def test_revival_backs_off_and_forgets_after_good_days(bench: Any) -> None:
     pool.die("alpha")
     assert pool.of(events.EndpointReviving)[-1].delay == 1.0
     assert [r.generation for r in pool.of(w.Revive)] == [1, 2, 3, 4, 5]
+
+
+def test_what_nobody_can_build_anew_stays_dead() -> None:
+    specs = [w.EndpointSpec(label="alpha", revivable=False), w.EndpointSpec(label="beta")]
+    core = PoolCore(specs, w.PoolSettings(down_limit=100.0))
+    core.handle(w.Submitted(0.0, 1, "f", frozenset({"alpha"})))
+    core.handle(w.Died(1.0, "alpha", 0, "gone"))
+    core.handle(w.Drain(2.0, "alpha", "maintenance"))
+    core.handle(w.Resume(3.0, "alpha"))
+    actions = core.handle(w.Tick(1000.0))
+    core.validate()
+    assert not [action for action in actions if isinstance(action, w.Revive)]
+    assert "alpha is down: gone" in str(next(a.verdict for a in actions if isinstance(a, w.Reject)))
 
 
 def test_a_death_of_an_old_generation_is_no_news(bench: Any) -> None:
