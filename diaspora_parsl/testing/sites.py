@@ -131,24 +131,32 @@ class LocalSite:
         """Open the site again: the next attempt to revive it succeeds."""
         self._closed.unlink(missing_ok=True)
 
-    def freeze(self, *, interchange: bool = False) -> None:
-        """SIGSTOP the nodes of the site; the interchange, which runs beside the workflow, only if asked."""
-        for process in self._frozen_part(interchange=interchange):
-            process.suspend()
+    def freeze(self, *, interchange: bool = False, sparing_manager: bool = False) -> None:
+        """SIGSTOP the nodes of the site.
+
+        Args:
+            interchange: also the interchange, which runs beside the workflow.
+            sparing_manager: let the manager go on, so that Parsl notices nothing: workers hang, agents fall silent.
+        """
+        for process in self._frozen_part(interchange=interchange, manager=not sparing_manager):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process.suspend()
 
     def thaw(self) -> None:
         """SIGCONT everything."""
         for process in self.processes():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process.resume()
 
     def remove(self) -> None:
         """Kill what is left and delete the site's folder."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _frozen_part(self, *, interchange: bool) -> list[psutil.Process]:
-        central = self.interchange()
-        return [p for p in self.processes() if interchange or central is None or p.pid != central.pid]
+    def _frozen_part(self, *, interchange: bool, manager: bool) -> list[psutil.Process]:
+        spared = [] if interchange else [self.interchange()]
+        spared += [] if manager else [self.manager()]
+        return [process for process in self.processes() if process not in spared]
 
 
 def _command(process: psutil.Process) -> str:

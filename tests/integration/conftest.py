@@ -22,7 +22,7 @@ from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl import Endpoint, Fabric, ResilientPoolExecutor, open_fabric
 from diaspora_parsl import events as ev
-from diaspora_parsl.errors import FabricError
+from diaspora_parsl.errors import DiasporaParslError
 from diaspora_parsl.fabric.address import find_fabric
 from diaspora_parsl.testing.sites import LocalSite
 
@@ -148,7 +148,7 @@ class Run:
 
     def told(self) -> list[Told]:
         """Every event of the run so far, oldest first."""
-        with contextlib.suppress(FabricError):
+        with contextlib.suppress(DiasporaParslError):
             if self._fabric is None:
                 self._fabric = open_fabric(find_fabric(self.run_dir))
             reader = self._fabric.subscribe(ev.TOPICS, self._position or "earliest")
@@ -253,9 +253,7 @@ def _pool_of(
     try:
         yield run
     finally:
-        began = time.monotonic()
-        with contextlib.suppress(FabricError):
-            run.told()
+        run.told()
         run.let_go()
         began = time.monotonic()
         if not dfk.cleanup_called:
