@@ -44,7 +44,7 @@ def _htex(label: str = "alpha", **options: Any) -> HighThroughputExecutor:
     )
 
 
-def _until(condition: Callable[[], bool], limit: float = 30.0) -> bool:
+def _until(condition: Callable[[], bool], limit: float = 90.0) -> bool:
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if condition():
@@ -275,12 +275,11 @@ def test_an_executor_starts_works_and_is_observed(running: HighThroughputExecuto
     assert isinstance(executor.command_client._lock, type(threading.Lock()))
     assert executor.command_client.ok is True
     assert _until(lambda: adapter.observe(executor, 1).slots == 1)
-    assert executor.submit(operator.add, {}, 41, 1).result(timeout=30) == 42
-    blocks = executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(timeout=30)
+    assert executor.submit(operator.add, {}, 41, 1).result(timeout=90) == 42
+    blocks = executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(timeout=90)
     assert blocks in executor.blocks_to_job_id
     assert blocks in executor.connected_blocks()
-    assert _until(lambda: blocks in executor.status_facade)
-    assert executor.status_facade[blocks].state is JobState.RUNNING
+    assert _until(lambda: blocks in executor.status_facade and executor.status_facade[blocks].state is JobState.RUNNING)
     manager = executor.connected_managers()[0]
     assert {"worker_count", "active", "block_id", "tasks"} <= set(manager)
 
