@@ -8,6 +8,7 @@ DEMO ?=
 PYTEST ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 # Parsl starts its interchange and its workers by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
