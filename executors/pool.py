@@ -27,6 +27,7 @@ from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, Pl
 from diaspora_parsl.executors import adapter, staging
 from diaspora_parsl.executors.driver import Driver, OpenTask
 from diaspora_parsl.executors.endpoint import Endpoint
+from diaspora_parsl.executors.exit_watch import ExitWatch
 from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
 from diaspora_parsl.executors.worker_init import agent_command
@@ -139,6 +140,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._fabric: Fabric | None = None
         self._publisher: Publisher | None = None
         self._reader: Reader | None = None
+        self._exit_watch: ExitWatch | None = None
         self._is_shut_down = False
 
     def __repr__(self) -> str:
@@ -185,6 +187,8 @@ class ResilientPoolExecutor(ParslExecutor):
         )
         listener = Listener(sites, source, driver.post)
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
+        self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
+        self._exit_watch.start()
         driver.start(_START_LIMIT)
 
     def shutdown(self) -> None:
@@ -195,6 +199,8 @@ class ResilientPoolExecutor(ParslExecutor):
         if self._is_shut_down:
             return
         self._is_shut_down = True
+        if self._exit_watch is not None:
+            self._exit_watch.cancel()
         if self._driver is not None:
             self._driver.close(_SHUTDOWN_LIMIT)
         if self._publisher is not None:
