@@ -17,7 +17,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -66,14 +66,20 @@ def loaded(executor: ParslExecutor) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         config = Config(executors=[executor], run_dir=folder, initialize_logging=False, strategy="none")
         with parsl.load(config) as kernel:
-            wait([executor.submit(noop, {}) for _ in range(200)], timeout=60)
+            settle([executor.submit(noop, {}) for _ in range(200)])
             yield kernel
+
+
+def settle(futures: list[Future[Any]], timeout: float = 300) -> None:
+    """Wait for all of them; a task that failed would make every figure a lie."""
+    for future in futures:
+        future.result(timeout)
 
 
 def through_executor(executor: ParslExecutor, tasks: int) -> float:
     """Seconds for so many no-op tasks, submitted to the executor itself."""
     began = time.perf_counter()
-    wait([executor.submit(noop, {}) for _ in range(tasks)], timeout=300)
+    settle([executor.submit(noop, {}) for _ in range(tasks)])
     return time.perf_counter() - began
 
 
@@ -81,7 +87,7 @@ def through_kernel(kernel: Any, executor: ParslExecutor, tasks: int) -> float:
     """Seconds for so many no-op apps."""
     app = parsl.python_app(noop, executors=[executor.label], data_flow_kernel=kernel)
     began = time.perf_counter()
-    wait([app() for _ in range(tasks)], timeout=300)
+    settle([app() for _ in range(tasks)])
     return time.perf_counter() - began
 
 
@@ -93,7 +99,7 @@ def compare(make: Callable[[str], ParslExecutor], tasks: int, rounds: int, fabri
         config = Config(executors=[bare, pool], run_dir=folder, initialize_logging=False, strategy="none")
         with parsl.load(config) as kernel:
             for executor in (bare, pool):
-                wait([executor.submit(noop, {}) for _ in range(500)], timeout=60)
+                settle([executor.submit(noop, {}) for _ in range(500)])
             for _ in range(rounds):
                 for name, executor in (("bare", bare), ("pool", pool)):
                     result["executor"][name].append(tasks / through_executor(executor, tasks))
@@ -120,7 +126,7 @@ def memory_per_task(make: Callable[[str], ParslExecutor], tasks: int) -> float:
         time.sleep(2.0)
         held = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        wait([*blockers, *futures], timeout=120)
+        settle([*blockers, *futures])
     return held / tasks
 
 

@@ -28,6 +28,10 @@ _STATUS_PERIOD: Final = 1.0
 _SELF_DISTRUST: Final = 1.5
 #: Stimuli handled before time is looked at again.
 _BATCH: Final = 200
+#: With at least so many open tasks, results are gathered for so long (seconds) before they are handled: each wake-up of
+#: a thread costs more than the work it finds, and endpoints hold enough to go on meanwhile.
+_BUSY: Final = 64
+_LINGER: Final = 0.004
 
 #: What came of an attempt: its result, or an exception.
 Outcome = tuple[Any, BaseException | None]
@@ -186,7 +190,8 @@ class Driver:
                     return
                 self._handle(stimulus)
             except Empty:
-                pass
+                if len(self._open) >= _BUSY:
+                    time.sleep(_LINGER)
             now = time.monotonic()
             if now >= self._wake_at:
                 self._wake_at = float("inf")
