@@ -19,7 +19,7 @@ _SNAKE = re.compile(r"(?<!^)(?=[A-Z])")
 _REGISTRY: dict[str, type[Payload]] = {}
 
 
-class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of the typed payloads.
 
     A subclass named ``TaskRerouted`` has the event type ``org.diaspora.parsl.task.rerouted.v1``. Fields may be added

@@ -56,7 +56,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
 # --- stimuli ------------------------------------------------------------------------------------------------------
 
 
-class Submitted(Struct, frozen=True):
+class Submitted(Struct, frozen=True, gc=False):
     """A task entered. ``eligible`` are the labels of the endpoints whose tags and resources fit it."""
 
     at: float
@@ -68,14 +68,14 @@ class Submitted(Struct, frozen=True):
     tags: tuple[str, ...] = ()
 
 
-class Finished(Struct, frozen=True):
+class Finished(Struct, frozen=True, gc=False):
     """An attempt ended with a result."""
 
     at: float
     attempt: int
 
 
-class Failed(Struct, frozen=True):
+class Failed(Struct, frozen=True, gc=False):
     """An attempt ended with an exception, already judged."""
 
     at: float
@@ -83,7 +83,7 @@ class Failed(Struct, frozen=True):
     failure: Failure
 
 
-class Started(Struct, frozen=True):
+class Started(Struct, frozen=True, gc=False):
     """A generation of an endpoint was started."""
 
     at: float
@@ -91,7 +91,7 @@ class Started(Struct, frozen=True):
     generation: int
 
 
-class Observed(Struct, frozen=True):
+class Observed(Struct, frozen=True, gc=False):
     """What the endpoint itself says: its control channel answered."""
 
     at: float
@@ -103,7 +103,7 @@ class Observed(Struct, frozen=True):
     """Blocks are requested or running, so that workers may still come."""
 
 
-class Unanswered(Struct, frozen=True):
+class Unanswered(Struct, frozen=True, gc=False):
     """The control channel of the endpoint has not answered since ``since``."""
 
     at: float
@@ -112,7 +112,7 @@ class Unanswered(Struct, frozen=True):
     since: float
 
 
-class Died(Struct, frozen=True):
+class Died(Struct, frozen=True, gc=False):
     """A generation of an endpoint is over for good, or could not be started."""
 
     at: float
@@ -121,7 +121,7 @@ class Died(Struct, frozen=True):
     reason: str
 
 
-class Heard(Struct, frozen=True):
+class Heard(Struct, frozen=True, gc=False):
     """A heartbeat from one stream (block and node) of an endpoint."""
 
     at: float
@@ -130,7 +130,7 @@ class Heard(Struct, frozen=True):
     interval: float = 1.0
 
 
-class Hushed(Struct, frozen=True):
+class Hushed(Struct, frozen=True, gc=False):
     """A stream said goodbye."""
 
     at: float
@@ -138,13 +138,13 @@ class Hushed(Struct, frozen=True):
     stream: str
 
 
-class FabricSeen(Struct, frozen=True):
+class FabricSeen(Struct, frozen=True, gc=False):
     """The fabric was read to its end just now: silence up to here is real silence."""
 
     at: float
 
 
-class Rumour(Struct, frozen=True):
+class Rumour(Struct, frozen=True, gc=False):
     """Somebody else saw the endpoint in trouble."""
 
     at: float
@@ -153,7 +153,7 @@ class Rumour(Struct, frozen=True):
     reason: str
 
 
-class Drain(Struct, frozen=True):
+class Drain(Struct, frozen=True, gc=False):
     """No new attempts for this endpoint."""
 
     at: float
@@ -161,20 +161,20 @@ class Drain(Struct, frozen=True):
     reason: str
 
 
-class Resume(Struct, frozen=True):
+class Resume(Struct, frozen=True, gc=False):
     """The endpoint takes attempts again."""
 
     at: float
     endpoint: str
 
 
-class Tick(Struct, frozen=True):
+class Tick(Struct, frozen=True, gc=False):
     """The time that a `WakeAt` asked for has come."""
 
     at: float
 
 
-class Stopped(Struct, frozen=True):
+class Stopped(Struct, frozen=True, gc=False):
     """The pool is shut down: everything open is rejected."""
 
     at: float
@@ -201,7 +201,7 @@ Stimulus = (
 # --- actions ------------------------------------------------------------------------------------------------------
 
 
-class Dispatch(Struct, frozen=True):
+class Dispatch(Struct, frozen=True, gc=False):
     """Send one attempt of a task to an endpoint."""
 
     task: int
@@ -210,14 +210,14 @@ class Dispatch(Struct, frozen=True):
     generation: int
 
 
-class Resolve(Struct, frozen=True):
+class Resolve(Struct, frozen=True, gc=False):
     """Settle the task with the result of this attempt."""
 
     task: int
     attempt: int
 
 
-class Reject(Struct, frozen=True):
+class Reject(Struct, frozen=True, gc=False):
     """Settle the task with an error: this attempt's own exception, or the pool's verdict."""
 
     task: int
@@ -225,13 +225,13 @@ class Reject(Struct, frozen=True):
     verdict: PoolError | None = None
 
 
-class Discard(Struct, frozen=True):
+class Discard(Struct, frozen=True, gc=False):
     """Nobody wants the outcome of this attempt any more."""
 
     attempt: int
 
 
-class Publish(Struct, frozen=True):
+class Publish(Struct, frozen=True, gc=False):
     """Tell the fabric."""
 
     payload: Payload
@@ -239,7 +239,7 @@ class Publish(Struct, frozen=True):
     key: str
 
 
-class Revive(Struct, frozen=True):
+class Revive(Struct, frozen=True, gc=False):
     """Fence the old generation of the endpoint, then build and start this one."""
 
     endpoint: str
@@ -247,7 +247,7 @@ class Revive(Struct, frozen=True):
     reason: str
 
 
-class WakeAt(Struct, frozen=True):
+class WakeAt(Struct, frozen=True, gc=False):
     """Send a `Tick` at this time, unless an earlier one is asked for."""
 
     at: float
