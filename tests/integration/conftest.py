@@ -71,7 +71,7 @@ def travelling(function: F) -> F:
     return cast("F", copy)
 
 
-def counted(number: int, seconds: float, book: str) -> int:
+def counted(number: int, seconds: float, book: str, parsl_resource_specification: dict[str, Any] | None = None) -> int:
     """Write down that it runs, and take its time."""
     import os  # noqa: PLC0415 - it travels alone
     import time  # noqa: PLC0415
@@ -81,6 +81,7 @@ def counted(number: int, seconds: float, book: str) -> int:
     os.write(handle, line.encode())
     os.close(handle)
     time.sleep(seconds)
+    del parsl_resource_specification  # Parsl passes it on
     return number
 
 
