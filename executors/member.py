@@ -113,7 +113,8 @@ class Member:
             if not self._closing.is_set():
                 self._poller = adapter.start_poller(self.executor, s.strategy, s.max_idletime, s.strategy_period)
         except Exception as error:
-            logger.warning("Endpoint %s (generation %d) could not be started", label, self.generation, exc_info=True)
+            logger.warning("Endpoint %s (generation %d) could not be started: %s", label, self.generation, error)
+            logger.debug("The traceback", exc_info=True)
             reason = f"it could not be started: {type(error).__name__}: {error}"
             self._post(Died(time.monotonic(), label, self.generation, reason))
             self.settled.set()

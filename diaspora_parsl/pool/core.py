@@ -145,7 +145,7 @@ class PoolCore:
         line = self.scheduler.backlog.line(task.eligible)
         line.push(task)
         self.scheduler.place(line, task, self.now)
-        if line.length:
+        if line.length and line.eligible.isdisjoint(self.scheduler.open):
             self._watch_darkness(line)
 
     def _dispatched(self, attempt: Attempt, reason: str) -> None:

@@ -57,7 +57,7 @@ class LocalSite:
         self._interchange_pid = self._folder / "interchange.pid"
         variables = {_VARIABLE: self._mark, "DIASPORA_PARSL_SITE": label, **(environment or {})}
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
-        refuse = f"if [ -e {closed} ]; then echo 'the site is closed' >&2; exit 1; fi"
+        refuse = f"if [ -e {closed} ]; then exit 1; fi"
         # An interchange overwrites its own environment when it sets its title: it is found by its process id.
         launch = f"{refuse}; echo $$ > {shlex.quote(str(self._interchange_pid))}; exec interchange.py"
         executor = HighThroughputExecutor(

@@ -522,7 +522,6 @@ def test_an_unreachable_server_costs_milliseconds() -> None:
         "   ",
         "localhost:6379",
         "http://host",
-        "memory://",
         "memory://x?maxlen=none",
         "memory://x/y",
         "redis://",

@@ -14,8 +14,8 @@ import pytest
 
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import TOPIC_RESOURCE, NodeHeartbeat, NodeStopped, Payload
-from diaspora_parsl.fabric.base import Fabric, open_fabric
 from diaspora_parsl.executors.worker_init import agent_command
+from diaspora_parsl.fabric.base import Fabric, open_fabric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

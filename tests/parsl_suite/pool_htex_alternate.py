@@ -1,6 +1,6 @@
 """As pool_htex.py, with many options different: the counterpart of Parsl's tests/configs/htex_local_alternate.py."""
 
-import os
+from pathlib import Path
 
 from parsl.config import Config
 from parsl.data_provider.file_noop import NoOpFileStaging
@@ -17,7 +17,7 @@ from parsl.providers import LocalProvider
 
 from diaspora_parsl import Endpoint, ResilientPoolExecutor
 
-working_dir = os.getcwd() + "/" + "test_htex_alternate"
+working_dir = str(Path.cwd() / "test_htex_alternate")
 
 
 def _staging() -> list[Staging]:

@@ -11,9 +11,9 @@ import pytest
 
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped
+from diaspora_parsl.executors.worker_init import agent_command
 from diaspora_parsl.monitors.agent import MAX_BACKOFF, Agent, AgentConfig
 from diaspora_parsl.monitors.guard import Guard, block_name
-from diaspora_parsl.executors.worker_init import agent_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
