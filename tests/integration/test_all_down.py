@@ -1,0 +1,61 @@
+"""Every endpoint is down: tasks wait, and either the places come back, or an error names what was seen of each."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diaspora_parsl import events as ev
+from diaspora_parsl.errors import EndpointsUnavailableError
+from diaspora_parsl.testing.sites import LocalSite
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import PoolOf
+
+
+@pytest.mark.serial
+def test_the_limit_passes(pool_of: PoolOf) -> None:
+    with (
+        LocalSite("alpha") as alpha,
+        LocalSite("beta") as beta,
+        pool_of(alpha, beta, down_limit=3) as run,
+    ):
+        run.warm_up("alpha", "beta")
+        running = run.tasks(6, 3.0)
+        run.until(lambda: run.bound("alpha") and run.bound("beta"))
+        alpha.kill()
+        beta.kill()
+        killed = time.monotonic()
+        late = run.tasks(1)
+        for future in [*running, *late]:
+            error = future.exception(30)
+            assert type(error) is EndpointsUnavailableError
+            for label in ("alpha", "beta"):
+                assert f"{label} is down: " in str(error) or f"{label} is reviving: " in str(error)
+            assert str(error).lower().count("interchange") == 2, str(error)
+        assert time.monotonic() - killed >= 3.0
+        failed = run.wait_for(ev.TaskFailed)
+        assert (failed.kind, failed.error) == ("endpoint-lost", "EndpointsUnavailableError")
+
+
+@pytest.mark.serial
+def test_they_come_back_in_time(pool_of: PoolOf) -> None:
+    with (
+        LocalSite("alpha") as alpha,
+        LocalSite("beta") as beta,
+        pool_of(alpha, beta, down_limit=60) as run,
+    ):
+        run.warm_up("alpha", "beta")
+        futures = run.tasks(8, 0.5)
+        run.until(lambda: run.bound("alpha") and run.bound("beta"))
+        alpha.kill()
+        beta.kill()
+        run.wait_for(ev.EndpointReviving, endpoint="alpha")
+        run.wait_for(ev.EndpointReviving, endpoint="beta")
+        assert not all(future.done() for future in futures)
+        alpha.restore()
+        beta.restore()
+        assert len(run.results(futures)) == 8
+        run.assert_each_ran_once(but=run.rerouted())
