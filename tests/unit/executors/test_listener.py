@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from msgspec import Raw
+
+from diaspora_parsl import events as ev
+from diaspora_parsl.executors.listener import Listener
+from diaspora_parsl.pool import words
+
+OWN = "/here/pool/run"
+
+
+def event(payload: ev.Payload, source: str = "/there/agent", data: Raw | None = None) -> ev.Event:
+    return ev.Event(
+        id="1",
+        source=source,
+        type=payload.event_type(),
+        subject="x",
+        time="2026-01-01T00:00:00Z",
+        partitionkey="",
+        sequence=1,
+        data=data or ev.encode_payload(payload),
+    )
+
+
+def heard(*events: ev.Event) -> list[words.Stimulus]:
+    stimuli: list[words.Stimulus] = []
+    Listener({"alpha": "anl", "beta": "uc"}, OWN, stimuli.append).on_events(events)
+    return stimuli
+
+
+def test_signs_of_life_are_one_stream_per_block_and_node() -> None:
+    beat = ev.NodeHeartbeat(endpoint="alpha", site="anl", block="2", node="n7", interval=0.5)
+    (stimulus,) = heard(event(beat))
+    assert isinstance(stimulus, words.Heard)
+    assert (stimulus.endpoint, stimulus.stream, stimulus.interval) == ("alpha", "2/n7", 0.5)
+    (stimulus,) = heard(event(ev.NodeStopped(endpoint="alpha", site="anl", block="2", node="n7")))
+    assert isinstance(stimulus, words.Hushed)
+    assert (stimulus.endpoint, stimulus.stream) == ("alpha", "2/n7")
+
+
+@pytest.mark.parametrize(("told", "taken"), [(0.0, 0.05), (1e9, 60.0), (-5.0, 0.05)])
+def test_an_absurd_interval_is_bounded(told: float, taken: float) -> None:
+    (stimulus,) = heard(event(ev.NodeHeartbeat(endpoint="alpha", interval=told)))
+    assert isinstance(stimulus, words.Heard)
+    assert stimulus.interval == taken
+
+
+@pytest.mark.parametrize("kind", [ev.EndpointDown, ev.EndpointSuspect])
+def test_what_others_say_is_a_rumour(kind: type[ev.EndpointPayload]) -> None:
+    (stimulus,) = heard(event(kind(endpoint="beta", site="uc", reason="maintenance"), source="/facility"))
+    assert isinstance(stimulus, words.Rumour)
+    assert (stimulus.endpoint, stimulus.source, stimulus.reason) == ("beta", "/facility", "maintenance")
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        event(ev.EndpointDown(endpoint="alpha", site="anl", reason="ours"), source=OWN),
+        event(ev.EndpointDown(endpoint="alpha", site="a namesake elsewhere", reason="x")),
+        event(ev.EndpointDown(endpoint="gamma", site="anl", reason="x")),
+        event(ev.EndpointUp(endpoint="alpha", site="anl", reason="x")),
+        event(ev.NodeHeartbeat(endpoint="gamma")),
+        event(ev.TaskLate(task=1, attempt=1, endpoint="alpha", site="anl")),
+    ],
+)
+def test_what_is_ours_already_or_not_about_us_is_ignored(ignored: ev.Event) -> None:
+    assert heard(ignored) == []
+
+
+def test_malformed_events_are_said_once_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    beat = ev.NodeHeartbeat(endpoint="alpha")
+    broken = event(beat, data=Raw(b'{"endpoint": 5}'))
+    assert len(heard(broken, broken, event(beat), broken)) == 1
+    assert caplog.text.count("is malformed") == 1
+
+
+def test_a_fabric_read_to_its_end_is_told() -> None:
+    stimuli: list[words.Stimulus] = []
+    Listener({}, OWN, stimuli.append).on_alive()
+    assert isinstance(stimuli[0], words.FabricSeen)
