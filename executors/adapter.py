@@ -220,7 +220,12 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
     if not isinstance(executor, HighThroughputExecutor):
         return Observation(fixed_slots)
     managers = executor.connected_managers()
-    slots = sum(m["worker_count"] for m in managers if m["active"] and not m.get("draining", False))
+    ended = _ended_blocks(executor)
+    slots = sum(
+        manager["worker_count"]
+        for manager in managers
+        if manager["active"] and not manager.get("draining", False) and manager["block_id"] not in ended
+    )
     if slots:
         return Observation(slots)
     came = set(executor.connected_blocks())
@@ -230,6 +235,18 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
         for block, status in list(executor.status_facade.items())
     )
     return Observation(0, blocks_expected=expected)
+
+
+def _ended_blocks(executor: HighThroughputExecutor) -> set[str]:
+    """Blocks on this host that are over, seconds before the interchange misses their managers' heartbeats.
+
+    Other providers are not asked: each status call costs a batch system work, and Parsl polls it already.
+    """
+    if not runs_here(executor) or executor.provider is None:
+        return set()
+    blocks = list(executor.blocks_to_job_id.items())
+    states = executor.provider.status([job for _, job in blocks])
+    return {block for (block, _), state in zip(blocks, states, strict=True) if state is not None and state.terminal}
 
 
 def runs_here(executor: ParslExecutor) -> bool:
