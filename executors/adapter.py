@@ -185,9 +185,21 @@ def start_poller(executor: ParslExecutor, strategy: str, max_idletime: float, pe
     """
     if not isinstance(executor, BlockProviderExecutor) or executor.provider is None:
         return None
-    poller = JobStatusPoller(strategy=strategy, max_idletime=max_idletime, strategy_period=period)
-    poller.add_executors([executor])
-    return poller
+    return _EagerPoller(executor, strategy, max_idletime, period)
+
+
+class _EagerPoller(JobStatusPoller):
+    """Has its executor in its first round, which is at once: Parsl's own requests the first block a period later."""
+
+    def __init__(self, executor: BlockProviderExecutor, strategy: str, max_idletime: float, period: float) -> None:
+        self._awaited = [executor]
+        super().__init__(strategy=strategy, max_idletime=max_idletime, strategy_period=period)  # starts its thread
+
+    def poll(self) -> None:
+        """One round."""
+        if self._awaited:
+            self.add_executors([self._awaited.pop()])
+        super().poll()
 
 
 # --- asking -------------------------------------------------------------------------------------------------------
