@@ -291,7 +291,7 @@ def test_a_dead_interchange_is_seen_and_blocks_nobody(running: HighThroughputExe
     process.kill()
     process.wait()
     began = time.monotonic()
-    with pytest.raises(CommandClientTimeoutError):
+    with pytest.raises((CommandClientTimeoutError, CommandClientBadError)):  # the poller may have asked first
         adapter.observe(executor, 1)
     assert time.monotonic() - began < adapter.COMMAND_LIMIT / 2
     with pytest.raises(CommandClientBadError):
