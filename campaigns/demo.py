@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: Sites and how much slower than this machine they are; the docking is the same everywhere, so scores are too.
 SPEEDS: Final[Mapping[str, float]] = {"alpha": 1.0, "beta": 1.25, "gamma": 2.0}
+WORKERS: Final = 2
 VICTIM: Final = "beta"
 #: Share of the budget that is settled when the site is killed.
 KILL_AT: Final = 0.35
@@ -79,7 +80,7 @@ def make_sites(speeds: Mapping[str, float]) -> dict[str, Site]:
     from diaspora_parsl.testing.sites import LocalSite  # noqa: PLC0415 - only the demo needs it
 
     return {
-        name: LocalSite(name, workers=1, environment={SITE_VARIABLE: name, SLOWDOWN_VARIABLE: str(slowdown)})
+        name: LocalSite(name, workers=WORKERS, environment={SITE_VARIABLE: name, SLOWDOWN_VARIABLE: str(slowdown)})
         for name, slowdown in speeds.items()
     }
 
@@ -105,7 +106,7 @@ def run_demo(
         library=combinatorial_library(),
         target=shipped_target(),
         docking=Docking(max_evals=MAX_EVALS, timeout=60),
-        plan=Plan(budget=budget, in_flight=2 * len(chosen), seed=seed),
+        plan=Plan(budget=budget, in_flight=(WORKERS + 1) * len(chosen), seed=seed),
         out=new_folder(out),
         command=f"diaspora-parsl demo --budget {budget} --seed {seed}",
     )

@@ -119,7 +119,8 @@ def _draw_fault(axes: Axes, fault: Fault, began: float, base: float, high: float
     at = fault.at - began
     axes.plot([at, at], [base - 0.25, base + high + 0.1], color=color, linewidth=2.4, zorder=5)
     label = f"{_FAULT_WORD[fault.what]}, {at:.0f} s"
-    axes.text(at, base - 0.28, label, color=color, ha="center", va="bottom", weight="bold")
+    side = "right" if fault.what == "killed" else "left"  # away from each other, however short the outage
+    axes.text(at, base - 0.28, label, color=color, ha=side, va="bottom", weight="bold")
 
 
 def _legend(every: list[Bar]) -> list[Patch | Line2D]:

@@ -243,7 +243,9 @@ class Board:
             if at < until and health.last_result <= told and heard <= told:
                 return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, doubt_from))
             health.rumour = None
-        return Verdict(State.UP, f"{health.slots} slots", accepts=True, recheck=doubt_from)
+        return Verdict(
+            State.UP, f"{health.slots} slot{'s' if health.slots != 1 else ''}", accepts=True, recheck=doubt_from
+        )
 
     def _doubted(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
         breaker = health.breaker
