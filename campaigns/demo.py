@@ -76,7 +76,7 @@ class Outage:
 
 
 def make_sites(speeds: Mapping[str, float]) -> dict[str, Site]:
-    """Local sites with one worker each, by name."""
+    """Local sites with two workers each, by name."""
     from diaspora_parsl.testing.sites import LocalSite  # noqa: PLC0415 - only the demo needs it
 
     return {

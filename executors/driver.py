@@ -31,7 +31,7 @@ _BATCH: Final = 200
 #: With at least so many open tasks, results are gathered for so long (seconds) before they are handled: each wake-up of
 #: a thread costs more than the work it finds, and endpoints hold enough to go on meanwhile.
 _BUSY: Final = 64
-_LINGER: Final = 0.004
+_LINGER: Final = 0.01
 
 #: What came of an attempt: its result, or an exception.
 Outcome = tuple[Any, BaseException | None]
