@@ -5,6 +5,7 @@ What is used here is checked against the oldest and the newest supported Parsl b
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -362,8 +363,13 @@ def shut_down(executor: ParslExecutor, *, wait: float) -> None:
 
 
 def kill_interchange(executor: ParslExecutor) -> None:
-    """SIGKILL the interchange, which a stopped one cannot ignore, and reap it."""
+    """SIGKILL the interchange, which a stopped one cannot ignore, reap it, and close the pipe to it."""
     process = getattr(executor, "interchange_proc", None)
-    if process is not None and process.poll() is None:
+    if process is None:
+        return
+    if process.poll() is None:
         process.kill()
         process.wait(timeout=5)
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # what waits in it reaches nobody any more
+            process.stdin.close()  # Parsl leaves it open if the interchange does not start

@@ -63,8 +63,8 @@ class Health:
     """Everything known about one endpoint."""
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "draining", "empty_since", "generation",
-                 "had_slots", "last_result", "left", "reviving", "rumour", "slots", "stalled_since", "started_at",
-                 "streams", "unanswered_since", "up_since")  # fmt: skip
+                 "had_slots", "last_death", "last_result", "left", "reviving", "rumour", "slots", "stalled_since",
+                 "started_at", "streams", "unanswered_since", "up_since")  # fmt: skip
 
     def __init__(self) -> None:
         self.generation = 0
@@ -76,6 +76,8 @@ class Health:
         self.stalled_since: float | None = None
         self.draining: str | None = None
         self.dead_reason: str | None = None
+        #: Why the generation before this one ended.
+        self.last_death: str | None = None
         self.reviving = False
         #: Deaths since it was last up for long enough.
         self.deaths = 0
@@ -95,7 +97,7 @@ class Health:
         self.slots = 0
         self.had_slots = self.blocks_expected = self.reviving = self.left = False
         self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
-        self.dead_reason = None
+        self.last_death, self.dead_reason = self.dead_reason, None
         self.streams.clear()
         self.breaker = Breaker()
 

@@ -480,7 +480,7 @@ class PoolCore:
             line.dark_since = None
             return
         limit = self.settings.down_limit
-        seen = "; ".join("{} is {}: {}".format(label, *self.state(label)) for label in sorted(line.eligible))
+        seen = "; ".join(self._seen(label) for label in sorted(line.eligible))
         until = float("inf")
         for task in line.tasks():
             since = max(dark_since, task.waiting_since)
@@ -493,6 +493,13 @@ class PoolCore:
             self._deadlines.at(until, ("dark", line.eligible), lambda: self._check_darkness(line))
         else:
             line.dark_since = None
+
+    def _seen(self, label: str) -> str:
+        """The state of an endpoint in words, with the end of its last generation if this one has shown nothing yet."""
+        state, reason = self.state(label)
+        before = self.board.health[label].last_death
+        known = before is None or state is State.DOWN
+        return f"{label} is {state}: {reason}" + ("" if known else f", after {before}")
 
     def _on_tick(self, _: words.Tick) -> None:
         self._announced = float("inf")  # what is due was done on the way in; the next wake-up is to be asked for
