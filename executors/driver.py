@@ -28,10 +28,10 @@ _STATUS_PERIOD: Final = 1.0
 _SELF_DISTRUST: Final = 1.5
 #: Stimuli handled before time is looked at again.
 _BATCH: Final = 200
-#: With at least so many open tasks, results are gathered for so long (seconds) before they are handled: each wake-up of
-#: a thread costs more than the work it finds, and endpoints hold enough to go on meanwhile.
-_BUSY: Final = 64
-_LINGER: Final = 0.01
+#: While endpoints hold so many attempts per slot, results are gathered for so long (seconds) before they are handled:
+#: each wake-up of a thread costs more than the work it finds, and no worker waits meanwhile.
+_DEEP: Final = 8
+_LINGER: Final = 0.02
 
 #: What came of an attempt: its result, or an exception.
 Outcome = tuple[Any, BaseException | None]
@@ -190,7 +190,7 @@ class Driver:
                     return
                 self._handle(stimulus)
             except Empty:
-                if len(self._open) >= _BUSY:
+                if self._is_deep():
                     time.sleep(_LINGER)
             now = time.monotonic()
             if now >= self._wake_at:
@@ -202,6 +202,11 @@ class Driver:
             if now >= next_status:
                 next_status = now + _STATUS_PERIOD
                 self._tell_status(now)
+
+    def _is_deep(self) -> bool:
+        loads = self._core.scheduler.loads.values()
+        slots = sum(load.slots for load in loads)
+        return 0 < slots * _DEEP <= sum(load.in_flight for load in loads)
 
     def _handle(self, stimulus: words.Stimulus) -> None:
         try:
