@@ -132,7 +132,7 @@ class Run:
 
         def has_run() -> bool:
             before = time.time()
-            for future in self.tasks(2 * len(sites), seconds):
+            for future in self.tasks(4 * SLOTS, seconds):
                 future.result(limit)
             missing.difference_update(e.site for e in self.executions() if e.start >= before)
             return not missing

@@ -50,7 +50,7 @@ def test_they_come_back_in_time(pool_of: PoolOf) -> None:
         pool_of(alpha, beta, down_limit=60) as run,
     ):
         run.warm_up("alpha", "beta")
-        futures = run.tasks(8, 0.5)
+        futures = run.tasks(8, 1.5)
         run.until(lambda: run.bound("alpha") and run.bound("beta"))
         alpha.kill()
         beta.kill()
