@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ class Delivery:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._parcels: SimpleQueue[tuple[Future[Any], Any, BaseException | None] | None] = SimpleQueue()
+        self._parcels: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._busy_since: dict[int, float] = {}
@@ -37,7 +39,14 @@ class Delivery:
 
     def settle(self, future: Future[Any], value: Any, error: BaseException | None) -> None:
         """Give ``future`` this result, or this exception if there is one. Never blocks."""
-        self._parcels.put((future, value, error))
+        self._parcels.put(partial(self._open, future, value, error))
+
+    def run(self, callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+        """Run a callback on a thread that settles futures: at once if this is one, soon otherwise."""
+        if self._closed or threading.get_ident() in self._busy_since:
+            callback(future)
+        else:
+            self._parcels.put(partial(callback, future))
 
     def tend(self, now: float) -> None:
         """Call now and then, with `time.monotonic`: adds a thread if all are held up by callbacks."""
@@ -92,7 +101,10 @@ class Delivery:
                 if parcel is None:
                     return
                 self._busy_since[me] = time.monotonic()
-                self._open(*parcel)
+                try:
+                    parcel()
+                except Exception:
+                    logger.exception("A callback of a future failed, or a future could not be settled")
                 del parcel  # an idle thread keeps no result alive
                 del self._busy_since[me]
         finally:
@@ -101,10 +113,33 @@ class Delivery:
 
     @staticmethod
     def _open(future: Future[Any], value: Any, error: BaseException | None) -> None:
-        try:
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-        except Exception:
-            logger.exception("A future could not be settled")
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+
+class TaskFuture(Future[Any]):
+    """The future of one task. It cannot be cancelled: the task may run somewhere already, where nobody can stop it.
+
+    Callbacks run on a thread of the pool's, also those added after it was settled. (`Future` would run these in the
+    thread that adds them: for a task that ends at once that is Parsl's only launch thread, and a callback that waits
+    for a further task would wait for ever.)
+
+    Args:
+        number: the task id in the events; under this name Parsl's log joins its own task ids with it.
+        delivery: settles it.
+    """
+
+    def __init__(self, number: int, delivery: Delivery) -> None:
+        super().__init__()
+        self.parsl_executor_task_id = number
+        self._delivery = delivery
+
+    def cancel(self) -> bool:
+        """Refused."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Have ``fn`` called with this future once it is settled, on a thread of the pool's."""
+        super().add_done_callback(lambda me: self._delivery.run(fn, me))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from diaspora_parsl import events
 from diaspora_parsl.executors import adapter
-from diaspora_parsl.executors.delivery import Delivery
+from diaspora_parsl.executors.delivery import Delivery, TaskFuture
 from diaspora_parsl.executors.member import Member
 from diaspora_parsl.failures import Failure, Kind, classify
 from diaspora_parsl.pool import words
@@ -116,6 +116,10 @@ class Driver:
     def post(self, stimulus: words.Stimulus) -> None:
         """Give the core something to react to. Never blocks; callable from any thread."""
         self._mailbox.put(stimulus)
+
+    def new_future(self, number: int) -> TaskFuture:
+        """The future of a task."""
+        return TaskFuture(number, self._delivery)
 
     def open_task(self, number: int, task: OpenTask, stimulus: words.Submitted) -> None:
         """Take a task in. Never blocks."""

@@ -51,22 +51,6 @@ _READ_WAIT: Final = 0.25
 _WISHES: Final = frozenset({"priority"})
 
 
-class TaskFuture(Future[Any]):
-    """The future of one task. It cannot be cancelled: the task may run somewhere already, where nobody can stop it.
-
-    Args:
-        number: the task id in the events; under this name Parsl's log joins its own task ids with it.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.parsl_executor_task_id = number
-
-    def cancel(self) -> bool:
-        """Refused."""
-        return False
-
-
 class ResilientPoolExecutor(ParslExecutor):
     """One executor out of several endpoints: a site that dies, hangs or lies costs time, never tasks.
 
@@ -311,7 +295,7 @@ class ResilientPoolExecutor(ParslExecutor):
         priority = resources.get("priority", 0.0)
         name, is_app = adapter.describe(func)
         number = next(self._numbers)
-        future = TaskFuture(number)
+        future = driver.new_future(number)
         stimulus = words.Submitted(time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)))
         driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)
         return future

@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from diaspora_parsl.executors.delivery import Delivery
+from diaspora_parsl.executors.delivery import Delivery, TaskFuture
 
 PATIENCE = 10.0
 
@@ -105,3 +106,24 @@ def test_a_callback_may_close_it() -> None:
         time.sleep(0.01)
     assert closed == [True]
     assert time.monotonic() - began < 5.0
+
+
+def test_a_callback_added_late_does_not_run_in_the_thread_that_adds_it() -> None:
+    delivery = Delivery("late")
+    ran_in: SimpleQueue[str] = SimpleQueue()
+
+    def note(_: Future[Any]) -> None:
+        ran_in.put(threading.current_thread().name)
+
+    try:
+        task = TaskFuture(7, delivery)
+        task.add_done_callback(note)
+        delivery.settle(task, 1, None)
+        assert ran_in.get(timeout=10).startswith("late")
+        assert task.result(10) == 1
+        task.add_done_callback(note)
+        assert ran_in.get(timeout=10).startswith("late")
+        assert not task.cancel()
+        assert task.parsl_executor_task_id == 7
+    finally:
+        assert delivery.close(10)
