@@ -36,7 +36,6 @@ class State(StrEnum):
     DRAINING = "draining"
     DRAINED = "drained"
     DOWN = "down"
-    REVIVING = "reviving"
 
 
 class Verdict(Struct, frozen=True):
@@ -63,7 +62,7 @@ class Health:
     """Everything known about one endpoint."""
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "draining", "empty_since", "generation",
-                 "had_slots", "last_death", "last_result", "left", "reviving", "rumour", "slots", "stalled_since",
+                 "had_slots", "last_death", "last_result", "left", "rumour", "slots", "stalled_since",
                  "started_at", "streams", "unanswered_since", "up_since")  # fmt: skip
 
     def __init__(self) -> None:
@@ -78,7 +77,6 @@ class Health:
         self.dead_reason: str | None = None
         #: Why the generation before this one ended.
         self.last_death: str | None = None
-        self.reviving = False
         #: Deaths since it was last up for long enough.
         self.deaths = 0
         self.up_since: float | None = None
@@ -95,7 +93,7 @@ class Health:
         self.generation = generation
         self.started_at = None
         self.slots = 0
-        self.had_slots = self.blocks_expected = self.reviving = self.left = False
+        self.had_slots = self.blocks_expected = self.left = False
         self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
         self.last_death, self.dead_reason = self.dead_reason, None
         self.streams.clear()
@@ -182,8 +180,7 @@ class Board:
         """
         health = self.health[label]
         if health.dead_reason is not None:
-            state = State.REVIVING if health.reviving else State.DOWN
-            return Verdict(state, health.dead_reason, keeps=False)
+            return Verdict(State.DOWN, health.dead_reason, keeps=False)
         if health.started_at is None:
             verdict = Verdict(State.STARTING, "being started")
         elif health.slots == 0:

@@ -12,7 +12,7 @@ from diaspora_parsl.pool.tasks import Attempt, Task
 from diaspora_parsl.pool.words import Action, EndpointSpec, Publish
 
 #: States in which an endpoint says nothing new to the fabric.
-UNTOLD = {State.STARTING, State.WAITING, State.REVIVING}
+UNTOLD = {State.STARTING, State.WAITING}
 
 
 class Chapter(NamedTuple):

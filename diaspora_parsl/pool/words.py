@@ -42,7 +42,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     horizon: float = 1.0
     """Known work bound per slot beyond what runs."""
     phi_threshold: float = 8.0
-    acceptable_pause: float = 2.5
+    acceptable_pause: float = 2.0
     shun_time: float = 30.0
     """How long a task waits for another place rather than going back to where it was lost."""
     revive_first: float = 1.0

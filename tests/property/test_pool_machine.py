@@ -341,7 +341,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def the_pool_is_never_quarantined_whole(self) -> None:
         states = [self.core.state(label)[0] for label in LABELS]
-        living = [state for state in states if state not in {State.DOWN, State.REVIVING, State.STARTING}]
+        living = [state for state in states if state not in {State.DOWN, State.STARTING}]
         if len(living) == len(LABELS):
             assert states.count(State.QUARANTINED) < len(LABELS)
 

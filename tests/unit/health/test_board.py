@@ -89,8 +89,6 @@ def test_stalled_is_the_end(bench: Bench) -> None:
 def test_down_and_reviving_say_what_it_died_of(bench: Bench) -> None:
     bench.health.dead_reason = "its interchange was killed"
     assert bench.verdict(1.0) == Verdict(State.DOWN, "its interchange was killed", keeps=False)
-    bench.health.reviving = True
-    assert bench.verdict(1.0).state is State.REVIVING
 
 
 def test_draining_drained_and_dying_while_drained(bench: Bench) -> None:
@@ -231,7 +229,7 @@ def test_hope(bench: Bench) -> None:
     board, health = bench.board, bench.health
     for state in (State.UP, State.SUSPECT, State.QUARANTINED, State.STARTING, State.WAITING):
         assert board.hopeful("alpha", state, 1.0)
-    for state in (State.DOWN, State.REVIVING, State.DRAINING, State.DRAINED):
+    for state in (State.DOWN, State.DRAINING, State.DRAINED):
         assert not board.hopeful("alpha", state, 1.0)
     health.new_generation(1)
     health.deaths = 1
