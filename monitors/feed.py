@@ -52,6 +52,7 @@ class Feed:
         self.caught_up = False
         self.last_error = ""
         self._only_data = False
+        self._has_read = False
 
     @property
     def resyncs(self) -> int:
@@ -78,6 +79,7 @@ class Feed:
             time.sleep(min(timeout, _PAUSE))
             return []
         self.lost_since, self._only_data = None, False
+        self._has_read = self._has_read or bool(events)
         # On a busy fabric there is always something to read: nothing but new events means the same. To the second, as
         # fractions may be written in any length.
         if all(event.time[:19] > self._opened_at for event in events):
@@ -118,6 +120,6 @@ class Feed:
             return
         # A live run whose server is just being restarted, or hangs, looks like one that left only its data.
         self._only_data = is_finished_run(url)
-        if not self._only_data:
+        if not self._only_data or not self._has_read:  # a run that ended before it was seen is read from its data
             self.close()
             self.url = url
