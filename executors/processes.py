@@ -14,13 +14,14 @@ from diaspora_parsl.executors.adapter import BLOCK_VARIABLE
 logger = logging.getLogger(__name__)
 
 
-def of_block(mark: str, groups: Collection[int] = ()) -> list[psutil.Process]:
+def of_block(mark: str, groups: Collection[int] = (), *, variable: str = BLOCK_VARIABLE) -> list[psutil.Process]:
     """Every process on this host that belongs to a block, stopped ones included.
 
     Args:
         mark: in the environment of its processes.
         groups: its process groups as far as known. Parsl's helpers overwrite their environment when they set their
             title; those are found by group and title.
+        variable: of the environment that holds the mark.
     """
     found = []
     for process in psutil.process_iter():
@@ -28,7 +29,7 @@ def of_block(mark: str, groups: Collection[int] = ()) -> list[psutil.Process]:
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
             in_group = bool(groups) and os.getpgid(process.pid) in groups
-            has_mark = process.environ().get(BLOCK_VARIABLE) == mark
+            has_mark = process.environ().get(variable) == mark
             if has_mark or (in_group and "".join(process.cmdline()).startswith("parsl:")):
                 found.append(process)
         except (psutil.Error, OSError):

@@ -17,6 +17,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
+from diaspora_parsl.executors import processes
 from diaspora_parsl.executors.endpoint import Endpoint
 
 _ROUNDS = 50
@@ -87,13 +88,7 @@ class LocalSite:
         """Every process of the site that runs now: interchange, block scripts, managers, workers, agents."""
         central = self.interchange()
         found = [central] if central is not None else []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(_VARIABLE) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue  # it ended meanwhile, or belongs to somebody else
-        return found
+        return found + processes.of_block(self._mark, variable=_VARIABLE)
 
     def interchange(self) -> psutil.Process | None:
         """The interchange, if it runs."""
@@ -117,10 +112,10 @@ class LocalSite:
         self._closed.touch()
         killed = 0
         for _ in range(_ROUNDS):  # a process may fork while it is being looked at
-            processes = self.processes()
-            if not processes:
+            left = self.processes()
+            if not left:
                 return killed
-            for process in processes:
+            for process in left:
                 with contextlib.suppress(psutil.Error):  # it ended meanwhile
                     process.kill()
                     killed += 1
