@@ -7,7 +7,7 @@ from typing import Final
 #: Weight of a new sample in the moving average of service times.
 _ALPHA: Final = 0.2
 #: Attempts bound per slot at most, however short they are.
-_DEEPEST: Final = 512
+_DEEPEST: Final = 1024
 
 
 class Load:

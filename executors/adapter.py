@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import pickle
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 from msgspec import Struct
+from parsl.app.bash import remote_side_bash_executor
 from parsl.app.errors import RemoteExceptionWrapper, wrap_error
 from parsl.executors import HighThroughputExecutor, MPIExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor
@@ -25,6 +28,9 @@ from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.jobs.states import JobState
 from parsl.providers import LocalProvider
+from parsl.serialize import concretes, serialize
+from parsl.serialize.errors import SerializationError
+from parsl.serialize.facade import pack_buffers
 from parsl.utils import RepresentationMixin, Timer
 
 #: Parsl's own defaults, in seconds: they are what makes its detection slow.
@@ -36,6 +42,8 @@ SEND_LIMIT = 2.0
 #: Marks every process of a block, so that none is left behind.
 BLOCK_VARIABLE = "DIASPORA_PARSL_BLOCK"
 
+#: Bytes of code above which Parsl warns, as in its own ``submit``.
+_LARGE = 1 << 20
 _APP_CODE = wrap_error(lambda: None).__code__
 _HINTS = frozenset({"priority"})
 _MPI = frozenset({"num_nodes", "ranks_per_node", "num_ranks", "launcher_options"})
@@ -305,27 +313,75 @@ def resources(executor: ParslExecutor) -> frozenset[str] | None:
 # --- tasks --------------------------------------------------------------------------------------------------------
 
 
-def describe(function: Callable[..., Any]) -> tuple[str, bool]:
-    """The name of the user's function inside Parsl's wrappers, and whether it is an app.
+class Description(NamedTuple):
+    """What can be told of a callable that a DataFlowKernel, or anybody, submits."""
 
-    An app's own exceptions come back as a *successful* `RemoteExceptionWrapper`.
-    """
-    is_app = False
+    name: str
+    """Of the user's function inside Parsl's wrappers."""
+    is_app: bool
+    """An app's own exceptions come back as a *successful* `RemoteExceptionWrapper`."""
+    is_bash: bool
+    """A bash app: it appends to files of its own."""
+
+
+def describe(function: Callable[..., Any]) -> Description:
+    """Look through Parsl's wrappers at what the user wrote."""
+    is_app = is_bash = False
     for _ in range(10):
         is_app = is_app or getattr(function, "__code__", None) is _APP_CODE
         inner = getattr(function, "__wrapped__", None)
         if inner is None and isinstance(function, functools.partial):
+            is_bash = is_bash or function.func is remote_side_bash_executor
             inner = function.args[0] if function.args and callable(function.args[0]) else function.func
         if inner is None:
             break
         function = inner
     module = getattr(function, "__module__", None) or "?"
-    return f"{module}.{getattr(function, '__qualname__', type(function).__name__)}", is_app
+    return Description(f"{module}.{getattr(function, '__qualname__', type(function).__name__)}", is_app, is_bash)
+
+
+def writes_files(kwargs: dict[str, Any]) -> bool:
+    """Whether Parsl lets this call of an app write files, which a second run at the same time would spoil."""
+    return any(kwargs.get(name) for name in ("stdout", "stderr", "outputs"))
 
 
 def raised_by_user(result: Any) -> str | None:
     """The type name of the user's exception, if this result wraps one."""
     return result.e_type.__name__ if isinstance(result, RemoteExceptionWrapper) else None
+
+
+#: Values that every pickler writes alike, if they are few.
+_PLAIN = (type(None), bool, int, float, str, bytes)
+_FEW = 16
+#: How Parsl marks data that dill wrote. What dill makes of plain values is an ordinary pickle.
+_DILL = concretes.DillSerializer.identifier + b"\n"
+
+
+def submit(
+    executor: ParslExecutor,
+    function: Callable[..., Any],
+    resources: dict[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Future[Any]:
+    """Submit one attempt. Plain arguments reach an HTEX without dill, which takes ten times as long as pickle.
+
+    Raises:
+        Exception: whatever the executor's own ``submit`` raises.
+    """
+    if type(executor) is HighThroughputExecutor and _is_plain(args) and _is_plain(tuple(kwargs.values())):
+        executor.validate_resource_spec(resources)
+        try:
+            code = serialize(function, buffer_threshold=_LARGE)
+        except TypeError:
+            raise SerializationError(getattr(function, "__name__", repr(function))) from None
+        buffers = [code, _DILL + pickle.dumps(args), _DILL + pickle.dumps(kwargs)]
+        return executor.submit_payload({"resource_spec": resources} if resources else {}, pack_buffers(buffers))
+    return executor.submit(function, resources, *args, **kwargs)
+
+
+def _is_plain(values: tuple[Any, ...]) -> bool:
+    return len(values) <= _FEW and all(type(value) in _PLAIN for value in values)
 
 
 # --- ending -------------------------------------------------------------------------------------------------------

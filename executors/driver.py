@@ -33,6 +33,10 @@ _BATCH: Final = 200
 _DEEP: Final = 8
 _LINGER: Final = 0.02
 
+#: After so many submissions in a row, the submitting thread steps aside for so long (seconds).
+_BURST: Final = 32
+_STEP_ASIDE: Final = 0.0005
+
 #: What came of an attempt: its result, or an exception.
 Outcome = tuple[Any, BaseException | None]
 Emit = Callable[[events.Payload, str, str], None]
@@ -122,9 +126,15 @@ class Driver:
         return TaskFuture(number, self._delivery)
 
     def open_task(self, number: int, task: OpenTask, stimulus: words.Submitted) -> None:
-        """Take a task in. Never blocks."""
+        """Take a task in. Never waits for anything, but steps aside now and then while tasks come in bursts.
+
+        A thread that submits without a pause keeps the interpreter from those that send the first tasks off: workers
+        would idle until the burst is over.
+        """
         self._open[number] = task
         self._mailbox.put(stimulus)
+        if number % _BURST == 0 and self._mailbox.qsize() >= _BURST:
+            time.sleep(_STEP_ASIDE)
 
     def ended(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
         """An attempt came to its end, on some thread of Parsl's."""
@@ -267,12 +277,11 @@ class Driver:
     def _publish(self, action: words.Publish) -> None:
         payload = action.payload
         self._emit(payload, str(action.subject), action.key)
-        if payload.topic == events.TOPIC_TASK:
-            if isinstance(payload, events.TaskRerouted):
-                logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
-        elif isinstance(payload, events.EndpointPayload):
+        if isinstance(payload, events.EndpointPayload):
             level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
             logger.log(level, "Pool %s: %s", self._label, _sentence(payload))
+        elif isinstance(payload, events.TaskRerouted):
+            logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
 
     def _revive(self, action: words.Revive) -> None:
         thread = threading.Thread(

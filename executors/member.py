@@ -184,7 +184,7 @@ class Member:
             if self._closing.is_set():
                 return  # the pool has taken it elsewhere already
             try:
-                future = self.executor.submit(function, resources, *args, **kwargs)
+                future = adapter.submit(self.executor, function, resources, args, kwargs)
             except Exception as error:  # noqa: BLE001 - judged by the core, and delivered if it is the task's own
                 self._outcome(attempt, is_app, error)
             else:

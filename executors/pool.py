@@ -47,8 +47,8 @@ _START_LIMIT: Final = 15.0
 _SHUTDOWN_LIMIT: Final = 8.0
 #: Seconds one read of the fabric waits; suspicion is looked at after each.
 _READ_WAIT: Final = 0.25
-#: Keys of a resource specification that are wishes: an endpoint that does not know them still takes the task.
-_WISHES: Final = frozenset({"priority"})
+#: Keys of a resource specification that are for the pool: an endpoint that does not know them still takes the task.
+_WORDS: Final = frozenset({"priority", "repeatable"})
 
 
 class ResilientPoolExecutor(ParslExecutor):
@@ -272,9 +272,11 @@ class ResilientPoolExecutor(ParslExecutor):
 
         Args:
             func: what to run.
-            resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both. Of
-                the rest each endpoint gets what it knows, and only endpoints that know it get the task; what none
-                knows is left out with a warning.
+            resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both,
+                ``repeatable`` says whether a second attempt may run while the first is alive or was believed to be the
+                task's own fault (default: python apps without ``stdout``, ``stderr`` and ``outputs``). Of the rest each
+                endpoint gets what it knows, and only endpoints that know it get the task; what none knows is left out
+                with a warning.
             args: of the function.
             kwargs: of the function.
 
@@ -291,12 +293,16 @@ class ResilientPoolExecutor(ParslExecutor):
             raise PoolShutdownError(f"Pool {self.label!r} is not running.")
         resources = dict(resource_specification) if resource_specification else {}
         tags = _tags_of(resources)
-        eligible = self._eligible_for(tags, frozenset(resources) - _WISHES)
+        eligible = self._eligible_for(tags, frozenset(resources) - _WORDS)
         priority = resources.get("priority", 0.0)
-        name, is_app = adapter.describe(func)
+        name, is_app, is_bash = adapter.describe(func)
+        safe = is_app and not is_bash and not adapter.writes_files(kwargs)
+        repeatable = bool(resources.pop("repeatable", safe))
         number = next(self._numbers)
         future = driver.new_future(number)
-        stimulus = words.Submitted(time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)))
+        stimulus = words.Submitted(
+            time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), repeatable=repeatable
+        )
         driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)
         return future
 
@@ -319,7 +325,7 @@ class ResilientPoolExecutor(ParslExecutor):
         if unknown:
             logger.warning(
                 "Pool %s: no endpoint knows %s of a resource specification; such keys are left out. Known are: %s.",
-                self.label, ", ".join(sorted(unknown)), ", ".join(sorted(known_keys | _WISHES | {"tags"})),
+                self.label, ", ".join(sorted(unknown)), ", ".join(sorted(known_keys | _WORDS | {"tags"})),
             )  # fmt: skip
         fitting = frozenset(label for label, known in takes.items() if known is None or keys - unknown <= known)
         if not fitting:

@@ -26,7 +26,7 @@ _BATCH: Final = 1000
 _POLL_SECONDS: Final = 0.005
 #: With so many events in one turn, the next one waits longer: a transport's cost is per batch more than per event.
 _BURST: Final = 10
-_BURST_SECONDS: Final = 0.025
+_BURST_SECONDS: Final = 0.05
 _POLL_AFTER_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05

@@ -130,7 +130,7 @@ class PoolCore:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def _on_submitted(self, s: words.Submitted) -> None:
-        task = Task(s.task, s.function, s.eligible, s.priority)
+        task = Task(s.task, s.function, s.eligible, s.priority, repeatable=s.repeatable)
         self.tasks[s.task] = task
         self._chronicle.submitted(task, s.tags)
         if self._stopped:

@@ -66,6 +66,8 @@ class Submitted(Struct, frozen=True, gc=False):
     priority: float = 0.0
     """Lower goes first."""
     tags: tuple[str, ...] = ()
+    repeatable: bool = False
+    """A second attempt does no harm, not even beside the first."""
 
 
 class Finished(Struct, frozen=True, gc=False):

@@ -20,6 +20,7 @@ from parsl.app.errors import RemoteExceptionWrapper, wrap_error
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor, MPIExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor
+from parsl.executors.errors import InvalidResourceSpecification
 from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
 from parsl.executors.high_throughput.zmq_pipes import CommandClient
 from parsl.executors.status_handling import BlockProviderExecutor
@@ -28,6 +29,8 @@ from parsl.jobs.states import JobState, JobStatus
 from parsl.launchers import SimpleLauncher, SrunLauncher
 from parsl.monitoring.remote import monitor_wrapper
 from parsl.providers import LocalProvider
+from parsl.serialize import unpack_apply_message
+from parsl.serialize.errors import SerializationError
 from parsl.utils import RepresentationMixin, Timer
 
 from diaspora_parsl import Endpoint, ResilientPoolExecutor, failures
@@ -214,7 +217,9 @@ def test_apps_are_recognised_under_all_wrappers() -> None:
     for app in (app_of_python, app_of_bash):
         vars(app)["data_flow_kernel"] = kernel
         app()
-    assert [adapter.describe(func) for func in seen] == [(f"{__name__}.simulate", True), (f"{__name__}.shell", True)]
+    python, bash = (adapter.describe(func) for func in seen)
+    assert python == (f"{__name__}.simulate", True, False)
+    assert bash == (f"{__name__}.shell", True, True)
 
 
 def test_monitoring_and_partials_hide_nothing(tmp_path: Path) -> None:
@@ -226,13 +231,39 @@ def test_monitoring_and_partials_hide_nothing(tmp_path: Path) -> None:
     }  # fmt: skip
     known = inspect.signature(monitor_wrapper).parameters
     monitored = monitor_wrapper(**{name: arguments[name] for name in known if name in arguments}, f=app)[0]
-    assert adapter.describe(monitored) == (f"{__name__}.simulate", True)
-    assert adapter.describe(functools.partial(app, 1)) == (f"{__name__}.simulate", True)
-    assert adapter.describe(simulate) == (f"{__name__}.simulate", False)
-    assert adapter.describe(functools.partial(simulate, 1)) == (f"{__name__}.simulate", False)
-    name, is_app = adapter.describe(SimpleNamespace)
-    assert name
-    assert not is_app
+    assert adapter.describe(monitored) == (f"{__name__}.simulate", True, False)
+    assert adapter.describe(functools.partial(app, 1)) == (f"{__name__}.simulate", True, False)
+    assert adapter.describe(simulate) == (f"{__name__}.simulate", False, False)
+    assert adapter.describe(functools.partial(simulate, 1)) == (f"{__name__}.simulate", False, False)
+    assert adapter.describe(SimpleNamespace) == ("types.SimpleNamespace", False, False)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((1, -2.5, "text", b"bytes", None, True), {"name": "value"}),  # plain: written by pickle
+        (([1, 2], {"a": Path("/x")}), {"scale": functools.partial(operator.mul, 3)}),  # written by dill
+    ],
+)
+def test_plain_arguments_arrive_as_through_parsls_own_submit(
+    args: tuple[Any, ...], kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    executor = _htex()
+    monkeypatch.setattr(executor, "submit_payload", lambda _context, buffer: sent.append(buffer))
+    adapter.submit(executor, simulate, {"priority": 1}, args, kwargs)
+    executor.submit(simulate, {"priority": 1}, *args, **kwargs)
+    (ours, our_args, our_kwargs), (_, their_args, their_kwargs) = (unpack_apply_message(buffer) for buffer in sent)
+    assert (our_args, repr(our_kwargs)) == (their_args, repr(their_kwargs))
+    assert ours(1) == 2
+
+
+def test_what_cannot_be_sent_is_refused_as_by_parsl() -> None:
+    stream = iter(x for x in ())
+    for resources, error in (({"bogus": 1}, InvalidResourceSpecification), ({}, SerializationError)):
+        with pytest.raises(error):
+            adapter.submit(_htex(), lambda: stream, resources, (), {})
 
 
 def test_a_users_exception_is_a_wrapped_result() -> None:
@@ -275,7 +306,7 @@ def test_an_executor_starts_works_and_is_observed(running: HighThroughputExecuto
     assert isinstance(executor.command_client._lock, type(threading.Lock()))
     assert executor.command_client.ok is True
     assert _until(lambda: adapter.observe(executor, 1).slots == 1)
-    assert executor.submit(operator.add, {}, 41, 1).result(timeout=90) == 42
+    assert adapter.submit(executor, operator.add, {}, (41, 1), {}).result(timeout=90) == 42
     blocks = executor.submit(os.getenv, {}, "PARSL_WORKER_BLOCK_ID").result(timeout=90)
     assert blocks in executor.blocks_to_job_id
     assert blocks in executor.connected_blocks()

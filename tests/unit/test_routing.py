@@ -53,7 +53,7 @@ def test_the_window_is_per_function() -> None:
 def test_the_window_has_an_upper_bound() -> None:
     load = _load(slots=2)
     _run(load, "f", 0.0)
-    assert _room(load, "f") == 2 * 512
+    assert _room(load, "f") == 2 * 1024
 
 
 def test_any_failure_collapses_the_window() -> None:
