@@ -260,7 +260,7 @@ def test_plain_arguments_arrive_as_through_parsls_own_submit(
 
 
 def test_what_cannot_be_sent_is_refused_as_by_parsl() -> None:
-    stream = iter(x for x in ())
+    stream = iter(x for x in range(1))
     for resources, error in (({"bogus": 1}, InvalidResourceSpecification), ({}, SerializationError)):
         with pytest.raises(error):
             adapter.submit(_htex(), lambda: stream, resources, (), {})
