@@ -369,14 +369,16 @@ def submit(
     Raises:
         Exception: whatever the executor's own ``submit`` raises.
     """
-    if type(executor) is HighThroughputExecutor and _is_plain(args) and _is_plain(tuple(kwargs.values())):
+    payload = getattr(executor, "submit_payload", None)  # not in Parsl of 2025
+    if type(executor) is HighThroughputExecutor and payload and _is_plain(args) and _is_plain(tuple(kwargs.values())):
         executor.validate_resource_spec(resources)
         try:
             code = serialize(function, buffer_threshold=_LARGE)
         except TypeError:
             raise SerializationError(getattr(function, "__name__", repr(function))) from None
         buffers = [code, _DILL + pickle.dumps(args), _DILL + pickle.dumps(kwargs)]
-        return executor.submit_payload({"resource_spec": resources} if resources else {}, pack_buffers(buffers))
+        sent: Future[Any] = payload({"resource_spec": resources} if resources else {}, pack_buffers(buffers))
+        return sent
     return executor.submit(function, resources, *args, **kwargs)
 
 

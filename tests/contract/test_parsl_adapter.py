@@ -249,13 +249,16 @@ def test_monitoring_and_partials_hide_nothing(tmp_path: Path) -> None:
 def test_plain_arguments_arrive_as_through_parsls_own_submit(
     args: tuple[Any, ...], kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[bytes] = []
+    sent: list[dict[str, Any]] = []
     executor = _htex()
-    monkeypatch.setattr(executor, "submit_payload", lambda _context, buffer: sent.append(buffer))
+    monkeypatch.setattr(executor, "outgoing_q", SimpleNamespace(put=sent.append), raising=False)
     adapter.submit(executor, simulate, {"priority": 1}, args, kwargs)
     executor.submit(simulate, {"priority": 1}, *args, **kwargs)
-    (ours, our_args, our_kwargs), (_, their_args, their_kwargs) = (unpack_apply_message(buffer) for buffer in sent)
+    (ours, our_args, our_kwargs), (_, their_args, their_kwargs) = (
+        unpack_apply_message(message["buffer"]) for message in sent
+    )
     assert (our_args, repr(our_kwargs)) == (their_args, repr(their_kwargs))
+    assert {**sent[0], "buffer": None, "task_id": None} == {**sent[1], "buffer": None, "task_id": None}
     assert ours(1) == 2
 
 
