@@ -25,6 +25,7 @@ from diaspora_parsl import events as ev
 from diaspora_parsl.errors import DiasporaParslError
 from diaspora_parsl.fabric.address import find_fabric
 from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.slurm import LocalSlurm
 
 P = TypeVar("P", bound=ev.Payload)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -185,6 +186,14 @@ class Run:
             assert time.monotonic() < end, what
             time.sleep(0.05)
 
+    def with_load(self, condition: Callable[[], object], what: str = "waited in vain") -> None:
+        """Wait for a condition while there is work: without, Parsl's scaling asks for no block."""
+
+        def holds() -> object:
+            return self.results(self.tasks(8 * SLOTS, 0.25)) and condition()
+
+        self.until(holds, 60.0, what)
+
     def bound(self, endpoint: str) -> int:
         """Attempts that this endpoint holds, as far as told."""
         sent = {e.attempt for e in self.events(ev.TaskDispatched, endpoint=endpoint)}
@@ -337,5 +346,38 @@ def the_fault(report: Callable[[str, float], None]) -> Callable[..., None]:
             assert run.events(ev.EndpointUp, endpoint=site.label)[-1].slots > 0
             run.warm_up(site.label, seconds=0.25)
         run.assert_each_ran_once(but=run.rerouted())
+
+    return strike
+
+
+@pytest.fixture
+def two_clusters() -> Iterator[tuple[LocalSlurm, LocalSlurm]]:
+    """Two Slurm clusters of two nodes; skipped where Slurm is not installed or cannot run."""
+    reason = LocalSlurm.why_not()
+    if reason is not None:
+        pytest.skip(f"no Slurm cluster can run here: {reason}")
+    with LocalSlurm("alpha", nodes=2) as alpha, LocalSlurm("beta", nodes=2) as beta:
+        yield alpha, beta
+    assert not alpha.processes()
+    assert not beta.processes()
+
+
+@pytest.fixture
+def the_cluster_fault(report: Callable[[str, float], None]) -> Callable[..., None]:
+    """What must hold around one fault at the first of two Slurm clusters, while tasks run on every node."""
+
+    def strike(run: Run, cluster: LocalSlurm, fault: Callable[[], object], *, count: int = 80) -> None:
+        run.until(lambda: sum(job.state == "RUNNING" for job in cluster.jobs()) == len(cluster.nodes))
+        run.warm_up("alpha", "beta")
+        futures = run.tasks(count, 0.25)
+        first = run.executions()[-1].task
+        run.until(lambda: any(e.site == cluster.name and e.task > first for e in run.executions()))
+        struck = time.time()
+        fault()
+        assert sorted(run.results(futures, 100.0)) == sorted(future.result() for future in futures)
+        report("fault to the end of all tasks", time.time() - struck)
+        run.assert_each_ran_once(but=run.rerouted())
+        assert not run.events(ev.EndpointDown, endpoint="beta")
+        assert all(event.reason for event in run.events(ev.TaskRerouted))
 
     return strike
