@@ -8,91 +8,25 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from diaspora_parsl import events
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.failures import Failure, Kind
+from diaspora_parsl.health.board import State
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.core import PoolCore
 from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.capacity import surviving_makespan
+from diaspora_parsl.testing.scenario import Detection, Report, SimEndpoint, SimTask
+from diaspora_parsl.testing.simsite import Running, Site
+
+__all__ = ["Detection", "Report", "SimEndpoint", "SimTask", "Simulator"]
 
 #: Seconds between two reads of the fabric.
 _READ: Final = 0.25
 #: Seconds between two questions to a control channel.
 _POLL: Final = 1.0
-
-
-class SimEndpoint(Struct, frozen=True, kw_only=True):
-    """One simulated endpoint; times in seconds of virtual time."""
-
-    label: str
-    slots: int = 4
-    speed: float = 1.0
-    """2.0 needs half the time."""
-    site: str = ""
-    start_delay: float = 1.0
-    """From the start of a generation until its workers are connected."""
-    notice: float = 1.0
-    """From its death until the pool is told by its own evidence."""
-    heartbeat: float | None = None
-    """Interval of its heartbeats on the fabric; None: no agent runs there."""
-
-
-class SimTask(Struct, frozen=True, kw_only=True):
-    """One simulated task."""
-
-    function: str = "work"
-    seconds: float = 1.0
-    """On an endpoint of speed 1."""
-    at: float = 0.0
-    """When it is submitted."""
-    eligible: frozenset[str] | None = None
-    """Labels of the endpoints that may run it; None: all."""
-    priority: float = 0.0
-    raises: bool = False
-    """It ends with an exception of its own."""
-    kills: bool = False
-    """It takes its worker with it, wherever it runs."""
-
-
-class Detection(Struct, frozen=True):
-    """How long a fault went unnoticed."""
-
-    fault: f.Fault
-    seconds: float
-    """From the fault until the pool took the work of the endpoint away, or declared it dead."""
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """What came of a run."""
-
-    submitted: int
-    resolved: int
-    rejected: int
-    lost: int
-    """Tasks that were never settled."""
-    twice: int
-    """Tasks that were settled more than once."""
-    makespan: float
-    """Virtual seconds until the last task was settled."""
-    ideal_makespan: float
-    """All work over all slots and their speed: no order of execution can be faster."""
-    attempts: int
-    executions: int
-    """Attempts that ran to their end, wanted or not."""
-    rerouted: int
-    late: int
-    detections: tuple[Detection, ...]
-    steps: int
-    """Stimuli handled."""
-    digest: str
-    """Of every dispatch and settlement with its time: equal for equal runs."""
-
-    @property
-    def settled(self) -> int:
-        """Tasks that were settled."""
-        return self.submitted - self.lost
 
 
 class Simulator:
@@ -141,8 +75,12 @@ class Simulator:
         labels = [spec.label for spec in self._endpoints]
         if len(set(labels)) < len(labels):
             raise ConfigurationError(f"two simulated endpoints share a label: {', '.join(labels)}")
-        named = {fault.endpoint for fault in self._faults if not isinstance(fault, f.LoseFabric)}
+        named = self._faults.endpoints()
         named.update(label for task in self._tasks for label in task.eligible or ())
+        nodes = {spec.label: spec.nodes for spec in self._endpoints}
+        for fault in self._faults:
+            if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= nodes.get(fault.endpoint, fault.node + 1):
+                raise ConfigurationError(f"{fault}: {fault.endpoint} has {nodes[fault.endpoint]} nodes; count from 0")
         if named - set(labels):
             raise ConfigurationError(f"no such simulated endpoint: {', '.join(sorted(named - set(labels)))}")
 
@@ -161,24 +99,6 @@ def _drawn(count: int, rng: random.Random) -> list[SimTask]:
     return [SimTask(function=f"function-{i % 3}", seconds=rng.uniform(0.5, 1.5)) for i in range(count)]
 
 
-class _Site:
-    """The state of one simulated endpoint."""
-
-    def __init__(self, spec: SimEndpoint) -> None:
-        self.spec = spec
-        self.generation = 0
-        self.alive = False
-        self.waiting: dict[int, SimTask] = {}
-        #: Attempts that run: when they end, and what they are.
-        self.running: dict[int, tuple[float, SimTask]] = {}
-        self.frozen_at: float | None = None
-        self.frozen_until = 0.0
-        self.mute_until = 0.0
-        self.slow_until = 0.0
-        self.slow_by = 1.0
-        self.answered_at = 0.0
-
-
 class _Run:
     def __init__(
         self,
@@ -191,13 +111,19 @@ class _Run:
     ) -> None:
         specs = [words.EndpointSpec(label=e.label, site=e.site, capacity=e.slots) for e in endpoints]
         self.core = PoolCore(specs, settings)
-        self.sites = {spec.label: _Site(spec) for spec in endpoints}
+        self.sites = {spec.label: Site(spec) for spec in endpoints}
         self.everywhere = frozenset(self.sites)
         self.tasks = tasks
         self.rng = rng
         self.jitter = jitter
         self.now = 0.0
         self.fabric_lost_until = 0.0
+        self.stalled_until = 0.0
+        #: What the pool would have been told while it stood still.
+        self.held: list[words.Stimulus] = []
+        self.faults = faults
+        self.endpoints = endpoints
+        self.false_suspicions = self.quarantined = 0
         self.wake = float("inf")
         self.settled: dict[int, int] = {}
         self.resolved = self.attempts = self.executions = self.steps = 0
@@ -249,16 +175,23 @@ class _Run:
             twice=sum(times > 1 for times in self.settled.values()),
             makespan=self.makespan,
             ideal_makespan=sum(task.seconds for task in self.tasks) / power if power else float("inf"),
+            surviving_makespan=surviving_makespan(self.endpoints, self.tasks, self.faults),
             attempts=self.attempts,
             executions=self.executions,
             rerouted=self.core.rerouted,
             late=self.core.late,
             detections=tuple(self.detections),
+            false_suspicions=self.false_suspicions,
+            quarantined=self.quarantined,
+            endpoint_seconds=self.now * len(self.sites) - _troubled(self.faults, self.now),
             steps=self.steps,
             digest=self.digest.hexdigest(),
         )
 
     def tell(self, stimulus: words.Stimulus) -> None:
+        if self.now < self.stalled_until:
+            self.held.append(stimulus)
+            return
         self.steps += 1
         for action in self.core.handle(stimulus):
             perform = self._perform.get(type(action))
@@ -286,7 +219,7 @@ class _Run:
 
     def revive(self, action: words.Revive) -> None:
         site = self.sites[action.endpoint]
-        self.stop(site)
+        site.stop()
         site.generation = action.generation
         self.plan(self.now, self.start, action.endpoint, action.generation)
 
@@ -305,6 +238,9 @@ class _Run:
         if isinstance(told, events.EndpointDown | events.EndpointReviving) and told.endpoint in self.pending:
             fault = self.pending.pop(told.endpoint)
             self.detections.append(Detection(fault, self.now - fault.at))
+        if isinstance(told, events.EndpointSuspect | events.EndpointDown):
+            self.quarantined += isinstance(told, events.EndpointSuspect)
+            self.false_suspicions += self.sites[told.endpoint].is_well(self.now)
 
     # --- how endpoints behave -------------------------------------------------------------------------------------
 
@@ -316,9 +252,13 @@ class _Run:
         site = self.sites[label]
         if site.generation != generation:
             return
+        if self.now < site.closed_until:
+            notice = site.spec.notice or 1.0  # a start that fails says so
+            self.plan(self.now + notice, self.declare_dead, label, generation, "it cannot be started")
+            return
         site.alive = True
         site.frozen_at = None
-        site.answered_at = self.now
+        site.answered_at = site.well_from = self.now
         self.tell(words.Started(self.now, label, generation))
         self.tell(words.Observed(self.now, label, generation, 0, blocks_expected=True))
         self.plan(self.now + site.spec.start_delay, self.connect, label, generation)
@@ -331,105 +271,170 @@ class _Run:
 
     def poll(self, label: str, generation: int) -> None:
         site = self.sites[label]
-        if not site.alive or site.generation != generation:
+        if site.generation != generation or not (site.alive or site.spec.notice is None):
             return
-        if self.now < site.mute_until:
-            self.tell(words.Unanswered(self.now, label, generation, site.answered_at))
-        else:
-            site.answered_at = self.now
-            self.tell(words.Observed(self.now, label, generation, site.spec.slots, blocks_expected=True))
+        if self.now >= self.stalled_until:  # the pool asks
+            if self.now < site.mute_until or not site.alive:
+                self.tell(words.Unanswered(self.now, label, generation, site.answered_at))
+            else:
+                site.answered_at = self.now
+                self.tell(words.Observed(self.now, label, generation, site.slots(), blocks_expected=True))
         self.plan(self.now + _POLL, self.poll, label, generation)
+
+    def declare_dead(self, label: str, generation: int, reason: str) -> None:
+        self.tell(words.Died(self.now, label, generation, reason))
 
     def beat(self, label: str, generation: int) -> None:
         site = self.sites[label]
         interval = site.spec.heartbeat
         if interval is None or not site.alive or site.generation != generation:
             return
-        if site.frozen_at is None and self.now >= self.fabric_lost_until:
-            self.tell(words.Heard(self.now, label, "block/node", interval))
+        if site.frozen_at is None and self.now >= self.fabric_lost_until and site.slots():
+            late = self.rng.choice(site.spec.lateness) if site.spec.lateness else 0.0
+            if late:
+                self.plan(self.now + late, self.hear, label, generation, interval)
+            else:
+                self.hear(label, generation, interval)
         self.plan(self.now + interval, self.beat, label, generation)
 
+    def hear(self, label: str, generation: int, interval: float) -> None:
+        if self.sites[label].generation == generation and self.now >= self.fabric_lost_until:
+            self.tell(words.Heard(self.now, label, "block/node", interval))
+
     def read_fabric(self) -> None:
-        if self.now >= self.fabric_lost_until:
+        if self.now >= self.fabric_lost_until and self.now >= self.stalled_until:
             self.tell(words.FabricSeen(self.now))
         self.plan(self.now + _READ, self.read_fabric)
 
-    def work(self, site: _Site) -> None:
+    def work(self, site: Site) -> None:
         """Let idle workers begin."""
-        while site.frozen_at is None and site.waiting and len(site.running) < site.spec.slots:
+        while site.frozen_at is None and site.waiting and (node := site.free_node(self.rng)) is not None:
             attempt = next(iter(site.waiting))
             task = site.waiting.pop(attempt)
             seconds = task.seconds / site.spec.speed * (1.0 + self.rng.uniform(-self.jitter, self.jitter))
-            if self.now < site.slow_until:
-                seconds *= site.slow_by
-            self.run_until(site, attempt, task, self.now + seconds)
+            self.run_until_end(site, attempt, site.begin(self.now, task, node, seconds))
 
-    def run_until(self, site: _Site, attempt: int, task: SimTask, at: float) -> None:
-        site.running[attempt] = (at, task)
-        self.plan(at, self.end, site, attempt)
+    def run_until_end(self, site: Site, attempt: int, running: Running) -> None:
+        site.running[attempt] = running
+        self.plan(running.until, self.end, site, attempt)
 
-    def end(self, site: _Site, attempt: int) -> None:
-        at, task = site.running.get(attempt, (None, None))
-        if at != self.now or task is None or site.frozen_at is not None:
+    def end(self, site: Site, attempt: int) -> None:
+        running = site.running.get(attempt)
+        if running is None or running.until != self.now or site.frozen_at is not None:
             return  # it was lost, or stands still until the thaw
-        del site.running[attempt]
-        if task.kills:
+        site.end(attempt)
+        if running.task.kills:
             self.tell(words.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "it died")))
+        elif running.raises is not None:
+            self.executions += 1
+            self.tell(words.Failed(self.now, attempt, running.raises))
         else:
             self.executions += 1
-            failure = Failure(Kind.USER, "ValueError", "raised by the task")
-            outcome = words.Failed(self.now, attempt, failure) if task.raises else words.Finished(self.now, attempt)
-            self.tell(outcome)
+            self.tell(words.Finished(self.now, attempt))
         self.work(site)
-
-    def stop(self, site: _Site) -> None:
-        site.alive = False
-        site.waiting.clear()
-        site.running.clear()
-        site.frozen_at = None
 
     # --- faults ---------------------------------------------------------------------------------------------------
 
     def strike(self, fault: f.Fault) -> None:
-        if isinstance(fault, f.LoseFabric):
-            self.fabric_lost_until = max(self.fabric_lost_until, fault.until)
-            return
+        match fault:
+            case f.LoseFabric():
+                self.fabric_lost_until = max(self.fabric_lost_until, fault.until)
+                return
+            case f.ClockJump():
+                self.stalled_until = max(self.stalled_until, fault.at + fault.seconds)
+                self.plan(self.stalled_until, self.go_on)
+                return
         site = self.sites[fault.endpoint]
-        if not site.alive:
-            return  # what is dead already cannot be hurt
+        if isinstance(fault, f.Kill) and fault.until is not None:
+            site.closed_until = max(site.closed_until, fault.until)
+        if isinstance(fault, f.WorkerFault):
+            site.afflictions.append(fault)
+        elif site.alive:  # what is dead already cannot be hurt
+            self.break_down(site, fault)
+
+    def break_down(self, site: Site, fault: f.PlaceFault) -> None:
+        label, generation = site.spec.label, site.generation
         match fault:
             case f.Kill():
-                self.stop(site)
-                self.pending[fault.endpoint] = fault
-                died = words.Died(self.now + site.spec.notice, fault.endpoint, site.generation, "killed by the script")
-                self.plan(died.at, self.tell, died)
+                self.expect_notice(label, fault)
+                site.stop()
+                if site.spec.notice is not None:
+                    at = self.now + site.spec.notice
+                    self.plan(at, self.declare_dead, label, generation, "killed by the script")
             case f.Freeze():
                 if site.frozen_at is None:
                     site.frozen_at = self.now
-                    self.pending[fault.endpoint] = fault
+                    self.expect_notice(label, fault)
                 site.frozen_until = max(site.frozen_until, fault.until)
-                self.plan(site.frozen_until, self.thaw, site, site.generation)
+                self.plan(site.frozen_until, self.thaw, site, generation)
             case f.Mute():
                 site.mute_until = max(site.mute_until, fault.until)
-                self.pending.setdefault(fault.endpoint, fault)
-            case f.Slow():
-                site.slow_until, site.slow_by = fault.until, fault.factor
+                if label not in self.pending:
+                    self.expect_notice(label, fault)
+            case f.LoseNode():
+                self.lose_node(site, fault.node)
             case f.LoseWorker():
                 self.lose_worker(site)
 
-    def thaw(self, site: _Site, generation: int) -> None:
+    def expect_notice(self, label: str, fault: f.Fault) -> None:
+        """From now on the pool could notice, unless it trusts the endpoint with nothing anyway."""
+        if self.core.state(label)[0] in {State.UP, State.SUSPECT}:
+            self.pending[label] = fault
+
+    def go_on(self) -> None:
+        """The pool wakes up, and is told all at once."""
+        if self.now < self.stalled_until:
+            return
+        held, self.held = self.held, []
+        for stimulus in held:
+            self.tell(replace(stimulus, at=self.now))
+
+    def thaw(self, site: Site, generation: int) -> None:
         if site.frozen_at is None or site.generation != generation or self.now < site.frozen_until:
             return
         pause = self.now - site.frozen_at
         site.frozen_at = None
+        # Its next heartbeat, and the next look at it, come within an interval.
+        site.well_from = self.now + 2.0 * (site.spec.heartbeat or 1.0)
         self.pending.pop(site.spec.label, None)
-        for attempt, (at, task) in list(site.running.items()):
-            self.run_until(site, attempt, task, at + pause)
+        for attempt, running in list(site.running.items()):
+            self.run_until_end(site, attempt, running._replace(until=running.until + pause))
         self.work(site)
 
-    def lose_worker(self, site: _Site) -> None:
+    def lose_worker(self, site: Site) -> None:
         if site.running and site.frozen_at is None:
             attempt = next(iter(site.running))
-            del site.running[attempt]
+            site.end(attempt)
             self.tell(words.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "lost by the script")))
             self.work(site)
+
+    def lose_node(self, site: Site, node: int) -> None:
+        if node in site.lost_nodes or site.frozen_at is not None:
+            return
+        lost = site.lose(node)
+        notice = site.spec.notice or 1.0
+        site.lost_nodes[node] = self.now
+        back = notice + site.spec.start_delay
+        site.well_from = max(site.well_from, self.now + back)
+        self.plan(self.now + notice, self.miss, lost)
+        self.plan(self.now + back, self.replace_node, site, site.generation, node, self.now)
+
+    def miss(self, lost: list[int]) -> None:
+        """The manager's silence is noticed: what it ran is lost."""
+        for attempt in lost:
+            self.tell(words.Failed(self.now, attempt, Failure(Kind.MANAGER_LOST, "ManagerLost", "lost by the script")))
+
+    def replace_node(self, site: Site, generation: int, node: int, lost_at: float) -> None:
+        if site.alive and site.generation == generation and site.lost_nodes.get(node) == lost_at:
+            del site.lost_nodes[node]
+            self.work(site)
+
+
+def _troubled(script: f.FaultScript, end: float) -> float:
+    """Seconds, over all endpoints, in which something visible was wrong."""
+    total = 0.0
+    for fault in script:
+        if isinstance(fault, f.Kill | f.Freeze | f.Mute):
+            until = fault.at if fault.until is None else fault.until
+            total += max(0.0, min(end, until) - min(end, fault.at))
+    return total

@@ -1,9 +1,32 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.testing.faults import FaultScript, Freeze, Kill, LoseFabric
+from diaspora_parsl.testing.faults import (
+    BlackHole,
+    ClockJump,
+    Fault,
+    FaultScript,
+    Flaky,
+    Freeze,
+    Kill,
+    LoseFabric,
+    LoseNode,
+    LoseWorker,
+    Mute,
+    OutOfMemory,
+    Slow,
+    WrongEnvironment,
+)
+
+ALL: tuple[type[Fault], ...] = (
+    Kill, LoseNode, LoseWorker, Freeze, Mute, Slow, Flaky, BlackHole, WrongEnvironment, OutOfMemory, LoseFabric,
+    ClockJump,
+)  # fmt: skip
+SITES = {f"site{i}": [f"e{i}{j}" for j in range(5)] for i in range(20)}
 
 
 def test_a_script_comes_in_order_of_time() -> None:
@@ -19,7 +42,8 @@ def test_a_drawn_script_depends_on_its_seed_only() -> None:
 
 
 def test_a_script_survives_json() -> None:
-    script = FaultScript.drawn(1, ["a"], count=20, seconds=10.0)
+    script = FaultScript.drawn(1, ["a"], count=200, seconds=10.0, kinds=ALL)
+    assert {type(fault) for fault in script} == set(ALL)
     assert FaultScript.from_json(script.to_json()) == script
 
 
@@ -30,3 +54,50 @@ def test_wrong_scripts_are_refused_with_a_sentence() -> None:
         FaultScript((Kill(at=-1.0, endpoint="a"),))
     with pytest.raises(ConfigurationError, match="not a fault script"):
         FaultScript.from_json(b'{"faults": [{"type": "Earthquake"}]}')
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (Flaky(at=0.0, endpoint="a", until=1.0, rate=1.5), "give `rate` from 0 to 1"),
+        (Slow(at=0.0, endpoint="a", until=1.0, factor=0.5), "give `factor` >= 1"),
+        (ClockJump(at=0.0, seconds=0.0), "give `seconds` > 0"),
+        (LoseNode(at=0.0, endpoint="a", node=-1), "give `node` >= 0"),
+    ],
+)
+def test_impossible_faults_are_refused(fault: Fault, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        FaultScript((fault,))
+
+
+def test_a_clustered_script_depends_on_its_seed_only() -> None:
+    first, again, other = (FaultScript.clustered(s, SITES, seconds=1e5, between=1e4) for s in (1, 1, 2))
+    assert first == again != other
+    assert all(fault.at < 1e5 for fault in first)
+
+
+def test_failures_come_in_clusters() -> None:
+    def soon_again(again: float) -> float:
+        script = FaultScript.clustered(1, SITES, seconds=1e6, between=1e5, again=again, soon=60.0, together=0.0)
+        times: dict[str, list[float]] = {}
+        for fault in script:
+            assert not isinstance(fault, LoseFabric | ClockJump)
+            times.setdefault(fault.endpoint, []).append(fault.at)
+        gaps = [b - a for of in times.values() for a, b in pairwise(of)]
+        return sum(gap < 300.0 for gap in gaps) / len(gaps)
+
+    assert soon_again(0.0) < 0.02
+    assert soon_again(0.5) > 0.3
+
+
+def test_some_failures_take_the_whole_site_along() -> None:
+    script = FaultScript.clustered(1, SITES, seconds=1e5, between=1e4, together=0.2)
+    at_once: dict[float, set[str]] = {}
+    for fault in script:
+        assert isinstance(fault, Kill | Freeze | LoseWorker)
+        at_once.setdefault(fault.at, set()).add(fault.endpoint)
+    outages = [labels for labels in at_once.values() if len(labels) > 1]
+    assert len(outages) > 10
+    assert all(sorted(labels) in SITES.values() for labels in outages)
+    with pytest.raises(ConfigurationError, match="`again` from 0 to below 1"):
+        FaultScript.clustered(1, SITES, seconds=1.0, between=1.0, again=1.0)
