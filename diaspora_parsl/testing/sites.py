@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import tempfile
@@ -17,8 +18,11 @@ from parsl.executors import HighThroughputExecutor
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
+from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.executors import processes
 from diaspora_parsl.executors.endpoint import Endpoint
+from diaspora_parsl.testing import subject
+from diaspora_parsl.testing.faults import WorkerFault
 
 _ROUNDS = 50
 _ROUND = 0.05
@@ -26,14 +30,16 @@ _VARIABLE = "DIASPORA_PARSL_LOCAL_SITE"
 
 
 class LocalSite:
-    """One simulated facility: an HTEX endpoint with an interchange and one block of workers of its own.
+    """One simulated facility: an HTEX endpoint with an interchange and blocks of workers of its own.
 
     While the site is closed, nothing can be started there, so that a pool's attempts to revive it fail until `restore`.
     Every process of the site carries a mark in its environment, and is found by it.
 
     Args:
         label: of the endpoint and the site.
-        workers: of its one block.
+        workers: of each node.
+        nodes: how many; each is a block. On the worker ``DIASPORA_PARSL_NODE`` tells which: ``label-0`` and so on. A
+            block that comes after a lost one runs on the same node again.
         environment: further variables for its workers.
         heartbeats: passed to `Endpoint`.
         agent: passed to `Endpoint`.
@@ -45,18 +51,27 @@ class LocalSite:
         label: str,
         *,
         workers: int = 1,
+        nodes: int = 1,
         environment: Mapping[str, str] | None = None,
         heartbeats: tuple[int, int] | None = (1, 4),
         agent: bool = False,
         tags: frozenset[str] = frozenset(),
     ) -> None:
+        if nodes < 1:
+            raise ConfigurationError(f"LocalSite({label!r}, nodes={nodes}): give at least one node")
         self.label = label
+        self.nodes = nodes
         self._mark = f"{label}-{uuid.uuid4()}"
         self._folder = Path(tempfile.mkdtemp(prefix="diaspora-site-"))
         self._closed = self._folder / "closed"
         closed = shlex.quote(str(self._closed))
         self._interchange_pid = self._folder / "interchange.pid"
-        variables = {_VARIABLE: self._mark, "DIASPORA_PARSL_SITE": label, **(environment or {})}
+        variables = {
+            _VARIABLE: self._mark,
+            "DIASPORA_PARSL_SITE": label,
+            subject.VARIABLE: str(self._folder),
+            **(environment or {}),
+        }
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
         refuse = f"if [ -e {closed} ]; then exit 1; fi"
         # An interchange overwrites its own environment when it sets its title: it is found by its process id.
@@ -69,11 +84,11 @@ class LocalSite:
             encrypted=False,
             interchange_launch_cmd=["sh", "-c", launch],
             provider=LocalProvider(
-                init_blocks=1,
-                min_blocks=1,
-                max_blocks=1,
+                init_blocks=nodes,
+                min_blocks=nodes,
+                max_blocks=nodes,
                 launcher=SimpleLauncher(),
-                worker_init=f"{refuse}\n{exports}",
+                worker_init=f"{refuse}\n{exports}\n{self._choose_node()}",
             ),
         )
         self.endpoint = Endpoint(executor, heartbeats=heartbeats, agent=agent, tags=tags)
@@ -99,13 +114,49 @@ class LocalSite:
             return None
         return process if is_ours else None
 
-    def manager(self) -> psutil.Process | None:
-        """The manager of the block, if it runs."""
+    def manager(self, node: int | None = None) -> psutil.Process | None:
+        """The manager of a node, or the first that is found, if it runs."""
         for process in self.processes():
             words = _command(process).split()
-            if any(word.endswith("process_worker_pool.py") for word in words[:3]) and words[0] not in {"sh", "bash"}:
+            is_manager = any(word.endswith("process_worker_pool.py") for word in words[:3])
+            if is_manager and words[0] not in {"sh", "bash"} and node in {None, _node_of(process)}:
                 return process
         return None
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that run user code, node by node."""
+        found = []
+        for node in range(self.nodes):
+            manager = self.manager(node)
+            if manager is not None:
+                with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                    spawned = [child for child in manager.children() if "spawn_main" in _command(child)]
+                    found += sorted(spawned, key=psutil.Process.create_time)[1:]  # the first serves the others
+        return found
+
+    def kill_worker(self) -> int | None:
+        """SIGKILL one worker; returns its process id, None if there is no worker."""
+        for process in self.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process.kill()
+                return int(process.pid)
+        return None
+
+    def kill_node(self, node: int = 0) -> int:
+        """SIGKILL everything of one node, without warning; returns how many processes. Parsl asks for a new block."""
+        killed = 0
+        for _ in range(_ROUNDS):  # a process may fork while it is being looked at
+            marked = processes.of_block(self._mark, variable=_VARIABLE)
+            groups = {os.getpgid(process.pid) for process in marked if _node_of(process) == node} - {os.getpgrp()}
+            left = [p for p in processes.of_block(self._mark, groups, variable=_VARIABLE) if _node_of(p) in {node, -1}]
+            if not left:
+                break
+            for process in left:
+                with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                    process.kill()
+                    killed += 1
+            time.sleep(_ROUND)
+        return killed
 
     def kill(self) -> int:
         """SIGKILL everything of the site at once, without warning, and keep it closed; returns how many processes."""
@@ -121,6 +172,10 @@ class LocalSite:
                     killed += 1
             time.sleep(_ROUND)  # no wait: the interchange is this process's child, and its executor reaps it
         raise RuntimeError(f"site {self.label} does not die: {self.processes()}")
+
+    def afflict(self, *faults: WorkerFault) -> None:
+        """From now on these faults, and no others, meet functions that are `subject_to_faults`."""
+        subject.make_wrong(self._folder, faults)
 
     def restore(self) -> None:
         """Open the site again: the next attempt to revive it succeeds."""
@@ -148,6 +203,20 @@ class LocalSite:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _choose_node(self) -> str:
+        """Lines of shell: take the first node that no block has. A lock on a file ends with the block that holds it."""
+        nodes = " ".join(map(str, range(self.nodes)))
+        lock = shlex.quote(str(self._folder / "node-"))
+        return f"""\
+for patience in $(seq {_ROUNDS}); do
+  for node in {nodes}; do
+    exec 9>{lock}$node
+    if flock -n 9; then break 2; fi
+  done
+  sleep {_ROUND}
+done
+export {subject.NODE_VARIABLE}={self.label}-$node"""
+
     def _frozen_part(self, *, interchange: bool, manager: bool) -> list[psutil.Process]:
         spared = [] if interchange else [self.interchange()]
         spared += [] if manager else [self.manager()]
@@ -159,3 +228,15 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def _node_of(process: psutil.Process) -> int | None:
+    """The node that a process runs on; -1 if it hides its environment, None if it belongs to no node."""
+    try:
+        environment = process.environ()
+    except psutil.Error:
+        return None
+    node = environment.get(subject.NODE_VARIABLE, "")
+    if node:
+        return int(node.rpartition("-")[2])
+    return None if _VARIABLE in environment else -1

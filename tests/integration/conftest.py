@@ -381,3 +381,9 @@ def the_cluster_fault(report: Callable[[str, float], None]) -> Callable[..., Non
         assert all(event.reason for event in run.events(ev.TaskRerouted))
 
     return strike
+
+
+@pytest.fixture
+def travels() -> Callable[[F], F]:
+    """`travelling`, for tests without a pool."""
+    return travelling

@@ -1,0 +1,202 @@
+"""Applies a fault script to real local sites, in real time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Self
+
+import psutil
+from msgspec import Struct
+
+from diaspora_parsl.errors import ConfigurationError
+from diaspora_parsl.fabric.address import read_record
+from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.sites import LocalSite
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that the end of an injection may take.
+_END_LIMIT: Final = 30.0
+
+
+class Injected(Struct, frozen=True):
+    """Something that an `Injector` did."""
+
+    at: float
+    """Seconds from the start."""
+    fault: f.Fault
+    ended: bool
+    """The fault was ended, not begun."""
+    unix: float
+    """When, in Unix time, to compare with what tasks and events say."""
+
+
+class Injector:
+    """Applies a script to real sites while a workflow runs: ``with Injector(script, sites):`` around the workflow.
+
+    The same words as in the simulator, and the same meaning, as far as a real HTEX allows: `Mute` stops its
+    interchange, which results pass through too; `Slow`, `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` meet
+    functions decorated with `subject_to_faults`; `LoseFabric` stops the server of an embedded fabric; `ClockJump` stops
+    the workflow's own process.
+
+    Faults begin and end in a thread of the injector's own. At the exit faults that last are ended, so that whatever is
+    frozen goes on and closed sites open.
+
+    Args:
+        script: what happens; its times count from the entry.
+        sites: where; every endpoint of the script must be one of them.
+        run_dir: of the workflow with its embedded fabric, such as ``dfk.run_dir``; needed for `LoseFabric` only.
+
+    Raises:
+        ConfigurationError: the script cannot be applied to these sites.
+    """
+
+    def __init__(self, script: f.FaultScript, sites: Iterable[LocalSite], *, run_dir: str | Path | None = None) -> None:
+        self._sites = {site.label: site for site in sites}
+        missing = script.endpoints() - set(self._sites)
+        if missing:
+            raise ConfigurationError(f"no such site: {', '.join(sorted(missing))}; give them all to the Injector")
+        for fault in script:
+            if isinstance(fault, f.LoseFabric) and run_dir is None:
+                raise ConfigurationError("LoseFabric needs Injector(..., run_dir=dfk.run_dir) to find the fabric")
+            if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= self._sites[fault.endpoint].nodes:
+                raise ConfigurationError(f"{fault}: the site has {self._sites[fault.endpoint].nodes} nodes, from 0 up")
+        self._run_dir = None if run_dir is None else Path(run_dir)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="fault-injector", daemon=True)
+        self._longest_jump = max((fault.seconds for fault in script if isinstance(fault, f.ClockJump)), default=0.0)
+        self._began = 0.0
+        #: What has not ended yet.
+        self._open: list[f.Fault] = []
+        self._done: list[Injected] = []
+        self._failure: BaseException | None = None
+        self._server: list[psutil.Process] = []
+        self._todo: list[tuple[float, f.Fault, bool]] = [(fault.at, fault, False) for fault in script]
+        self._todo += [(until, fault, True) for fault in script if (until := getattr(fault, "until", None)) is not None]
+        self._todo.sort(key=lambda step: step[0])
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        limit = _END_LIMIT + self._longest_jump
+        self._thread.join(limit)
+        if self._thread.is_alive():
+            raise RuntimeError(f"the injector did not end within {limit:.0f} s")
+        if self._failure is not None:
+            raise RuntimeError("a fault could not be applied") from self._failure
+
+    @property
+    def done(self) -> tuple[Injected, ...]:
+        """What was done so far, in order."""
+        return tuple(self._done)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will be done."""
+        return not self._thread.is_alive()
+
+    def wait(self, limit: float) -> None:
+        """Wait until the script is over.
+
+        Raises:
+            TimeoutError: it is not over within so many seconds.
+        """
+        self._thread.join(limit)
+        if self._thread.is_alive():
+            raise TimeoutError(f"the script is not over after {limit:.0f} s; {len(self._todo)} steps are left")
+
+    # --- in the injector's thread ---------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while self._todo and not self._stop.wait(self._todo[0][0] - (time.monotonic() - self._began)):
+                _, fault, ends = self._todo.pop(0)
+                self._apply(fault, ends=ends)
+            # Left early: what lasts is ended.
+            for fault in list(self._open) if self._stop.is_set() else ():
+                self._apply(fault, ends=True)
+        except Exception as error:  # noqa: BLE001 - it is raised again where the injector is left
+            logger.warning("Injector: %r", error)
+            self._failure = error
+
+    def _apply(self, fault: f.Fault, *, ends: bool) -> None:
+        if ends:
+            self._open.remove(fault)
+        elif getattr(fault, "until", None) is not None:
+            self._open.append(fault)
+        self._done.append(Injected(round(time.monotonic() - self._began, 3), fault, ends, time.time()))
+        logger.info("Injector: %s %s", "end of" if ends else "", fault)
+        match fault:
+            case f.LoseFabric():
+                self._lose_fabric(ends=ends)
+            case f.ClockJump():
+                _stand_still(fault.seconds)
+            case f.Slow() | f.Flaky() | f.BlackHole() | f.WrongEnvironment() | f.OutOfMemory():
+                wrong = [o for o in self._open if isinstance(o, f.WorkerFault) and o.endpoint == fault.endpoint]
+                self._sites[fault.endpoint].afflict(*wrong)
+            case f.LoseNode():
+                self._sites[fault.endpoint].kill_node(fault.node)
+            case f.LoseWorker():
+                self._sites[fault.endpoint].kill_worker()
+            case _:
+                self._stop_or_start(fault, ends=ends)
+
+    def _stop_or_start(self, fault: f.Kill | f.Freeze | f.Mute, *, ends: bool) -> None:
+        """Begin or end one of these; it ends for good only when the last of its kind does."""
+        site = self._sites[fault.endpoint]
+        if ends and any(type(other) is type(fault) and other.endpoint == fault.endpoint for other in self._open):
+            return
+        do: dict[tuple[type, bool], Callable[[], object]] = {
+            (f.Kill, False): site.kill,
+            (f.Kill, True): site.restore,
+            (f.Freeze, False): site.freeze,
+            (f.Freeze, True): site.thaw,
+            (f.Mute, False): lambda: _signal(site.interchange(), psutil.Process.suspend),
+            (f.Mute, True): lambda: _signal(site.interchange(), psutil.Process.resume),
+        }
+        do[type(fault), ends]()
+        if isinstance(fault, f.Kill) and fault.until is None:
+            site.restore()
+
+    def _lose_fabric(self, *, ends: bool) -> None:
+        if any(isinstance(other, f.LoseFabric) for other in self._open) and ends:
+            return
+        if not self._server:
+            self._server = _servers(self._run_dir or Path())
+        for process in self._server:
+            _signal(process, psutil.Process.resume if ends else psutil.Process.suspend)
+
+
+def _signal(process: psutil.Process | None, what: Callable[[psutil.Process], None]) -> None:
+    if process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            what(process)
+
+
+def _servers(run_dir: Path) -> list[psutil.Process]:
+    """The server processes of the embedded fabric of a run: found by the folder in which they keep their data."""
+    owner = read_record(run_dir).get("pid")
+    below = psutil.Process(owner).children(recursive=True) if isinstance(owner, int) else []
+    found = [process for process in below if "valkey" in process.name() or "redis" in process.name()]
+    if not found:
+        raise RuntimeError(f"{run_dir} has no embedded fabric whose server could be stopped")
+    return found
+
+
+def _stand_still(seconds: float) -> None:
+    """Stop this whole process, as a suspended host would; another one wakes it up."""
+    pid = os.getpid()
+    script = f"kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}"
+    with subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True) as waker:  # noqa: S603 - our own words
+        waker.wait(seconds + _END_LIMIT)

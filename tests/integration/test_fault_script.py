@@ -1,0 +1,51 @@
+"""A script of every kind of infrastructure fault, on real sites: no task is lost, none runs twice without need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from diaspora_parsl.testing.faults import (
+    ClockJump,
+    FaultScript,
+    Freeze,
+    Kill,
+    LoseFabric,
+    LoseNode,
+    LoseWorker,
+    Mute,
+)
+from diaspora_parsl.testing.injector import Injector
+from diaspora_parsl.testing.sites import LocalSite
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import PoolOf
+
+
+@pytest.mark.serial
+def test_a_script_of_faults_costs_no_task(pool_of: PoolOf) -> None:
+    script = FaultScript(
+        (
+            LoseWorker(at=0.5, endpoint="alpha"),
+            LoseFabric(at=1.0, until=3.0),
+            LoseNode(at=2.0, endpoint="alpha", node=1),
+            ClockJump(at=4.0, seconds=2.0),
+            Mute(at=8.0, endpoint="beta", until=10.0),
+            Freeze(at=11.0, endpoint="beta", until=16.0),
+            Kill(at=17.0, endpoint="alpha", until=19.0),
+        )
+    )
+    with (
+        LocalSite("alpha", workers=1, nodes=2) as alpha,
+        LocalSite("beta", workers=2, agent=True) as beta,
+        pool_of(alpha, beta) as run,
+    ):
+        run.warm_up("alpha", "beta")
+        with Injector(script, [alpha, beta], run_dir=run.run_dir) as injector:
+            while not injector.is_over:
+                run.results(run.tasks(16, 0.25))
+        assert [type(step.fault) for step in injector.done if not step.ended] == [type(fault) for fault in script]
+        run.warm_up("alpha", "beta", seconds=0.25)
+        run.assert_each_ran_once(but=run.rerouted())
+        assert run.rerouted()
