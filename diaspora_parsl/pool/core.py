@@ -377,9 +377,8 @@ class PoolCore:
             return
         reason = health.dead_reason or ""
         health.new_generation(generation)
-        for attempt in list(self.attempts.values()):
-            mine = attempt.endpoint == label and attempt.generation == generation - 1
-            if mine and attempt.task.state is TaskState.SETTLED:
+        for attempt in self.scheduler.fenced(label):
+            if attempt.task.state is TaskState.SETTLED:
                 self._forget_in_time(attempt)
         self._out.append(words.Revive(label, generation, reason))
         self._judge(label)

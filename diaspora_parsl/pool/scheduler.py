@@ -40,6 +40,8 @@ class Scheduler:
         self.loads = {label: Load(settings.horizon) for label in specs}
         self.backlog = Backlog(list(specs))
         self.held: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
+        #: Attempts that were given up with their slot, and may still report: late results, or fenced for good.
+        self._forsaken: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
         self.live = dict.fromkeys(specs, 0)
         #: Endpoints that take attempts without reserve.
         self.open: set[str] = set()
@@ -75,6 +77,8 @@ class Scheduler:
                 service = load.succeeded(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
                 self.pace.learn(load, function, service)
         attempt.move(AttemptState.ENDED)
+        if self._forsaken[label]:
+            self._forsaken[label].pop(attempt.id, None)
         self.vacate(label, (attempt.id,))
 
     def superseded(self, attempt: Attempt) -> None:
@@ -93,13 +97,22 @@ class Scheduler:
             attempt = held.pop(number, None)
             if attempt is not None:
                 load.release(attempt.work)
+                if attempt.state is not AttemptState.ENDED:
+                    self._forsaken[label][number] = attempt
         self._note_idle(label)
 
     def emptied(self, label: str) -> None:
         """The endpoint is gone with all it held; its attempts are superseded already."""
+        self._forsaken[label].update(self.held[label])
         self.held[label].clear()
         self.loads[label].reset()
         self._note_idle(label)
+
+    def fenced(self, label: str) -> list[Attempt]:
+        """A new generation begins: the attempts of the old one that never reported. They are told once."""
+        found = list(self._forsaken[label].values())
+        self._forsaken[label].clear()
+        return found
 
     def bound(self, label: str) -> list[Attempt]:
         """The attempts there whose outcome is wanted."""
