@@ -10,8 +10,11 @@ from msgspec import Struct
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
 
-#: Seconds by which heartbeats are late on a loaded machine.
-LOADED: Final = (0.0, 0.001, 0.002, 0.005, 0.01, 0.05, 0.3)
+#: Seconds by which heartbeats are late on a loaded machine, equally likely: 18,000 wake-ups on 2 cores with 4 to 11
+#: processes that want to run, sorted into classes, each with its upper bound (the one latest of 18,000 as 1 of 1,000).
+LOADED: Final = (0.0002,) * 900 + (0.002,) * 50 + (0.0075,) * 40 + (0.035,) * 9 + (0.25,)
+#: As `LOADED`, and one in 10,000 (about every three hours) stalls for one to two and a half seconds.
+STALLING: Final = LOADED * 9 + LOADED[:-1] + (1.0,) + LOADED[1:-1] + (1.5, 2.0, 2.5)
 
 
 class SimEndpoint(Struct, frozen=True, kw_only=True):

@@ -42,6 +42,8 @@ class Site:
         self.mute_until = 0.0
         self.closed_until = 0.0
         self.answered_at = 0.0
+        #: When its last heartbeat arrived, or will: none overtakes another.
+        self.heard_at = 0.0
         #: The last death or fault that touches what the pool can see; nothing is wrong from then on.
         self.well_from = 0.0
         self.afflictions: list[f.Slow | f.Flaky | f.BlackHole | f.WrongEnvironment | f.OutOfMemory] = []

@@ -291,8 +291,9 @@ class _Run:
             return
         if site.frozen_at is None and self.now >= self.fabric_lost_until and site.slots():
             late = self.rng.choice(site.spec.lateness) if site.spec.lateness else 0.0
-            if late:
-                self.plan(self.now + late, self.hear, label, generation, interval)
+            site.heard_at = max(self.now + late, site.heard_at)
+            if site.heard_at > self.now:
+                self.plan(site.heard_at, self.hear, label, generation, interval)
             else:
                 self.hear(label, generation, interval)
         self.plan(self.now + interval, self.beat, label, generation)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from diaspora_parsl.failures import Failure, Kind
 from diaspora_parsl.pool import words
@@ -16,7 +16,7 @@ class Lines:
         self.count = 0
         self._before: Any = None
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Self:
         self._before = sys.gettrace()
         sys.settrace(self._trace)
         return self
