@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, Generic, ParamSpec, TypeVar
 
 import msgspec
 
@@ -34,11 +34,12 @@ class BlackHoleError(Exception):
     """What `BlackHole` raises."""
 
 
-def subject_to_faults(function: Callable[P, R]) -> Callable[P, R]:
+class subject_to_faults(Generic[P, R]):  # noqa: N801 - it is used as a decorator
     """Let a function meet the faults that a script applies to the place where it runs.
 
     Put it below the decorator of the app. At a place without faults it costs one look at a file. The package must be
-    installed where the workers run.
+    installed where the workers run. (An object and not a closure, so that it travels by reference: what pytest puts
+    into the modules of a plugin's package does not travel.)
 
     Example:
         >>> @parsl.python_app  # doctest: +SKIP
@@ -46,18 +47,20 @@ def subject_to_faults(function: Callable[P, R]) -> Callable[P, R]:
         ... def work(i): ...
     """
 
-    @functools.wraps(function)
-    def subject(*args: P.args, **kwargs: P.kwargs) -> R:
+    def __init__(self, function: Callable[P, R]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function, or fail as the place makes it fail."""
         folder = os.environ.get(VARIABLE)
         faults = wrong_now(Path(folder)) if folder else ()
-        slow = _suffer(function.__name__, faults, Path(folder or "."))
+        slow = _suffer(getattr(self, "__name__", ""), faults, Path(folder or "."))
         began = time.monotonic()
-        result = function(*args, **kwargs)
+        result = self._function(*args, **kwargs)
         if slow > 1.0:
             time.sleep((time.monotonic() - began) * (slow - 1.0))
         return result
-
-    return subject
 
 
 def make_wrong(folder: Path, faults: tuple[f.WorkerFault, ...]) -> None:
