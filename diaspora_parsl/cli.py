@@ -11,6 +11,7 @@ import typer
 
 from diaspora_parsl import __version__
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
+from diaspora_parsl.monitors import control_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +141,9 @@ def events(
         tell(feed, wanted, lambda line: (out.write(line), out.flush() if follow else None), follow=follow, limit=limit)
         # Here and not at the interpreter's end, where a reader that has gone away could not be met quietly.
         out.flush()
+
+
+control_cli.register(app, _examples)
 
 
 @app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))

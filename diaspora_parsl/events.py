@@ -248,6 +248,77 @@ class FabricDropped(Payload, frozen=True):
     samples: int
 
 
+# --- control: what somebody asks of pools, and their answers --------------------------------------------------------
+
+
+class ControlPayload(Payload, frozen=True):
+    """What all requests say."""
+
+    topic: ClassVar[str] = TOPIC_CONTROL
+
+    endpoint: str
+    site: str = ""
+    pool: str = ""
+    """Name of the pool that is meant; every pool that has the endpoint, if empty."""
+    reason: str = ""
+
+
+class EndpointDrainRequested(ControlPayload, frozen=True):
+    """Send no new attempts there; those that run may finish."""
+
+    until: str = ""
+    """RFC 3339: when attempts may go there again; until it is asked for, if empty."""
+
+
+class EndpointResumeRequested(ControlPayload, frozen=True):
+    """Attempts may go there again: a drain, a window that is open and a quarantine by request are over."""
+
+
+class EndpointQuarantineRequested(ControlPayload, frozen=True, kw_only=True):
+    """Send no new attempts there, and after ``until`` only one at a time, until one succeeds."""
+
+    until: str
+    """RFC 3339."""
+
+
+class MaintenanceAnnounced(Payload, frozen=True):
+    """An endpoint, or a whole site, is not to be used for a time."""
+
+    topic: ClassVar[str] = TOPIC_CONTROL
+
+    place: str
+    """Label of an endpoint, or name of a site."""
+    start: str
+    """RFC 3339, as ``end``."""
+    end: str
+    pool: str = ""
+    reason: str = ""
+
+
+class MaintenanceCancelled(Payload, frozen=True):
+    """All windows of an endpoint, or of every endpoint of a site, are called off."""
+
+    topic: ClassVar[str] = TOPIC_CONTROL
+
+    place: str
+    pool: str = ""
+    reason: str = ""
+
+
+class RequestAnswered(Payload, frozen=True):
+    """A pool followed a request about one of its endpoints, which stands like this now."""
+
+    topic: ClassVar[str] = TOPIC_CONTROL
+
+    request: str
+    """``id`` of the event that asked."""
+    endpoint: str
+    site: str
+    state: str
+    reason: str
+    in_flight: int
+
+
 # --- the envelope -------------------------------------------------------------------------------------------------
 
 
@@ -323,4 +394,4 @@ def encode_payload(payload: Payload) -> Raw:
 
 def known_types() -> dict[str, type[Payload]]:
     """Every event type that this version knows, by name."""
-    return {name: kind for name, kind in _REGISTRY.items() if kind is not EndpointPayload}
+    return {name: kind for name, kind in _REGISTRY.items() if kind not in (EndpointPayload, ControlPayload)}

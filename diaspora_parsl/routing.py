@@ -105,6 +105,10 @@ class Pace:
     def __init__(self) -> None:
         self._mean: dict[str, float] = {}
 
+    def mean(self, function: str) -> float | None:
+        """Seconds a slot of the pool needs for this function on average, or None if that is not known."""
+        return self._mean.get(function)
+
     def learn(self, load: Load, function: str, estimate: float) -> None:
         """Update the pool's mean for the function, and the endpoint's pace."""
         mean = self._mean.get(function, estimate)

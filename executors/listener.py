@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection
 
 from diaspora_parsl import events
 from diaspora_parsl.events import Event
+from diaspora_parsl.executors.requests import Requests
 from diaspora_parsl.pool import words
 
 logger = logging.getLogger(__name__)
 
-#: What a pool reads: signs of life, and what others say about endpoints.
-TOPICS = (events.TOPIC_RESOURCE, events.TOPIC_ENDPOINT)
+#: What a pool reads: signs of life, what others say about endpoints, and what is asked of it.
+TOPICS = (events.TOPIC_RESOURCE, events.TOPIC_ENDPOINT, events.TOPIC_CONTROL)
 
 
 class Listener:
@@ -23,12 +24,16 @@ class Listener:
         sites: site of each endpoint of the pool, by label.
         own_source: of the pool's own events, which tell it nothing new.
         post: takes the stimuli.
+        pool: name of the pool, for requests that name one.
     """
 
-    def __init__(self, sites: dict[str, str], own_source: str, post: Callable[[words.Stimulus], None]) -> None:
+    def __init__(
+        self, sites: dict[str, str], own_source: str, post: Callable[[words.Stimulus], None], pool: str = ""
+    ) -> None:
         self._sites = sites
         self._own_source = own_source
         self._post = post
+        self._requests = Requests(pool, sites)
         self._malformed = 0
 
     def on_events(self, batch: Collection[Event]) -> None:
@@ -39,6 +44,10 @@ class Listener:
                 continue
             try:
                 payload = event.payload()
+                if payload is not None and event.topic == events.TOPIC_CONTROL:
+                    for request in self._requests.stimuli(payload, event.id, event.source):
+                        self._post(request)
+                    continue
             except ValueError:
                 self._malformed += 1
                 if self._malformed == 1:

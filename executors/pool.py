@@ -48,7 +48,7 @@ _SHUTDOWN_LIMIT: Final = 8.0
 #: Seconds one read of the fabric waits; suspicion is looked at after each.
 _READ_WAIT: Final = 0.25
 #: Keys of a resource specification that are for the pool: an endpoint that does not know them still takes the task.
-_WORDS: Final = frozenset({"priority", "repeatable"})
+_WORDS: Final = frozenset({"priority", "repeatable", "walltime"})
 
 
 class ResilientPoolExecutor(ParslExecutor):
@@ -169,7 +169,7 @@ class ResilientPoolExecutor(ParslExecutor):
         publisher.emit(
             events.PoolStarted(pool=self.label, endpoints=tuple(sites), run_dir=self.run_dir), self.label, self.label
         )
-        listener = Listener(sites, source, driver.post)
+        listener = Listener(sites, source, driver.post, self.label)
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
         self._exit_watch.start()
@@ -274,9 +274,9 @@ class ResilientPoolExecutor(ParslExecutor):
             func: what to run.
             resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both,
                 ``repeatable`` says whether a second attempt may run while the first is alive or was believed to be the
-                task's own fault (default: python apps without ``stdout``, ``stderr`` and ``outputs``). Of the rest each
-                endpoint gets what it knows, and only endpoints that know it get the task; what none knows is left out
-                with a warning.
+                task's own fault (default: python apps without ``stdout``, ``stderr`` and ``outputs``), ``walltime`` how
+                many seconds it takes at most (default: the ``walltime`` of a Parsl app). Of the rest each endpoint gets
+                what it knows, and only endpoints that know it get the task; what none knows is left out with a warning.
             args: of the function.
             kwargs: of the function.
 
@@ -284,7 +284,7 @@ class ResilientPoolExecutor(ParslExecutor):
             A future that is settled once; it carries ``parsl_executor_task_id``, the task id in the events.
 
         Raises:
-            PlacementError: no endpoint has the tags.
+            PlacementError: no endpoint has the tags, or ``walltime`` is no time.
             InvalidResourceSpecification: some endpoints know some of the keys, but none knows all.
             PoolShutdownError: the pool is not running.
         """
@@ -298,11 +298,13 @@ class ResilientPoolExecutor(ParslExecutor):
         name, is_app, is_bash = adapter.describe(func)
         safe = is_app and not is_bash and not adapter.writes_files(kwargs)
         repeatable = bool(resources.pop("repeatable", safe))
+        walltime = _walltime_of(resources, kwargs if is_app else {})
         number = next(self._numbers)
         future = driver.new_future(number)
         stimulus = words.Submitted(
-            time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), repeatable=repeatable
-        )
+            time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), repeatable=repeatable,
+            walltime=walltime,
+        )  # fmt: skip
         driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)
         return future
 
@@ -388,6 +390,17 @@ def _radio_for(members: list[ParslExecutor]) -> RadioConfig:
     if all(isinstance(member, HighThroughputExecutor) for member in members):
         return HTEXRadio()
     return FilesystemRadio()
+
+
+def _walltime_of(resources: dict[str, Any], kwargs: dict[str, Any]) -> float | None:
+    """Seconds that a task takes at most: what the resource specification says, else after which Parsl ends the app."""
+    given = resources.pop("walltime", None)
+    if given is None:
+        limit = kwargs.get("walltime")
+        return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0 else None
+    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
+        raise PlacementError(f'walltime={given!r} in a resource specification: write seconds, {{"walltime": 3600}}.')
+    return float(given)
 
 
 def _tags_of(resources: dict[str, Any]) -> frozenset[str]:

@@ -61,8 +61,8 @@ class Verdict(Struct, frozen=True):
 class Health:
     """Everything known about one endpoint."""
 
-    __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "draining", "empty_since", "generation",
-                 "had_slots", "last_death", "last_result", "left", "rumour", "slots", "stalled_since",
+    __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
+                 "generation", "had_slots", "last_death", "last_result", "left", "rumour", "slots", "stalled_since",
                  "started_at", "streams", "unanswered_since", "up_since")  # fmt: skip
 
     def __init__(self) -> None:
@@ -74,6 +74,8 @@ class Health:
         self.empty_since: float | None = None
         self.stalled_since: float | None = None
         self.draining: str | None = None
+        #: When that ends by itself; infinity: never.
+        self.drained_until: float | None = None
         self.dead_reason: str | None = None
         #: Why the generation before this one ended.
         self.last_death: str | None = None
@@ -97,7 +99,7 @@ class Health:
         self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
         self.last_death, self.dead_reason = self.dead_reason, None
         self.streams.clear()
-        self.breaker = Breaker()
+        self.breaker = self.breaker.heir()
 
 
 class Board:
@@ -157,15 +159,15 @@ class Board:
             health.streams.clear()  # their nodes are gone: silence is no news
         health.slots = slots
 
-    def result(self, label: str, at: float) -> None:
+    def result(self, label: str, at: float, attempt: int | None = None) -> None:
         """A result came from there: the strongest sign of life."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
-        health.breaker.succeeded()
+        health.breaker.succeeded(attempt)
 
-    def rumour(self, label: str, at: float, reason: str) -> None:
+    def rumour(self, label: str, at: float, reason: str, lasts: float | None = None) -> None:
         """Somebody else saw it in trouble."""
-        self.health[label].rumour = (at, at + self._rumour_time, reason)
+        self.health[label].rumour = (at, at + (self._rumour_time if lasts is None else lasts), reason)
 
     # --- judgement ------------------------------------------------------------------------------------------------
 
@@ -203,6 +205,8 @@ class Board:
         if state in {State.UP, State.SUSPECT, State.QUARANTINED}:
             return True
         health = self.health[label]
+        if health.draining is not None and health.drained_until != _NEVER:
+            return True  # it is back when that is over
         if state not in {State.STARTING, State.WAITING}:
             return False
         started = health.started_at
@@ -231,7 +235,7 @@ class Board:
         breaker, rumour = health.breaker, health.rumour
         doubt_from = _sooner(self._mute_from(health))
         if breaker.open_until is not None:
-            reason = "attempts were lost there in a row"
+            reason = breaker.ordered or "attempts were lost there in a row"
             if breaker.is_half_open(at):
                 return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=doubt_from)
             resume = breaker.open_until if at < breaker.open_until else _NEVER

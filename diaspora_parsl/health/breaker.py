@@ -17,7 +17,8 @@ class Breaker:
     Failures less than half a second apart are one incident (a lost node fails all it held at once), and one task counts
     once in a row, so that a single bad input opens nothing. The pause doubles each time the probe fails.
 
-    A doubt (silence) opens it too, and closes it by ending; what failures opened only a result closes.
+    A doubt (silence) opens it too, and closes it by ending; what failures opened only a result closes. What was opened
+    by order closes by the result of a probe, or by order.
 
     Args:
         threshold: incidents in a row, without a success between them, that open it.
@@ -26,7 +27,7 @@ class Breaker:
     """
 
     __slots__ = ("_first_pause", "_last_failure", "_longest_pause", "_pause", "_tasks", "_threshold", "doubted",
-                 "open_until", "probe")  # fmt: skip
+                 "open_until", "ordered", "probe")  # fmt: skip
 
     def __init__(
         self, threshold: int = THRESHOLD, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE
@@ -42,6 +43,8 @@ class Breaker:
         self.probe: int | None = None
         #: A doubt, not failures, opened it.
         self.doubted = False
+        #: Somebody ordered it open, and why: results of attempts that were there before say nothing against that.
+        self.ordered: str | None = None
 
     @property
     def failures(self) -> int:
@@ -62,10 +65,27 @@ class Breaker:
         if self.is_half_open(at):
             self.probe = attempt
 
-    def succeeded(self) -> None:
-        """A result came back: closed, and all is forgotten."""
+    def succeeded(self, attempt: int | None = None) -> None:
+        """A result of this attempt came back: closed, and all is forgotten."""
         self._tasks.clear()
-        self._close()
+        if self.ordered is None or (attempt is not None and attempt == self.probe):
+            self._close()
+
+    def order(self, reason: str, until: float) -> None:
+        """Open it by order; from then on a probe may go."""
+        self.open_until, self.ordered, self.doubted, self.probe = until, reason, False, None
+
+    def release(self) -> None:
+        """Close it, if it was opened by order."""
+        if self.ordered is not None:
+            self._close()
+
+    def heir(self) -> Breaker:
+        """That of the next generation: all is forgotten but orders."""
+        heir = Breaker(self._threshold, self._first_pause, self._longest_pause)
+        if self.ordered is not None and self.open_until is not None:
+            heir.order(self.ordered, self.open_until)
+        return heir
 
     def doubt(self, at: float) -> None:
         """Open it now, on other evidence than failures; does nothing if it is open already."""
@@ -103,7 +123,7 @@ class Breaker:
         if self.open_until is not None:
             if self.probe != attempt:
                 return False  # an old attempt; the pause is running already
-            if not self.doubted and not may_open():
+            if self.ordered is None and not self.doubted and not may_open():
                 self.succeeded()  # panic: a bad place is better than none
                 return False
             self._reopen(at)
@@ -126,3 +146,4 @@ class Breaker:
         self.open_until = None
         self.probe = None
         self.doubted = False
+        self.ordered = None

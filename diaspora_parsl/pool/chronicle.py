@@ -126,6 +126,14 @@ class Chronicle:
         payload = kind(endpoint=label, site=site, reason=verdict.reason, generation=generation, **extra)
         self.out.append(Publish(payload, label, label))
 
+    def answered(self, request: str, label: str, verdict: Verdict, live: int) -> None:
+        """A request from outside was followed; this is how the endpoint stands now."""
+        payload = events.RequestAnswered(
+            request=request, endpoint=label, site=self._specs[label].site, state=verdict.state, reason=verdict.reason,
+            in_flight=live,
+        )  # fmt: skip
+        self.out.append(Publish(payload, label, label))
+
     def reviving(self, label: str, generation: int, reason: str, delay: float) -> None:
         """A new generation of an endpoint is planned."""
         payload = events.EndpointReviving(

@@ -15,6 +15,7 @@ from diaspora_parsl.pool.backlog import Line
 from diaspora_parsl.pool.checks import validate
 from diaspora_parsl.pool.chronicle import UNTOLD, Chapter, Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
+from diaspora_parsl.pool.planned import Planned
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimulus
@@ -60,6 +61,9 @@ class PoolCore:
         self._announced = float("inf")
         self._chronicle = Chronicle(self.specs, s.story_length)
         self._fenced: deque[int] = deque()
+        self.planned = Planned(
+            self.board, self.scheduler, self._deadlines, self._chronicle, judge=self._judge, back=self._bring_back
+        )
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,
@@ -73,8 +77,10 @@ class PoolCore:
             words.Hushed: self._on_hushed,
             words.FabricSeen: self._on_fabric_seen,
             words.Rumour: self._on_rumour,
-            words.Drain: self._on_drain,
-            words.Resume: self._on_resume,
+            words.Drain: self.planned.on_drain,
+            words.Resume: self.planned.on_resume,
+            words.Quarantine: self.planned.on_quarantine,
+            words.Maintenance: self.planned.on_maintenance,
             words.Tick: self._on_tick,
             words.Stopped: self._on_stopped,
         }
@@ -88,6 +94,8 @@ class PoolCore:
         self.now = self._chronicle.now = max(self.now, stimulus.at)
         self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
         self._handlers[type(stimulus)](stimulus)
+        if self.scheduler.horizon.limits and len(self.scheduler.backlog):
+            self.scheduler.fill_idle(self.now)  # what a task waits for may be known differently now
         due = self._deadlines.next
         if due is not None and due < self._announced:
             self._announced = due
@@ -130,7 +138,7 @@ class PoolCore:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def _on_submitted(self, s: words.Submitted) -> None:
-        task = Task(s.task, s.function, s.eligible, s.priority, repeatable=s.repeatable)
+        task = Task(s.task, s.function, s.eligible, s.priority, repeatable=s.repeatable, walltime=s.walltime)
         self.tasks[s.task] = task
         self._chronicle.submitted(task, s.tags)
         if self._stopped:
@@ -162,7 +170,7 @@ class PoolCore:
         label, task = attempt.endpoint, attempt.task
         self.scheduler.ended(attempt, succeeded_at=s.at)
         if attempt.generation == self.board.health[label].generation:
-            self.board.result(label, s.at)
+            self.board.result(label, s.at, attempt.id)
         if task.state is TaskState.SETTLED:
             self.late += 1
             self._out.append(words.Discard(s.attempt))
@@ -187,7 +195,7 @@ class PoolCore:
         self.scheduler.ended(attempt)
         own = failure.kind in {Kind.USER, Kind.INVALID}
         if own and attempt.generation == self.board.health[label].generation:
-            self.board.result(label, s.at)  # the user's exception proves that the place works
+            self.board.result(label, s.at, attempt.id)  # the user's exception proves that the place works
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(words.Discard(s.attempt))
         elif own:
@@ -295,7 +303,7 @@ class PoolCore:
         rival, task.bound = task.bound, None
         if rival is not None and rival.state is AttemptState.BOUND:
             self.scheduler.superseded(rival)
-            if self.scheduler.verdicts[rival.endpoint].state is not State.UP:
+            if self.scheduler.verdicts[rival.endpoint].state is not State.UP and not self._stopped:
                 self._judge(rival.endpoint)
         for attempt in task.given_up or ():
             if attempt.generation != self.board.health[attempt.endpoint].generation:
@@ -330,6 +338,7 @@ class PoolCore:
         cap = self.specs[label].slots_cap
         slots = s.slots if cap is None else min(s.slots, cap)
         self.board.observed(label, s.at, slots, blocks_expected=s.blocks_expected)
+        self.planned.blocks_end(label, s.until, s.at)
         if slots and health.deaths and health.up_since is not None:
             if s.at - health.up_since >= self.settings.healthy_after:
                 health.deaths = 0
@@ -403,19 +412,14 @@ class PoolCore:
 
     def _on_rumour(self, s: words.Rumour) -> None:
         if s.endpoint in self.specs:
-            self.board.rumour(s.endpoint, s.at, f"{s.source} says: {s.reason}")
+            self.board.rumour(s.endpoint, s.at, f"{s.source} says: {s.reason}", s.lasts)
             self._judge(s.endpoint)
 
-    def _on_drain(self, s: words.Drain) -> None:
-        self.board.health[s.endpoint].draining = s.reason
-        self._judge(s.endpoint)
-
-    def _on_resume(self, s: words.Resume) -> None:
-        health = self.board.health[s.endpoint]
-        health.draining = None
-        if health.dead_reason is not None and not self._stopped and ("revive", s.endpoint) not in self._deadlines:
-            self._plan_revival(s.endpoint)
-        self._judge(s.endpoint)
+    def _bring_back(self, label: str) -> None:
+        """The endpoint is not held any more: if it died meanwhile, it is built anew."""
+        dead = self.board.health[label].dead_reason is not None
+        if dead and not self._stopped and ("revive", label) not in self._deadlines:
+            self._plan_revival(label)
 
     def _judge(self, label: str) -> None:
         """Ask for the verdict, and act on what changed."""

@@ -14,13 +14,13 @@ class Deadlines:
         self._planned: dict[Hashable, tuple[float, Callable[[], None]]] = {}
         self._count = 0
 
-    def at(self, at: float, key: Hashable, call: Callable[[], None]) -> None:
-        """Plan a call, unless one with this key is planned for then or earlier."""
+    def at(self, at: float, key: Hashable, call: Callable[[], None], *, first: bool = False) -> None:
+        """Plan a call, unless one with this key is planned for then or earlier; ``first``: before others of that time."""
         planned = self._planned.get(key)
         if planned is None or at < planned[0]:
             self._planned[key] = (at, call)
             self._count += 1  # equal times run in the order they were asked for
-            heappush(self._heap, (at, self._count, key))
+            heappush(self._heap, (at, -self._count if first else self._count, key))
 
     def run(self, now: float) -> None:
         """Make the calls that are due, those they plan themselves included."""

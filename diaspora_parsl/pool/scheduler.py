@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from diaspora_parsl.health.board import Board, State, Verdict
 from diaspora_parsl.pool.backlog import Backlog, Line
+from diaspora_parsl.pool.horizon import Horizon
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.words import EndpointSpec, PoolSettings
 from diaspora_parsl.routing import Load, Pace
@@ -47,6 +48,7 @@ class Scheduler:
         self.open: set[str] = set()
         self.verdicts = dict.fromkeys(specs, Verdict(State.STARTING, "being started"))
         self.pace = Pace()
+        self.horizon = Horizon(self.loads, self.pace, settings.horizon)
         self._board = board
         self._dispatched = dispatched
         #: An ordered set, so that a log of stimuli replays to the same actions.
@@ -174,6 +176,8 @@ class Scheduler:
 
     def declines(self, label: str, task: Task, at: float) -> bool:
         """Whether this task should rather wait for another place than go there."""
+        if self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None:
+            return True
         if task.avoid is None or label not in task.avoid:
             return False
         refused = task.refused_by

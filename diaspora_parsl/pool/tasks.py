@@ -41,16 +41,18 @@ class Task:
     """One task of the pool."""
 
     __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "id", "kills",
-                 "priority", "refused_by", "repeatable", "state", "waiting_since")  # fmt: skip
+                 "priority", "refused_by", "repeatable", "state", "waiting_since", "walltime")  # fmt: skip
 
     def __init__(
-        self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False
-    ) -> None:
+        self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False,
+        walltime: float | None = None,
+    ) -> None:  # fmt: skip
         self.id = task
         self.function = function
         self.eligible = eligible
         self.priority = priority
         self.repeatable = repeatable
+        self.walltime = walltime
         self.state = TaskState.NEW
         self.waiting_since = 0.0
         self.attempts = 0

@@ -68,6 +68,8 @@ class Submitted(Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     repeatable: bool = False
     """A second attempt does no harm, not even beside the first."""
+    walltime: float | None = None
+    """Seconds that it takes at most, as its user says."""
 
 
 class Finished(Struct, frozen=True, gc=False):
@@ -103,6 +105,8 @@ class Observed(Struct, frozen=True, gc=False):
     """Workers connected now."""
     blocks_expected: bool = False
     """Blocks are requested or running, so that workers may still come."""
+    until: float | None = None
+    """When the last of the connected blocks ends, if that is known."""
 
 
 class Unanswered(Struct, frozen=True, gc=False):
@@ -153,21 +157,49 @@ class Rumour(Struct, frozen=True, gc=False):
     endpoint: str
     source: str
     reason: str
+    lasts: float | None = None
+    """Seconds that it counts; None: as long as the settings say."""
 
 
 class Drain(Struct, frozen=True, gc=False):
-    """No new attempts for this endpoint."""
+    """No new attempts for this endpoint; those that run may finish."""
 
     at: float
     endpoint: str
     reason: str
+    until: float | None = None
+    """When it takes attempts again by itself; None: at `Resume`."""
+    request: str = ""
+    """The event that asked for it, and waits for an answer; as in the next three."""
 
 
 class Resume(Struct, frozen=True, gc=False):
-    """The endpoint takes attempts again."""
+    """The endpoint takes attempts again: a drain, a window that is open now and a quarantine by hand are over."""
 
     at: float
     endpoint: str
+    request: str = ""
+
+
+class Quarantine(Struct, frozen=True, gc=False):
+    """No new attempts until then, and after that only once a probe succeeded."""
+
+    at: float
+    endpoint: str
+    reason: str
+    until: float
+    request: str = ""
+
+
+class Maintenance(Struct, frozen=True, gc=False):
+    """The endpoint is not to be used from ``start`` to ``end``; with None for both, every such plan is called off."""
+
+    at: float
+    endpoint: str
+    start: float | None
+    end: float | None
+    reason: str
+    request: str = ""
 
 
 class Tick(Struct, frozen=True, gc=False):
@@ -196,6 +228,8 @@ Stimulus = (
     | Rumour
     | Drain
     | Resume
+    | Quarantine
+    | Maintenance
     | Tick
     | Stopped
 )

@@ -44,6 +44,7 @@ class LocalSite:
         heartbeats: passed to `Endpoint`.
         agent: passed to `Endpoint`.
         tags: passed to `Endpoint`.
+        site: passed to `Endpoint`: several of these may stand for the endpoints of one facility.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LocalSite:
         heartbeats: tuple[int, int] | None = (1, 4),
         agent: bool = False,
         tags: frozenset[str] = frozenset(),
+        site: str | None = None,
     ) -> None:
         if nodes < 1:
             raise ConfigurationError(f"LocalSite({label!r}, nodes={nodes}): give at least one node")
@@ -91,7 +93,7 @@ class LocalSite:
                 worker_init=f"{refuse}\n{exports}\n{self._choose_node()}",
             ),
         )
-        self.endpoint = Endpoint(executor, heartbeats=heartbeats, agent=agent, tags=tags)
+        self.endpoint = Endpoint(executor, heartbeats=heartbeats, agent=agent, tags=tags, site=site)
 
     def __enter__(self) -> Self:
         return self

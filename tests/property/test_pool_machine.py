@@ -39,6 +39,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.eligible: dict[int, frozenset[str]] = {}
         self.functions: dict[int, str] = {}
         self.submitted_at: dict[int, float] = {}
+        self.walltimes: dict[int, float | None] = {}
         self.settled: dict[int, w.Resolve | w.Reject] = {}
         self.dispatches: dict[int, int] = {}
         self.kills: dict[int, int] = {}
@@ -49,7 +50,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.generation = dict.fromkeys(LABELS, 0)
         self.started = dict.fromkeys(LABELS, False)
         self.buried = dict.fromkeys(LABELS, False)
-        self.draining = dict.fromkeys(LABELS, False)
+        #: What holds each endpoint: by hand until then, and windows; of the windows those that are not over.
+        self.drained: dict[str, float] = {}
+        self.windows: dict[str, list[tuple[float, float]]] = {label: [] for label in LABELS}
         self.streams: dict[str, set[str]] = {label: set() for label in LABELS}
         self.late = 0
         self.stopped = False
@@ -76,6 +79,11 @@ class PoolMachine(RuleBasedStateMachine):
             else:
                 self.tell(w.Died(self.now, label, self.generation[label], "could not be started"))
         return actions
+
+    def is_held(self, label: str) -> bool:
+        """Whether it is drained, or in maintenance, now."""
+        in_window = any(start <= self.now < end for start, end in self.windows[label])
+        return in_window or self.now < self.drained.get(label, float("-inf"))
 
     def pass_time(self, seconds: float) -> None:
         until = self.now + seconds
@@ -108,7 +116,7 @@ class PoolMachine(RuleBasedStateMachine):
                 self.wake = min(self.wake, at)
             case w.Revive(label, generation):
                 assert generation == self.generation[label] + 1
-                assert not self.draining[label]
+                assert not self.is_held(label)
                 self.generation[label] = generation
                 self.started[label] = self.buried[label] = False
                 self.streams[label].clear()
@@ -118,6 +126,8 @@ class PoolMachine(RuleBasedStateMachine):
                 assert self.wanted.pop(told.task) == told.attempt
             case w.Publish(events.TaskLate() as told):
                 assert told.task in self.settled
+            case w.Publish(events.RequestAnswered() as told):
+                assert (told.state, told.reason) == self.core.state(told.endpoint)
             case w.Publish(events.EndpointReviving() as told):
                 self.buried[told.endpoint] = True
 
@@ -131,7 +141,8 @@ class PoolMachine(RuleBasedStateMachine):
         assert action.generation == self.generation[label]
         assert self.started[label]
         assert not self.buried[label]
-        assert not self.draining[label]
+        assert not self.is_held(label)
+        self.check_horizon(task, label)
         assert health.slots > 0
         assert not health.breaker.is_tripped or health.breaker.probe == action.attempt
         assert action.attempt not in self.open
@@ -139,6 +150,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.wanted[task] = action.attempt
         self.dispatches[task] = self.dispatches.get(task, 0) + 1
         assert self.dispatches[task] <= LIMITS.max_attempts
+
+    def check_horizon(self, task: int, label: str) -> None:
+        """What is known to take too long is not sent into a window."""
+        walltime = self.walltimes[task]
+        for start, _ in self.windows[label]:
+            assert walltime is None or start <= self.now or self.now + walltime <= start
 
     def check_reject(self, stimulus: w.Stimulus, action: w.Reject) -> None:
         task, verdict = action.task, action.verdict
@@ -187,14 +204,18 @@ class PoolMachine(RuleBasedStateMachine):
         eligible=st.sets(labels, min_size=1) | st.just(set(LABELS)),
         priority=st.sampled_from([0.0, 1.0]),
         count=st.integers(1, 4),
+        walltime=st.sampled_from([None, None, 0.5, 20.0]),
     )
-    def submit(self, function: str, eligible: set[str], priority: float, count: int) -> None:
+    def submit(
+        self, function: str, eligible: set[str], priority: float, count: int, walltime: float | None = None
+    ) -> None:
         for _ in range(count):
             task = len(self.eligible) + 1
             self.eligible[task] = frozenset(eligible)
             self.functions[task] = function
             self.submitted_at[task] = self.now
-            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority))
+            self.walltimes[task] = walltime
+            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, walltime=walltime))
 
     @precondition(lambda self: self.open)
     @rule(which=pick)
@@ -255,12 +276,19 @@ class PoolMachine(RuleBasedStateMachine):
         self.started[label] = True
         self.tell(w.Started(self.now, label, self.generation[label]))
 
-    @rule(label=labels, slots=st.integers(0, 3), blocks=st.booleans(), stale=st.booleans())
-    def observe(self, label: str, slots: int, blocks: bool, stale: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(
+        label=labels,
+        slots=st.integers(0, 3),
+        blocks=st.booleans(),
+        stale=st.booleans(),
+        left=st.sampled_from([None, 3.0, 30.0]),
+    )
+    def observe(self, label: str, slots: int, blocks: bool, stale: bool, left: float | None) -> None:  # noqa: FBT001
         if not slots:
             self.streams[label].clear()
         generation = self.generation[label] - (stale and slots == 1)
-        self.tell(w.Observed(self.now, label, generation, slots, blocks))
+        until = None if left is None or not slots else self.now + left
+        self.tell(w.Observed(self.now, label, generation, slots, blocks, until))
 
     @rule(label=labels, ago=st.sampled_from([0.5, 2.0, 4.0]))
     def unanswered(self, label: str, ago: float) -> None:
@@ -289,19 +317,44 @@ class PoolMachine(RuleBasedStateMachine):
     def see_fabric(self) -> None:
         self.tell(w.FabricSeen(self.now))
 
-    @rule(label=labels)
-    def rumour(self, label: str) -> None:
-        self.tell(w.Rumour(self.now, label, "a facility", "maintenance"))
+    @rule(label=labels, lasts=st.sampled_from([None, 5.0, 120.0]))
+    def rumour(self, label: str, lasts: float | None) -> None:
+        self.tell(w.Rumour(self.now, label, "a facility", "maintenance", lasts))
 
-    @rule(label=labels)
-    def drain(self, label: str) -> None:
-        self.draining[label] = True
-        self.tell(w.Drain(self.now, label, "maintenance"))
+    @rule(label=labels, seconds=st.sampled_from([None, 0.5, 30.0]))
+    def drain(self, label: str, seconds: float | None) -> None:
+        until = None if seconds is None else self.now + seconds
+        self.drained[label] = float("inf") if until is None else until
+        self.answered(self.tell(w.Drain(self.now, label, "by hand", until, "drain")), label, "drain")
 
     @rule(label=labels)
     def resume(self, label: str) -> None:
-        self.draining[label] = False
-        self.tell(w.Resume(self.now, label))
+        self.drained.pop(label, None)
+        self.windows[label] = [window for window in self.windows[label] if window[0] > self.now]
+        self.answered(self.tell(w.Resume(self.now, label, "resume")), label, "resume")
+        assert self.core.board.health[label].breaker.ordered is None
+
+    @rule(label=labels, seconds=st.sampled_from([0.0, 5.0, 60.0]))
+    def quarantine(self, label: str, seconds: float) -> None:
+        self.answered(self.tell(w.Quarantine(self.now, label, "odd", self.now + seconds, "q")), label, "q")
+        assert not self.core.scheduler.verdicts[label].accepts
+
+    @rule(label=labels, start=st.sampled_from([-5.0, 0.0, 2.0, 15.0]), length=st.sampled_from([1.0, 10.0, 40.0]))
+    def announce(self, label: str, start: float, length: float) -> None:
+        window = (self.now + start, self.now + start + length)
+        self.windows[label].append(window)
+        self.answered(self.tell(w.Maintenance(self.now, label, *window, "maintenance", "m")), label, "m")
+
+    @rule(label=labels)
+    def call_off(self, label: str) -> None:
+        self.windows[label].clear()
+        self.answered(self.tell(w.Maintenance(self.now, label, None, None, "called off", "c")), label, "c")
+
+    def answered(self, actions: list[w.Action], label: str, request: str) -> None:
+        """Who asked is told how the endpoint stands now."""
+        answers = [a.payload for a in actions if isinstance(a, w.Publish) and a.key == label]
+        (answer,) = [told for told in answers if isinstance(told, events.RequestAnswered)]
+        assert (answer.request, answer.endpoint) == (request, label)
 
     # --- rules: time ----------------------------------------------------------------------------------------------
 
@@ -339,10 +392,16 @@ class PoolMachine(RuleBasedStateMachine):
                 assert due is not None
 
     @invariant()
+    def the_calendar_is_followed(self) -> None:
+        for label in LABELS:
+            assert (self.core.board.health[label].draining is not None) == self.is_held(label)
+
+    @invariant()
     def the_pool_is_never_quarantined_whole(self) -> None:
         states = [self.core.state(label)[0] for label in LABELS]
         living = [state for state in states if state not in {State.DOWN, State.STARTING}]
-        if len(living) == len(LABELS):
+        ordered = [label for label in LABELS if self.core.board.health[label].breaker.ordered is not None]
+        if len(living) == len(LABELS) and not ordered:
             assert states.count(State.QUARANTINED) < len(LABELS)
 
     # --- how it ends ----------------------------------------------------------------------------------------------
@@ -384,7 +443,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.reviving = "fail"
         for label in LABELS:
             self.bury(label, self.generation[label])
-        self.pass_time(LIMITS.down_limit + LIMITS.revive_longest)
+        planned = max((end - self.now for label in LABELS for _, end in self.windows[label]), default=0.0)
+        by_hand = max((until - self.now for until in self.drained.values() if until < float("inf")), default=0.0)
+        self.pass_time(max(0.0, planned, by_hand) + LIMITS.down_limit + LIMITS.revive_longest)
 
     def end_silent(self) -> None:
         """Nothing answers any more, and nothing can be started: no task waits for ever."""
