@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diaspora_parsl.executors.endpoint import Endpoint
+    from diaspora_parsl.executors.maintenance import Maintenance
     from diaspora_parsl.executors.pool import ResilientPoolExecutor
     from diaspora_parsl.fabric.base import Fabric, open_fabric
 
 __version__ = "0.1.0"
-__all__ = ["Endpoint", "Fabric", "ResilientPoolExecutor", "open_fabric"]
+__all__ = ["Endpoint", "Fabric", "Maintenance", "ResilientPoolExecutor", "open_fabric"]
 
 _HOMES = {
     "Endpoint": "diaspora_parsl.executors.endpoint",
     "Fabric": "diaspora_parsl.fabric.base",
+    "Maintenance": "diaspora_parsl.executors.maintenance",
     "ResilientPoolExecutor": "diaspora_parsl.executors.pool",
     "open_fabric": "diaspora_parsl.fabric.base",
 }

@@ -56,6 +56,8 @@ class Observation(Struct, frozen=True):
     """Workers connected now."""
     blocks_expected: bool = True
     """Blocks are on their way, so that workers may still come."""
+    blocks: frozenset[str] = frozenset()
+    """Those that the workers are in."""
 
 
 class RunContext(Struct, frozen=True):
@@ -242,13 +244,14 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
         return Observation(fixed_slots)
     managers = executor.connected_managers()
     ended = _ended_blocks(executor)
-    slots = sum(
-        manager["worker_count"]
+    useful = [
+        manager
         for manager in managers
         if manager["active"] and not manager.get("draining", False) and manager["block_id"] not in ended
-    )
+    ]
+    slots = sum(manager["worker_count"] for manager in useful)
     if slots:
-        return Observation(slots)
+        return Observation(slots, blocks=frozenset(str(manager["block_id"]) for manager in useful))
     came = set(executor.connected_blocks())
     expected = any(
         status.state in {JobState.PENDING, JobState.HELD}

@@ -12,6 +12,7 @@ from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.executors import adapter
+from diaspora_parsl.executors.maintenance import Maintenance, as_windows
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Endpoint:
             120), which would make a lost manager known after two minutes. None leaves them.
         agent: start ``diaspora-parsl agent`` in each block, so that its nodes give signs of life on the fabric. The
             package must be installed there.
+        maintenance: when it is not to be used: ``[Maintenance(start=..., end=...)]``.
 
     Raises:
         ConfigurationError: something cannot work; the message says what to write instead.
@@ -45,6 +47,7 @@ class Endpoint:
     tags: frozenset[str]
     heartbeats: tuple[int, int] | None
     agent: bool
+    maintenance: tuple[Maintenance, ...]
     executor: ParslExecutor | None
     build: Callable[[], ParslExecutor] | None
 
@@ -58,6 +61,7 @@ class Endpoint:
         tags: Iterable[str] = (),
         heartbeats: tuple[int, int] | None = (1, 4),
         agent: bool = False,
+        maintenance: Iterable[Maintenance] = (),
     ) -> None:
         first, build = _first_and_factory(executor, label)
         name = first.label if first is not None and label is None else label
@@ -82,7 +86,7 @@ class Endpoint:
             )
         values: dict[str, Any] = {
             "label": name, "site": site or name, "slots": slots, "tags": frozenset(tags), "heartbeats": heartbeats,
-            "agent": agent, "executor": first, "build": build,
+            "agent": agent, "maintenance": as_windows(maintenance, name), "executor": first, "build": build,
         }  # fmt: skip
         for key, value in values.items():
             object.__setattr__(self, key, value)

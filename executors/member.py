@@ -16,6 +16,7 @@ from parsl.jobs.job_status_poller import JobStatusPoller
 from diaspora_parsl.executors import adapter, processes
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.lane import Lane
+from diaspora_parsl.executors.walltime import BlockAges
 from diaspora_parsl.pool.words import Died, Observed, Started, Stimulus, Unanswered
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Member:
         self._worker_init = worker_init
         self._post = post
         self._outcome = outcome
+        self._ages = BlockAges(executor)
         self._slots = endpoint.slots or adapter.fixed_slots(executor) or 1
         self._poller: JobStatusPoller | None = None
         self._abandon: Callable[[], None] = lambda: None
@@ -137,7 +139,7 @@ class Member:
                 logger.warning("Endpoint %s could not be asked", self.endpoint.label, exc_info=True)
             else:
                 self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
-                                    seen.blocks_expected))  # fmt: skip
+                                    seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
                 self._asked_at = None
                 self._note_groups(seen.slots)
             self._closing.wait(_WATCH_PERIOD)

@@ -30,6 +30,7 @@ from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.exit_watch import ExitWatch
 from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
+from diaspora_parsl.executors.requests import configured
 from diaspora_parsl.executors.worker_init import agent_command
 from diaspora_parsl.fabric.address import RECORD, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
@@ -169,6 +170,8 @@ class ResilientPoolExecutor(ParslExecutor):
         publisher.emit(
             events.PoolStarted(pool=self.label, endpoints=tuple(sites), run_dir=self.run_dir), self.label, self.label
         )
+        for stimulus in configured(self.endpoints):
+            driver.post(stimulus)
         listener = Listener(sites, source, driver.post, self.label)
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)

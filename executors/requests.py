@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from diaspora_parsl import events
+from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.pool import words
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,18 @@ _REQUESTS = (
 def core_time(when: datetime) -> float:
     """A moment of the calendar on the monotonic clock of the core."""
     return time.monotonic() + when.timestamp() - time.time()
+
+
+def configured(endpoints: Iterable[Endpoint]) -> Iterator[words.Maintenance]:
+    """The windows that the configuration of a pool names, those aside that are over."""
+    now = time.monotonic()
+    for endpoint in endpoints:
+        for window in endpoint.maintenance:
+            start, end = core_time(window.start), core_time(window.end)
+            if end > now:
+                yield words.Maintenance(now, endpoint.label, start, end, window.sentence)
+            else:
+                logger.info("Endpoint %s: a window of maintenance is over since %s", endpoint.label, window.end)
 
 
 class Requests:

@@ -15,7 +15,7 @@ class Deadlines:
         self._count = 0
 
     def at(self, at: float, key: Hashable, call: Callable[[], None], *, first: bool = False) -> None:
-        """Plan a call, unless one with this key is planned for then or earlier; ``first``: before others of that time."""
+        """Plan a call, unless one with this key is planned by then; ``first``: before others of the same time."""
         planned = self._planned.get(key)
         if planned is None or at < planned[0]:
             self._planned[key] = (at, call)
