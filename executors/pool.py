@@ -30,6 +30,7 @@ from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.exit_watch import ExitWatch
 from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
+from diaspora_parsl.executors.recall import recall
 from diaspora_parsl.executors.requests import configured
 from diaspora_parsl.executors.worker_init import agent_command
 from diaspora_parsl.fabric.address import RECORD, write_record
@@ -174,6 +175,8 @@ class ResilientPoolExecutor(ParslExecutor):
             driver.post(stimulus)
         listener = Listener(sites, source, driver.post, self.label)
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
+        if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
+            recall(self._fabric, self.label, sites, driver.post)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
         self._exit_watch.start()
         driver.start(_START_LIMIT)

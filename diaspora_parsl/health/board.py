@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from diaspora_parsl.health.breaker import Breaker
 from diaspora_parsl.health.phi import PhiAccrual
+from diaspora_parsl.health.sites import Chorus
 
 #: A fabric not read for so long (seconds) says nothing about anybody's silence.
 _FABRIC_STALE: Final = 5.0
@@ -107,7 +108,7 @@ class Board:
 
     def __init__(
         self,
-        labels: Iterable[str],
+        sites: Mapping[str, str],
         *,
         empty_grace: float,
         stall_limit: float,
@@ -116,7 +117,8 @@ class Board:
         phi_threshold: float,
         acceptable_pause: float,
     ) -> None:
-        self.health = {label: Health() for label in labels}
+        self.health = {label: Health() for label in sites}
+        self._chorus = Chorus(self.health, sites)
         self._empty_grace = empty_grace
         self._stall_limit = stall_limit
         self._silence_limit = silence_limit
@@ -287,7 +289,12 @@ class Board:
             if self._fabric_seen >= max(detector.silent_from() for detector in streams):
                 last = max(detector.last for detector in streams)
                 phi = min(detector.phi(self._fabric_seen) for detector in streams)
-                return f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi
+                is_common = health.unanswered_since is None and self._chorus.has(health, self._fabric_seen)
+                return (
+                    None
+                    if is_common
+                    else (f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi)
+                )
         if at >= self._mute_from(health):
             return f"{_mute(health, at)}, and no result came", 0.0
         return None

@@ -75,6 +75,11 @@ class Breaker:
         """Open it by order; from then on a probe may go."""
         self.open_until, self.ordered, self.doubted, self.probe = until, reason, False, None
 
+    def put_off(self, seconds: float) -> None:
+        """If it is open, let the next probe wait for so much longer."""
+        if self.open_until is not None:
+            self.open_until += seconds
+
     def release(self) -> None:
         """Close it, if it was opened by order."""
         if self.ordered is not None:

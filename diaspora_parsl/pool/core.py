@@ -15,6 +15,7 @@ from diaspora_parsl.pool.backlog import Line
 from diaspora_parsl.pool.checks import validate
 from diaspora_parsl.pool.chronicle import UNTOLD, Chapter, Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
+from diaspora_parsl.pool.outages import Outages
 from diaspora_parsl.pool.planned import Planned
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
@@ -40,8 +41,9 @@ class PoolCore:
     def __init__(self, endpoints: Sequence[EndpointSpec], settings: PoolSettings | None = None) -> None:
         self.settings = s = settings or PoolSettings()
         self.specs = {spec.label: spec for spec in endpoints}
+        sites = {spec.label: spec.site for spec in endpoints}
         self.board = Board(
-            self.specs,
+            sites,
             empty_grace=s.empty_grace,
             stall_limit=s.stall_limit,
             silence_limit=s.silence_limit,
@@ -49,6 +51,7 @@ class PoolCore:
             phi_threshold=s.phi_threshold,
             acceptable_pause=s.acceptable_pause,
         )
+        self.outages = Outages(self.board, sites, s.outage_window, judge=self._judge)
         self.scheduler = Scheduler(self.specs, s, self.board, self._dispatched)
         self.tasks: dict[int, Task] = {}
         self.attempts: dict[int, Attempt] = {}
@@ -375,6 +378,7 @@ class PoolCore:
         if health.draining is not None or not self.specs[label].revivable:
             return  # nobody can build it anew, or it was to go away and `Resume` brings it back
         delay = min(self.settings.revive_longest, self.settings.revive_first * 2.0 ** min(health.deaths, 64))
+        delay += self.outages.delay(label, self.now)
         health.deaths += 1
         generation = health.generation + 1
         self._chronicle.reviving(label, generation, health.dead_reason or "", delay)
@@ -430,6 +434,9 @@ class PoolCore:
             return
         before = scheduler.verdicts[label]
         scheduler.judged(label, verdict, health.slots)
+        newly_down = verdict.state is State.DOWN and before.state is not State.DOWN
+        if newly_down and health.draining is None and not self._stopped:
+            self.outages.lost(label, self.now)  # before what it held is given to its neighbours
         taken = 0 if verdict.keeps else scheduler.live[label]
         if taken or (verdict.state is not before.state and verdict.state not in UNTOLD):
             self._chronicle.judged(label, health, verdict, taken)

@@ -39,6 +39,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """How long the control channel of an endpoint may leave a question unanswered before the endpoint is suspect."""
     rumour_time: float = 30.0
     """How long the word of others that an endpoint is in trouble counts."""
+    outage_window: float = 30.0
+    """Endpoints of one site that are lost within this time are an outage of the site."""
     horizon: float = 1.0
     """Known work bound per slot beyond what runs."""
     phi_threshold: float = 8.0

@@ -15,7 +15,7 @@ from diaspora_parsl.pool import words as w
 from diaspora_parsl.pool.core import PoolCore
 
 LABELS = ("alpha", "beta", "gamma")
-SPECS = [w.EndpointSpec(label=label, site=label, slots_cap=2 if label == "gamma" else None) for label in LABELS]
+SPECS = [w.EndpointSpec(label=label, site="here", slots_cap=2 if label == "gamma" else None) for label in LABELS]
 LIMITS = w.PoolSettings(
     down_limit=30.0, stall_limit=10.0, max_attempts=7, revive_longest=8.0, shun_time=5.0, healthy_after=10.0
 )

@@ -12,7 +12,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.board = Board(
-            ["alpha", "beta"],
+            {"alpha": "anl", "beta": "uc"},
             empty_grace=1.0,
             stall_limit=60.0,
             silence_limit=3.0,

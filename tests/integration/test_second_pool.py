@@ -1,0 +1,52 @@
+"""Pools on one fabric: what one saw die, another does not begin with; what is asked, both follow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diaspora_parsl import events as ev
+from diaspora_parsl import open_fabric
+from diaspora_parsl.testing.sites import LocalSite
+from tests.integration.test_cli_control import control
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import PoolOf
+
+
+def test_a_pool_does_not_begin_with_what_another_saw_die(pool_of: PoolOf, tmp_path: Path) -> None:
+    shared = open_fabric("embedded", tmp_path / "shared")
+    try:
+        with (
+            LocalSite("alpha", workers=2) as alpha,
+            LocalSite("beta", workers=2) as beta,
+            pool_of(alpha, beta, fabric=shared.url) as first,
+        ):
+            first.warm_up("alpha", "beta")
+            code, said = control(first, "maintenance", "beta", "--from", "+1h", "--to", "+2h")
+            assert code == 0, said
+            alpha.kill()
+            first.wait_for(ev.EndpointDown, endpoint="alpha")
+        told = len(first.executions())
+
+        with (
+            LocalSite("alpha", workers=2, tags=frozenset({"here"})) as alpha,
+            LocalSite("beta", workers=2) as beta,
+            pool_of(alpha, beta, fabric=shared.url) as second,
+        ):
+            second.results(second.tasks(8, 0.1))
+            assert {execution.site for execution in second.executions()[told:]} == {"beta"}
+            mine = [t for t in second.told() if t.source.split("/")[-1] == second.pool.run_id]
+            assert mine
+            (suspect,) = [t.payload for t in mine if isinstance(t.payload, ev.EndpointSuspect)]
+            assert suspect.endpoint == "alpha"
+            assert "before this pool started, and not seen up since: " in suspect.reason
+            second.results(second.tasks(1, 0.1, tags=["here"]))  # only there: as a last resort, and that clears it
+            second.warm_up("alpha")
+            # The window that was announced to the first holds for the second, too.
+            before = len(second.executions())
+            second.results(second.tasks(4, 0.1, walltime=7000))
+            assert {execution.site for execution in second.executions()[before:]} == {"alpha"}
+    finally:
+        shared.close()
