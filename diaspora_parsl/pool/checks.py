@@ -34,10 +34,10 @@ def _check_books(scheduler: Scheduler, now: float) -> None:
         _require((label in scheduler.open) == scheduler.verdicts[label].accepts, f"{label} is open against its verdict")
     for label in scheduler.idle:
         _require(scheduler.loads[label].has_idle_slot(), f"{label} counts as idle, but is full")
-        for line in scheduler.backlog.of(label):
-            if scheduler.may_serve(label, line):
-                declined = all(scheduler.declines(label, task, now) for task in line.tasks()[:LOOKED_PAST])
-                _require(declined, f"{label} is idle while tasks wait that it could run")
+        lines = [line for line in scheduler.backlog.of(label) if scheduler.may_serve(label, line)]
+        waiting = sorted((task for line in lines for task in line.tasks()), key=lambda task: (task.priority, task.id))
+        declined = all(scheduler.declines(label, task, now) for task in waiting[:LOOKED_PAST])
+        _require(declined, f"{label} is idle while tasks wait that it could run")
 
 
 def _check_tasks(core: PoolCore) -> None:

@@ -53,6 +53,7 @@ class PoolCore:
         )
         self.outages = Outages(self.board, sites, s.outage_window, judge=self._judge)
         self.scheduler = Scheduler(self.specs, s, self.board, self._dispatched)
+        self._horizon = self.scheduler.horizon
         self.tasks: dict[int, Task] = {}
         self.attempts: dict[int, Attempt] = {}
         self.finished = dict.fromkeys(self.specs, 0)
@@ -97,7 +98,7 @@ class PoolCore:
         self.now = self._chronicle.now = max(self.now, stimulus.at)
         self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
         self._handlers[type(stimulus)](stimulus)
-        if self.scheduler.horizon.limits and len(self.scheduler.backlog):
+        if self._horizon.limits and len(self.scheduler.backlog):
             self.scheduler.fill_idle(self.now)  # what a task waits for may be known differently now
         due = self._deadlines.next
         if due is not None and due < self._announced:

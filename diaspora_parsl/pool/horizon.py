@@ -32,11 +32,8 @@ class Horizon:
         self._ahead = ahead
         self._windows: dict[str, float] = {}
         self._blocks: dict[str, tuple[float, float]] = {}
-
-    @property
-    def limits(self) -> bool:
-        """Whether any endpoint has a known end."""
-        return bool(self._windows or self._blocks)
+        #: Whether any endpoint has a known end. Read for every task.
+        self.limits = False
 
     def window_at(self, label: str, start: float) -> None:
         """Its next window begins then; infinity: none is planned."""
@@ -44,6 +41,7 @@ class Horizon:
             self._windows.pop(label, None)
         else:
             self._windows[label] = start
+        self.limits = bool(self._windows or self._blocks)
 
     def blocks_end(self, label: str, until: float | None, at: float) -> None:
         """The last of its connected blocks ends then, as was seen now; None: nothing is known."""
@@ -52,6 +50,7 @@ class Horizon:
         else:
             known = self._blocks.get(label, (0.0, 0.0))
             self._blocks[label] = (until, max(known[1], until - at))
+        self.limits = bool(self._windows or self._blocks)
 
     def end_of_blocks(self, label: str) -> float | None:
         """What was told by `blocks_end`."""
