@@ -261,6 +261,21 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
     return Observation(0, blocks_expected=expected)
 
 
+def distributions(executor: ParslExecutor) -> frozenset[str] | None:
+    """Names of the distributions that are installed at any of its managers; None if it does not say.
+
+    May block up to `COMMAND_LIMIT`.
+
+    Raises:
+        Exception: whatever Parsl raises when the interchange does not answer.
+    """
+    ask = getattr(executor, "connected_managers_packages", None)
+    if not isinstance(executor, HighThroughputExecutor) or ask is None:
+        return None
+    managers: dict[str, dict[str, str]] = ask()
+    return frozenset(name for packages in managers.values() for name in packages)
+
+
 def _ended_blocks(executor: HighThroughputExecutor) -> set[str]:
     """Blocks on this host that are over, seconds before the interchange misses their managers' heartbeats.
 

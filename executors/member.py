@@ -15,9 +15,10 @@ from parsl.jobs.job_status_poller import JobStatusPoller
 
 from diaspora_parsl.executors import adapter, processes
 from diaspora_parsl.executors.endpoint import Endpoint
+from diaspora_parsl.executors.imports import modules_of
 from diaspora_parsl.executors.lane import Lane
 from diaspora_parsl.executors.walltime import BlockAges
-from diaspora_parsl.pool.words import Died, Observed, Started, Stimulus, Unanswered
+from diaspora_parsl.pool.words import Died, Environment, Observed, Started, Stimulus, Unanswered
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 _WATCH_PERIOD: Final = 0.5
 #: Seconds an answer may take before the pool is told that it is owed.
 _ANSWER_DUE: Final = 1.0
+#: The environments of more blocks than this are not asked for: the answer is long, and they are alike.
+_MOST_ASKED: Final = 64
 #: Seconds between SIGTERM and SIGKILL for the processes of a block.
 _COURTESY: Final = 1.5
 
@@ -87,6 +90,7 @@ class Member:
         self._reported = False
         self._most_slots = 0
         self._groups: set[int] = set()
+        self._known_blocks: frozenset[str] = frozenset()
         self._closing = threading.Event()
         self._closed = threading.Event()
         self._close_lock = threading.Lock()
@@ -142,7 +146,25 @@ class Member:
                                     seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
                 self._asked_at = None
                 self._note_groups(seen.slots)
+                self._ask_for_environment(seen.blocks)
             self._closing.wait(_WATCH_PERIOD)
+
+    def _ask_for_environment(self, blocks: frozenset[str]) -> None:
+        """Blocks came that were not there before: ask what is installed, unless there are very many."""
+        is_new = not blocks <= self._known_blocks
+        self._known_blocks |= blocks
+        if not is_new or len(blocks) > _MOST_ASKED:
+            return
+        self._asked_at = time.monotonic()
+        try:
+            names = adapter.distributions(self.executor)
+        except Exception:  # a preference is worth no more; if the channel is bad, `look` reports it
+            logger.debug("Endpoint %s did not say what is installed", self.endpoint.label, exc_info=True)
+            names = None
+        self._asked_at = None
+        if names:
+            modules = modules_of(names)
+            self._post(Environment(time.monotonic(), self.endpoint.label, self.generation, modules))
 
     def _note_groups(self, slots: int) -> None:
         """More workers came: learn the process groups of their blocks, if those run on this host."""

@@ -28,6 +28,7 @@ from diaspora_parsl.executors import adapter, staging
 from diaspora_parsl.executors.driver import Driver, OpenTask
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.exit_watch import ExitWatch
+from diaspora_parsl.executors.imports import Imports
 from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
 from diaspora_parsl.executors.recall import recall
@@ -121,6 +122,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._takes = {label: adapter.resources(member) for label, member in self._first.items()}
         self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
         self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
+        self._imports = Imports()
         self._numbers = itertools.count(1)
         self._driver: Driver | None = None
         self._fabric: Fabric | None = None
@@ -309,7 +311,7 @@ class ResilientPoolExecutor(ParslExecutor):
         future = driver.new_future(number)
         stimulus = words.Submitted(
             time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), repeatable=repeatable,
-            walltime=walltime,
+            walltime=walltime, imports=self._imports.of(func) if len(self.endpoints) > 1 else frozenset(),
         )  # fmt: skip
         driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)
         return future

@@ -167,9 +167,11 @@ class Board:
         health.last_result = max(health.last_result, at)
         health.breaker.succeeded(attempt)
 
-    def rumour(self, label: str, at: float, reason: str, lasts: float | None = None) -> None:
-        """Somebody else saw it in trouble."""
-        self.health[label].rumour = (at, at + (self._rumour_time if lasts is None else lasts), reason)
+    def rumour(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
+        """Somebody else saw it in trouble; returns until when that counts."""
+        until = at + (self._rumour_time if lasts is None else lasts)
+        self.health[label].rumour = (at, until, reason)
+        return until
 
     # --- judgement ------------------------------------------------------------------------------------------------
 

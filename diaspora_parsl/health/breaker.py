@@ -75,9 +75,9 @@ class Breaker:
         """Open it by order; from then on a probe may go."""
         self.open_until, self.ordered, self.doubted, self.probe = until, reason, False, None
 
-    def put_off(self, seconds: float) -> None:
-        """If it is open, let the next probe wait for so much longer."""
-        if self.open_until is not None:
+    def put_off(self, at: float, seconds: float) -> None:
+        """If no probe may go yet, let the next one wait for so much longer."""
+        if self.open_until is not None and self.open_until > at:
             self.open_until += seconds
 
     def release(self) -> None:

@@ -51,9 +51,7 @@ class PoolCore:
             phi_threshold=s.phi_threshold,
             acceptable_pause=s.acceptable_pause,
         )
-        self.outages = Outages(self.board, sites, s.outage_window, judge=self._judge)
         self.scheduler = Scheduler(self.specs, s, self.board, self._dispatched)
-        self._horizon = self.scheduler.horizon
         self.tasks: dict[int, Task] = {}
         self.attempts: dict[int, Attempt] = {}
         self.finished = dict.fromkeys(self.specs, 0)
@@ -65,9 +63,9 @@ class PoolCore:
         self._announced = float("inf")
         self._chronicle = Chronicle(self.specs, s.story_length)
         self._fenced: deque[int] = deque()
-        self.planned = Planned(
-            self.board, self.scheduler, self._deadlines, self._chronicle, judge=self._judge, back=self._bring_back
-        )
+        parts = (self.board, self.scheduler, self._deadlines, self._chronicle)
+        self.outages = Outages(*parts, sites=sites, window=s.outage_window, judge=self._judge)
+        self.planned = Planned(*parts, judge=self._judge, back=self._bring_back)
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,
@@ -75,6 +73,7 @@ class PoolCore:
             words.Failed: self._on_failed,
             words.Started: self._on_started,
             words.Observed: self._on_observed,
+            words.Environment: self.planned.on_environment,
             words.Unanswered: self._on_unanswered,
             words.Died: self._on_died,
             words.Heard: self._on_heard,
@@ -98,7 +97,7 @@ class PoolCore:
         self.now = self._chronicle.now = max(self.now, stimulus.at)
         self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
         self._handlers[type(stimulus)](stimulus)
-        if self._horizon.limits and len(self.scheduler.backlog):
+        if self.scheduler.horizon.limits and len(self.scheduler.backlog):
             self.scheduler.fill_idle(self.now)  # what a task waits for may be known differently now
         due = self._deadlines.next
         if due is not None and due < self._announced:
@@ -142,7 +141,9 @@ class PoolCore:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def _on_submitted(self, s: words.Submitted) -> None:
-        task = Task(s.task, s.function, s.eligible, s.priority, repeatable=s.repeatable, walltime=s.walltime)
+        task = Task(
+            s.task, s.function, s.eligible, s.priority, repeatable=s.repeatable, walltime=s.walltime, imports=s.imports
+        )
         self.tasks[s.task] = task
         self._chronicle.submitted(task, s.tags)
         if self._stopped:
@@ -163,6 +164,8 @@ class PoolCore:
     def _dispatched(self, attempt: Attempt, reason: str) -> None:
         self.attempts[attempt.id] = attempt
         self._out.append(words.Dispatch(attempt.task.id, attempt.id, attempt.endpoint, attempt.generation))
+        if attempt.task.imports:
+            self.planned.sent(attempt)
         self._chronicle.dispatched(attempt, reason)
 
     def _on_finished(self, s: words.Finished) -> None:

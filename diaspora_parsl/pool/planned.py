@@ -1,4 +1,4 @@
-"""What is planned or ordered from outside: drains, windows of maintenance, quarantine by hand, ends of blocks."""
+"""What is known before: drains, windows of maintenance, quarantine by hand, ends of blocks, environments."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from diaspora_parsl.pool.calendar import Calendar, Window
 from diaspora_parsl.pool.chronicle import Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
 from diaspora_parsl.pool.scheduler import Scheduler
+from diaspora_parsl.pool.tasks import Attempt
 
 
 class _Judge(Protocol):
@@ -112,3 +113,21 @@ class Planned:
             self.blocks_end(label, until, at)
         else:
             self._scheduler.fill_idle(at)
+
+    # --- what is installed ----------------------------------------------------------------------------------------
+
+    def on_environment(self, s: words.Environment) -> None:
+        """An endpoint said what it has: functions that need more go elsewhere first."""
+        if s.generation == self._board.health[s.endpoint].generation:
+            self._try_again_at(self._scheduler.environments.learn(s.endpoint, s.modules, s.at), s.endpoint)
+            self._scheduler.fill_idle(s.at)
+
+    def sent(self, attempt: Attempt) -> None:
+        """An attempt of a task that imports something was sent off."""
+        environments = self._scheduler.environments
+        self._try_again_at(environments.tried(attempt.endpoint, attempt.task, attempt.dispatched_at), attempt.endpoint)
+
+    def _try_again_at(self, trial: float | None, label: str) -> None:
+        """Functions that an endpoint seems to have no environment for may go there then, once."""
+        if trial is not None:
+            self._deadlines.at(trial, ("trial", label, trial), lambda: self._scheduler.fill_idle(trial))

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from diaspora_parsl.health.board import Board, State, Verdict
 from diaspora_parsl.pool.backlog import Backlog, Line
+from diaspora_parsl.pool.environments import Environments
 from diaspora_parsl.pool.horizon import Horizon
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.words import EndpointSpec, PoolSettings
@@ -48,6 +49,7 @@ class Scheduler:
         self.open: set[str] = set()
         self.verdicts = dict.fromkeys(specs, Verdict(State.STARTING, "being started"))
         self.pace = Pace()
+        self.environments = Environments(self.loads)
         self.horizon = Horizon(self.loads, self.pace, settings.horizon)
         self._board = board
         self._dispatched = dispatched
@@ -178,6 +180,8 @@ class Scheduler:
         """Whether this task should rather wait for another place than go there."""
         if self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None:
             return True
+        if self.environments.known and self.environments.refuses(label, task, at, self.open):
+            return True
         if task.avoid is None or label not in task.avoid:
             return False
         refused = task.refused_by
@@ -225,6 +229,8 @@ class Scheduler:
             return f"last resort, nothing better is up: {verdict.reason}"
         if attempt.queued:
             return f"prefetch: {load.in_flight - load.slots} beyond {load.slots} slots"
+        if self.environments.lacks(label, attempt.task):
+            return f"trial, though {self.environments.missing(label, attempt.task)} seems to be missing there"
         again = f", after {', '.join(sorted(avoid))}" if avoid else ""
         return f"idle slot, pace {load.pace:.2f}{again}"
 

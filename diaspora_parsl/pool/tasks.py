@@ -40,12 +40,12 @@ ATTEMPT_MOVES: Final = {
 class Task:
     """One task of the pool."""
 
-    __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "id", "kills",
-                 "priority", "refused_by", "repeatable", "state", "waiting_since", "walltime")  # fmt: skip
+    __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "id", "imports",
+                 "kills", "priority", "refused_by", "repeatable", "state", "waiting_since", "walltime")  # fmt: skip
 
     def __init__(
         self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False,
-        walltime: float | None = None,
+        walltime: float | None = None, imports: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.id = task
         self.function = function
@@ -53,6 +53,7 @@ class Task:
         self.priority = priority
         self.repeatable = repeatable
         self.walltime = walltime
+        self.imports = imports
         self.state = TaskState.NEW
         self.waiting_since = 0.0
         self.attempts = 0

@@ -72,6 +72,8 @@ class Submitted(Struct, frozen=True, gc=False):
     """A second attempt does no harm, not even beside the first."""
     walltime: float | None = None
     """Seconds that it takes at most, as its user says."""
+    imports: frozenset[str] = frozenset()
+    """Modules that it imports, the standard library aside, by normalised names."""
 
 
 class Finished(Struct, frozen=True, gc=False):
@@ -109,6 +111,16 @@ class Observed(Struct, frozen=True, gc=False):
     """Blocks are requested or running, so that workers may still come."""
     until: float | None = None
     """When the last of the connected blocks ends, if that is known."""
+
+
+class Environment(Struct, frozen=True, gc=False):
+    """What is installed at an endpoint, as far as it says."""
+
+    at: float
+    endpoint: str
+    generation: int
+    modules: frozenset[str]
+    """By normalised names."""
 
 
 class Unanswered(Struct, frozen=True, gc=False):
@@ -222,6 +234,7 @@ Stimulus = (
     | Failed
     | Started
     | Observed
+    | Environment
     | Unanswered
     | Died
     | Heard

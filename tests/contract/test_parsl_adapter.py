@@ -316,6 +316,9 @@ def test_an_executor_starts_works_and_is_observed(running: HighThroughputExecuto
     assert _until(lambda: blocks in executor.status_facade and executor.status_facade[blocks].state is JobState.RUNNING)
     manager = executor.connected_managers()[0]
     assert {"worker_count", "active", "block_id", "tasks"} <= set(manager)
+    assert adapter.observe(executor, 1).blocks == {blocks}
+    installed = adapter.distributions(executor)
+    assert installed is None or {"parsl", "dill"} <= installed  # None: a Parsl that does not tell
 
 
 def test_a_dead_interchange_is_seen_and_blocks_nobody(running: HighThroughputExecutor) -> None:

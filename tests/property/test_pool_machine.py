@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -205,9 +207,16 @@ class PoolMachine(RuleBasedStateMachine):
         priority=st.sampled_from([0.0, 1.0]),
         count=st.integers(1, 4),
         walltime=st.sampled_from([None, None, 0.5, 20.0]),
+        imports=st.sampled_from([frozenset[str](), frozenset({"numpy"}), frozenset({"numpy", "ours"})]),
     )
     def submit(
-        self, function: str, eligible: set[str], priority: float, count: int, walltime: float | None = None
+        self,
+        function: str,
+        eligible: set[str],
+        priority: float,
+        count: int,
+        walltime: float | None = None,
+        imports: frozenset[str] = frozenset(),
     ) -> None:
         for _ in range(count):
             task = len(self.eligible) + 1
@@ -215,7 +224,8 @@ class PoolMachine(RuleBasedStateMachine):
             self.functions[task] = function
             self.submitted_at[task] = self.now
             self.walltimes[task] = walltime
-            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, walltime=walltime))
+            wishes: dict[str, Any] = {"walltime": walltime, "imports": imports}
+            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
 
     @precondition(lambda self: self.open)
     @rule(which=pick)
@@ -289,6 +299,10 @@ class PoolMachine(RuleBasedStateMachine):
         generation = self.generation[label] - (stale and slots == 1)
         until = None if left is None or not slots else self.now + left
         self.tell(w.Observed(self.now, label, generation, slots, blocks, until))
+
+    @rule(label=labels, modules=st.sampled_from([frozenset[str](), frozenset({"numpy"}), frozenset({"numpy", "ours"})]))
+    def install(self, label: str, modules: frozenset[str]) -> None:
+        self.tell(w.Environment(self.now, label, self.generation[label], modules))
 
     @rule(label=labels, ago=st.sampled_from([0.5, 2.0, 4.0]))
     def unanswered(self, label: str, ago: float) -> None:
