@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from diaspora_parsl.health.board import Health
 
+#: How the reason of a suspicion begins that is for others of the site.
+SITE_OUTAGE: Final = "site outage"
 #: So many endpoints of a site that fail within the window are an outage of the site.
 _OUTAGE: Final = 2
 #: Seconds between the probes, and between the revivals, of two endpoints of a site in an outage.
@@ -52,7 +54,7 @@ class Sites:
         if len(recent) < _OUTAGE:
             return None
         names = ", ".join(sorted(recent))
-        return f"site outage: {names} of {site} failed within {at - min(recent.values()):.0f} s"
+        return f"{SITE_OUTAGE}: {names} of {site} failed within {at - min(recent.values()):.0f} s"
 
     def others(self, label: str) -> list[str]:
         """The other endpoints of its site."""

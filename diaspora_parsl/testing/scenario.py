@@ -92,7 +92,9 @@ class Report(Struct, frozen=True, kw_only=True):
     late: int
     detections: tuple[Detection, ...]
     false_suspicions: int
-    """How often an endpoint was suspected, left or declared dead with which nothing was wrong."""
+    """How often an endpoint was suspected, left or declared dead with which nothing was wrong, `precautions` aside."""
+    precautions: int
+    """How often such an endpoint was suspected because others of its site had been lost."""
     quarantined: int
     """How often an endpoint was declared suspect or quarantined, rightly or not."""
     endpoint_seconds: float

@@ -14,6 +14,7 @@ from diaspora_parsl import events
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.failures import Failure, Kind
 from diaspora_parsl.health.board import State
+from diaspora_parsl.health.sites import SITE_OUTAGE
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.core import PoolCore
 from diaspora_parsl.testing import faults as f
@@ -123,7 +124,7 @@ class _Run:
         self.held: list[words.Stimulus] = []
         self.faults = faults
         self.endpoints = endpoints
-        self.false_suspicions = self.quarantined = 0
+        self.false_suspicions = self.precautions = self.quarantined = 0
         self.wake = float("inf")
         self.settled: dict[int, int] = {}
         self.resolved = self.attempts = self.executions = self.steps = 0
@@ -182,6 +183,7 @@ class _Run:
             late=self.core.late,
             detections=tuple(self.detections),
             false_suspicions=self.false_suspicions,
+            precautions=self.precautions,
             quarantined=self.quarantined,
             endpoint_seconds=self.now * len(self.sites) - _troubled(self.faults, self.now),
             steps=self.steps,
@@ -240,7 +242,10 @@ class _Run:
             self.detections.append(Detection(fault, self.now - fault.at))
         if isinstance(told, events.EndpointSuspect | events.EndpointDown):
             self.quarantined += isinstance(told, events.EndpointSuspect)
-            self.false_suspicions += self.sites[told.endpoint].is_well(self.now)
+            if told.reason.startswith(SITE_OUTAGE):
+                self.precautions += self.sites[told.endpoint].is_well(self.now)
+            else:
+                self.false_suspicions += self.sites[told.endpoint].is_well(self.now)
 
     # --- how endpoints behave -------------------------------------------------------------------------------------
 

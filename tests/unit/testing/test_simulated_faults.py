@@ -120,6 +120,7 @@ def test_clustered_and_correlated_failures_lose_nothing() -> None:
     report = Simulator(endpoints=pool, tasks=40_000, faults=script, seed=5, validate_every=20_000).run()
     assert (report.lost, report.twice, report.rejected, report.false_suspicions) == (0, 0, 0, 0)
     assert len(report.detections) > 20
+    assert report.precautions, "what was left of a site that was failing was doubted"
     assert report.wasted <= 0.03 * report.submitted
     assert (quantile(report.detection_times(), 0.99) or 0.0) <= 5.0
     assert report.makespan <= 1.10 * report.surviving_makespan + 5.0
