@@ -9,17 +9,29 @@ if TYPE_CHECKING:
     from diaspora_parsl.executors.endpoint import Endpoint
     from diaspora_parsl.executors.maintenance import Maintenance
     from diaspora_parsl.executors.pool import ResilientPoolExecutor
+    from diaspora_parsl.executors.retries import retry_handler
     from diaspora_parsl.fabric.base import Fabric, open_fabric
+    from diaspora_parsl.rules import Rule
 
 __version__ = "0.1.0"
-__all__ = ["Endpoint", "Fabric", "Maintenance", "ResilientPoolExecutor", "open_fabric"]
+__all__ = [
+    "Endpoint",
+    "Fabric",
+    "Maintenance",
+    "ResilientPoolExecutor",
+    "Rule",
+    "open_fabric",
+    "retry_handler",
+]
 
 _HOMES = {
     "Endpoint": "diaspora_parsl.executors.endpoint",
     "Fabric": "diaspora_parsl.fabric.base",
     "Maintenance": "diaspora_parsl.executors.maintenance",
     "ResilientPoolExecutor": "diaspora_parsl.executors.pool",
+    "Rule": "diaspora_parsl.rules",
     "open_fabric": "diaspora_parsl.fabric.base",
+    "retry_handler": "diaspora_parsl.executors.retries",
 }
 
 

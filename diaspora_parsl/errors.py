@@ -46,7 +46,20 @@ class EndpointsUnavailableError(PoolError):
 
 
 class PoisonTaskError(PoolError):
-    """The task was lost together with its place again and again, and is given up."""
+    """The task was lost together with its place again and again, and is given up.
+
+    Args:
+        message: says all of it.
+        function: that the task runs.
+        places: labels of the endpoints where it was lost.
+        kills: workers that died while they ran it.
+    """
+
+    def __init__(self, message: str = "", *, function: str = "", places: tuple[str, ...] = (), kills: int = 0) -> None:
+        super().__init__(message)
+        self.function = function
+        self.places = places
+        self.kills = kills
 
 
 class PoolShutdownError(PoolError):

@@ -100,6 +100,8 @@ class TaskFailed(Payload, frozen=True):
     site: str = ""
     attempt: int = 0
     attempts: int = 0
+    reason: str = ""
+    """Why it is believed."""
 
 
 class TaskLate(Payload, frozen=True):

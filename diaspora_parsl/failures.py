@@ -1,4 +1,4 @@
-"""From an exception to a judgement: what kind of failure, and whose."""
+"""What one attempt came to: what kind of failure, whose, and what is to be done about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class Kind(StrEnum):
     INVALID = "invalid"
     """The task cannot be sent to any place: it cannot be serialised, or asks for what does not exist."""
     PLACE = "place"
-    """The endpoint could not load the task or return its result: other versions, a missing package."""
+    """Something the task needs is missing or broken there: a package, a file system, a GPU, other versions."""
+    RESOURCE = "resource"
+    """It ran out of something: memory, walltime, open files."""
     WORKER_LOST = "worker-lost"
     """The process that ran it died; the task itself may be the cause."""
     MANAGER_LOST = "manager-lost"
@@ -25,6 +27,21 @@ class Kind(StrEnum):
     """The endpoint as a whole is gone, or declared itself unusable."""
     SUBMIT = "submit"
     """The endpoint refused to take it."""
+    POISON = "poison"
+    """It takes down the workers that run it."""
+
+
+class FailureAction(StrEnum):
+    """What is done about a failed attempt."""
+
+    FAIL = "fail"
+    """Nothing: the task fails with this error, after this one execution."""
+    ANYWHERE = "anywhere"
+    """It runs again, at any place, this one included."""
+    ELSEWHERE = "elsewhere"
+    """It runs again at another place, and fails if the same error comes from there too."""
+    MORE = "more"
+    """It runs again where there is more memory, and fails if there is no such place."""
 
 
 class Blame(StrEnum):
@@ -39,76 +56,66 @@ _BLAME: Final = {
     Kind.USER: Blame.TASK,
     Kind.INVALID: Blame.TASK,
     Kind.PLACE: Blame.PLACE,
+    Kind.RESOURCE: Blame.PLACE,
     Kind.WORKER_LOST: Blame.INFRASTRUCTURE,
     Kind.MANAGER_LOST: Blame.INFRASTRUCTURE,
     Kind.ENDPOINT_LOST: Blame.INFRASTRUCTURE,
     Kind.SUBMIT: Blame.INFRASTRUCTURE,
+    Kind.POISON: Blame.TASK,
 }
 
-#: Parsl's and Python's own exceptions, matched by name: the core imports no executor.
-_BY_NAME: Final = {
-    "parsl.executors.high_throughput.errors.WorkerLost": Kind.WORKER_LOST,
-    "parsl.executors.high_throughput.errors.ManagerLost": Kind.MANAGER_LOST,
-    "parsl.executors.high_throughput.errors.VersionMismatch": Kind.PLACE,
-    "parsl.executors.high_throughput.errors.CommandClientTimeoutError": Kind.ENDPOINT_LOST,
-    "parsl.executors.high_throughput.errors.CommandClientBadError": Kind.ENDPOINT_LOST,
-    "parsl.executors.errors.BadStateException": Kind.ENDPOINT_LOST,
-    "parsl.executors.errors.ScalingFailed": Kind.ENDPOINT_LOST,
-    "parsl.jobs.errors.TooManyJobFailuresError": Kind.ENDPOINT_LOST,
-    "parsl.executors.errors.InvalidResourceSpecification": Kind.INVALID,
-    "parsl.serialize.errors.SerializationError": Kind.INVALID,
-    "parsl.serialize.errors.DeserializationError": Kind.PLACE,
-    "parsl.serialize.errors.DeserializerPluginError": Kind.PLACE,
-    "zmq.error.Again": Kind.ENDPOINT_LOST,  # a bounded send to an interchange that takes nothing
-    "concurrent.futures._base.CancelledError": Kind.MANAGER_LOST,
-    "concurrent.futures.process.BrokenProcessPool": Kind.WORKER_LOST,
-    "concurrent.futures.thread.BrokenThreadPool": Kind.ENDPOINT_LOST,
-}
+#: What cannot be another place's fault.
+_OWN: Final = frozenset({Kind.USER, Kind.INVALID, Kind.POISON})
+#: Parsl's own retries that are no longer worth it: more than anybody allows, and still a number for its database.
+ALL_RETRIES: Final = 1_000_000.0
 
 
 class Failure(Struct, frozen=True):
-    """One judged failure of one attempt."""
+    """One failure of one attempt, as the rules see it."""
 
     kind: Kind
     error: str
     """Type name of the exception."""
     message: str
+    action: FailureAction | None = None
+    """What is to be done; None: what is usual for its kind."""
+    charge: bool = True
+    """Whether it counts against the user's retries, should the user see it."""
+    raised: bool = False
+    """The task's own code raised it, so that running it again means running that code again."""
+    killed: bool = False
+    """The worker died of it, whatever its kind."""
 
     @property
     def blame(self) -> Blame:
-        """Whose fault it is."""
+        """Whose fault it seems to be."""
         return _BLAME[self.kind]
+
+    @property
+    def is_own(self) -> bool:
+        """It came from the task's own code, or can only be the task's fault."""
+        return self.raised or self.kind in _OWN
+
+    @property
+    def then(self) -> FailureAction:
+        """What is to be done."""
+        if self.action is not None:
+            return self.action
+        return FailureAction.FAIL if self.kind in _OWN else FailureAction.ELSEWHERE
+
+    @property
+    def costs_worker(self) -> bool:
+        """A worker died with it."""
+        return self.killed or self.kind is Kind.WORKER_LOST
 
     def __str__(self) -> str:
         return f"{self.error}: {self.message}" if self.message else self.error
 
 
-def classify(error: BaseException, *, from_submit: bool = False, app: bool = False) -> Failure:
-    """Judge one exception.
+class Judgement(Struct, frozen=True):
+    """Why a task was failed, and what that says about trying it again. It rides on the pool's future."""
 
-    Args:
-        error: what an endpoint raised, or put into its future.
-        from_submit: the endpoint's ``submit`` itself raised it.
-        app: the callable was a Parsl app. An app wraps its own exceptions into its *result*, so what still arrives as
-            an exception was raised around the user's code, not by it: the worker could not load the task.
-
-    Returns:
-        The failure; an exception that is not known is the task's own if an endpoint ran it, and the endpoint's if
-        the endpoint refused to take it.
-    """
-    kind = next((_BY_NAME[name] for name in _names(error) if name in _BY_NAME), None)
-    if kind is None:
-        kind = Kind.SUBMIT if from_submit else Kind.PLACE if app else Kind.USER
-    return Failure(kind, type(error).__name__, _one_line(error))
-
-
-def _names(error: BaseException) -> list[str]:
-    return [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__]
-
-
-def _one_line(error: BaseException, limit: int = 300) -> str:
-    try:
-        text = " ".join(str(error).split())
-    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything, and must not hide the failure
-        text = f"(its text cannot be shown: {type(broken).__name__})"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    kind: Kind
+    cost: float
+    """Of Parsl's retries: 0 none, 1 one, `ALL_RETRIES` all."""
+    reason: str = ""

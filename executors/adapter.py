@@ -363,9 +363,9 @@ def writes_files(kwargs: dict[str, Any]) -> bool:
     return any(kwargs.get(name) for name in ("stdout", "stderr", "outputs"))
 
 
-def raised_by_user(result: Any) -> str | None:
-    """The type name of the user's exception, if this result wraps one."""
-    return result.e_type.__name__ if isinstance(result, RemoteExceptionWrapper) else None
+def raised_by_user(result: Any) -> BaseException | None:
+    """The user's exception, if this result wraps one."""
+    return result.e_value if isinstance(result, RemoteExceptionWrapper) else None
 
 
 #: Values that every pickler writes alike, if they are few.

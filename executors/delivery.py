@@ -11,6 +11,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from diaspora_parsl.failures import Judgement
+
 logger = logging.getLogger(__name__)
 
 #: Seconds after which a delivery counts as waiting for something, so that others must not wait behind it.
@@ -134,6 +136,8 @@ class TaskFuture(Future[Any]):
     def __init__(self, number: int, delivery: Delivery) -> None:
         super().__init__()
         self.parsl_executor_task_id = number
+        #: Why it was failed, if it was.
+        self.verdict: Judgement | None = None
         self._delivery = delivery
 
     def cancel(self) -> bool:
@@ -142,4 +146,22 @@ class TaskFuture(Future[Any]):
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Have ``fn`` called with this future once it is settled, on a thread of the pool's."""
-        super().add_done_callback(lambda me: self._delivery.run(fn, me))
+        super().add_done_callback(lambda me: self._delivery.run(fn if self.verdict is None else partial(_seen, fn), me))
+
+
+#: The failed future whose callbacks this thread runs.
+_settling = threading.local()
+
+
+def settling() -> TaskFuture | None:
+    """The failed future of which this thread runs a callback now: Parsl's retry handler is called inside one."""
+    return getattr(_settling, "future", None)
+
+
+def _seen(callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    before = settling()
+    _settling.future = future
+    try:
+        callback(future)
+    finally:
+        _settling.future = before

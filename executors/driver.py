@@ -14,9 +14,10 @@ from diaspora_parsl import events
 from diaspora_parsl.executors import adapter
 from diaspora_parsl.executors.delivery import Delivery, TaskFuture
 from diaspora_parsl.executors.member import Member
-from diaspora_parsl.failures import Failure, Kind, classify
+from diaspora_parsl.failures import Judgement
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.rules import Rulebook
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class OpenTask:
 
     def __init__(
         self,
-        future: Future[Any],
+        future: TaskFuture,
         function: Callable[..., Any],
         resources: dict[str, Any],
         args: tuple[Any, ...],
@@ -72,13 +73,22 @@ class Driver:
         core: fresh.
         build: makes the member of an endpoint for a generation; may raise.
         emit: publishes an event; never blocks, never raises.
+        rules: say what an exception means.
     """
 
-    def __init__(self, label: str, core: PoolCore, build: Callable[[str, int], Member], emit: Emit) -> None:
+    def __init__(
+        self,
+        label: str,
+        core: PoolCore,
+        build: Callable[[str, int], Member],
+        emit: Emit,
+        rules: Rulebook | None = None,
+    ) -> None:
         self._label = label
         self._core = core
         self._build = build
         self._emit = emit
+        self._rules = rules or Rulebook()
         self._delivery = Delivery(f"pool-{label}-delivery")
         self._mailbox: SimpleQueue[words.Stimulus | None] = SimpleQueue()
         self._open: dict[int, OpenTask] = {}
@@ -141,7 +151,7 @@ class Driver:
         now = time.monotonic()
         if isinstance(outcome, Exception):
             self._outcomes[attempt] = (None, outcome)
-            self._mailbox.put(words.Failed(now, attempt, classify(outcome, from_submit=True)))
+            self._mailbox.put(words.Failed(now, attempt, self._rules.judge(outcome, from_submit=True)))
             return
         try:
             error = outcome.exception()
@@ -149,7 +159,7 @@ class Driver:
             error = cancelled
         if error is not None:
             self._outcomes[attempt] = (None, error)
-            self._mailbox.put(words.Failed(now, attempt, classify(error, app=is_app)))
+            self._mailbox.put(words.Failed(now, attempt, self._rules.judge(error, app=is_app)))
             return
         value = outcome.result()
         self._outcomes[attempt] = (value, None)
@@ -157,7 +167,7 @@ class Driver:
         if raised is None:
             self._mailbox.put(words.Finished(now, attempt))
         else:
-            self._mailbox.put(words.Failed(now, attempt, Failure(Kind.USER, raised, "")))
+            self._mailbox.put(words.Failed(now, attempt, self._rules.judge(raised, raised=True)))
 
     def close(self, limit: float) -> None:
         """Reject what is open, end every endpoint, end the threads; within about ``limit`` seconds."""
@@ -263,8 +273,12 @@ class Driver:
 
     def _reject(self, action: words.Reject) -> None:
         future = self._open.pop(action.task).future
+        future.verdict = action.judgement
         if action.attempt is not None:
-            self._delivery.settle(future, *self._outcomes.pop(action.attempt))
+            value, error = self._outcomes.pop(action.attempt)
+            if action.judgement is not None:
+                _note(error or adapter.raised_by_user(value), action.judgement)
+            self._delivery.settle(future, value, error)
         else:
             self._delivery.settle(future, None, action.verdict or RuntimeError("rejected without a verdict"))
 
@@ -340,6 +354,15 @@ class Driver:
             late=core.late,
         )
         self._emit(status_of_pool, self._label, "")
+
+
+def _note(error: BaseException | None, judgement: Judgement) -> None:
+    """Have a traceback of the exception say what the pool made of it."""
+    if error is not None and judgement.reason:
+        try:
+            error.add_note(f"diaspora_parsl: {judgement.reason}")
+        except Exception:
+            logger.debug("%s takes no note", type(error).__name__, exc_info=True)
 
 
 def _sentence(payload: events.EndpointPayload) -> str:

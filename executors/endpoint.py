@@ -33,6 +33,7 @@ class Endpoint:
         tags: what apps can ask for with ``parsl_resource_specification={"tags": ["gpu"]}``.
         heartbeats: period and threshold in whole seconds that an HTEX gets if its user left Parsl's defaults (30 and
             120), which would make a lost manager known after two minutes. None leaves them.
+        memory: GB that each of its slots has. A task that ran out of memory goes where there is more.
         agent: start ``diaspora-parsl agent`` in each block, so that its nodes give signs of life on the fabric. The
             package must be installed there.
         maintenance: when it is not to be used: ``[Maintenance(start=..., end=...)]``.
@@ -46,6 +47,7 @@ class Endpoint:
     slots: int | None
     tags: frozenset[str]
     heartbeats: tuple[int, int] | None
+    memory: float | None
     agent: bool
     maintenance: tuple[Maintenance, ...]
     executor: ParslExecutor | None
@@ -60,6 +62,7 @@ class Endpoint:
         slots: int | None = None,
         tags: Iterable[str] = (),
         heartbeats: tuple[int, int] | None = (1, 4),
+        memory: float | None = None,
         agent: bool = False,
         maintenance: Iterable[Maintenance] = (),
     ) -> None:
@@ -84,9 +87,14 @@ class Endpoint:
                 f"Endpoint {name!r}: heartbeats={heartbeats!r}, but it must be (period, threshold) in whole seconds "
                 f"with the threshold above the period, such as (1, 4); or None to leave Parsl's own."
             )
+        if memory is not None and (isinstance(memory, str | bool) or memory <= 0):
+            raise ConfigurationError(
+                f"Endpoint {name!r}: memory={memory!r}, but it must be the GB of each slot, such as memory=4."
+            )
         values: dict[str, Any] = {
             "label": name, "site": site or name, "slots": slots, "tags": frozenset(tags), "heartbeats": heartbeats,
-            "agent": agent, "maintenance": as_windows(maintenance, name), "executor": first, "build": build,
+            "memory": memory, "agent": agent, "maintenance": as_windows(maintenance, name), "executor": first,
+            "build": build,
         }  # fmt: skip
         for key, value in values.items():
             object.__setattr__(self, key, value)

@@ -41,6 +41,7 @@ from diaspora_parsl.fabric.reader import Reader
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.core import PoolCore
 from diaspora_parsl.pool.words import EndpointSpec, PoolSettings
+from diaspora_parsl.rules import Rule, Rulebook, as_rules
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,10 @@ class ResilientPoolExecutor(ParslExecutor):
         storage_access: staging providers; if not given, what the endpoints agree on, else Parsl's default.
         working_dir: directory that files are staged into; if not given, what the endpoints agree on.
         remote_monitoring_radio: for Parsl's monitoring; if not given, one that loses nothing on these endpoints.
+        second_opinion: run a task once more at another place before an exception that may be the place's fault is
+            believed. Tasks must be safe to run twice, as for Parsl's own retries; without files that is assumed of
+            python apps, others say so with ``repeatable``.
+        rules: `Rule` objects, looked at before the built-in ones: what an exception means and what is done about it.
         settings: further limits and time constants, for experts; the arguments above override its fields.
 
     Raises:
@@ -98,6 +103,8 @@ class ResilientPoolExecutor(ParslExecutor):
         storage_access: list[Staging] | None = None,
         working_dir: str | None = None,
         remote_monitoring_radio: RadioConfig | None = None,
+        second_opinion: bool = True,
+        rules: Iterable[Rule] = (),
         settings: PoolSettings | None = None,
     ) -> None:
         super().__init__()
@@ -114,7 +121,10 @@ class ResilientPoolExecutor(ParslExecutor):
         self._scaling = Scaling(strategy=strategy, max_idletime=max_idletime, strategy_period=strategy_period)
         base = settings or PoolSettings()
         known = {name: getattr(base, name) for name in base.__struct_fields__}
-        self._settings = PoolSettings(**{**known, "down_limit": down_limit, "max_attempts": max_attempts})
+        known |= {"down_limit": down_limit, "max_attempts": max_attempts}
+        known["second_opinion"] = second_opinion and base.second_opinion
+        self._settings = PoolSettings(**known)
+        self._rules = Rulebook(as_rules(rules))
         self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)
         self.working_dir = staging.working_dir_of_pool(members, working_dir)
         self.remote_monitoring_radio = remote_monitoring_radio or _radio_for(members)
@@ -169,7 +179,7 @@ class ResilientPoolExecutor(ParslExecutor):
         publisher = self._publisher = Publisher(opener, source=source, outbox_path=outbox)
         specs = [self._spec(endpoint) for endpoint in self.endpoints]
         core = PoolCore(specs, self._settings)
-        driver = self._driver = Driver(self.label, core, self._build, publisher.emit)
+        driver = self._driver = Driver(self.label, core, self._build, publisher.emit, self._rules)
         publisher.emit(
             events.PoolStarted(pool=self.label, endpoints=tuple(sites), run_dir=self.run_dir), self.label, self.label
         )
@@ -236,6 +246,7 @@ class ResilientPoolExecutor(ParslExecutor):
             slots_cap=endpoint.slots,
             capacity=adapter.capacity(executor, endpoint.slots),
             revivable=endpoint.build is not None,
+            memory=endpoint.memory,
         )
 
     def _build(self, label: str, generation: int) -> Member:

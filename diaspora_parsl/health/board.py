@@ -167,6 +167,11 @@ class Board:
         health.last_result = max(health.last_result, at)
         health.breaker.succeeded(attempt)
 
+    def sign_of_life(self, label: str, at: float) -> None:
+        """An error came from there that may be its fault: it lives, which is all that this says."""
+        health = self.health[label]
+        health.last_result = max(health.last_result, at)
+
     def rumour(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
         """Somebody else saw it in trouble; returns until when that counts."""
         until = at + (self._rumour_time if lasts is None else lasts)

@@ -36,7 +36,7 @@ class Breaker:
         self._first_pause = first_pause
         self._longest_pause = longest_pause
         self._pause = first_pause
-        self._tasks: set[int] = set()
+        self._tasks: set[int | str] = set()
         self._last_failure = float("-inf")
         self.open_until: float | None = None
         #: The attempt that is the probe now.
@@ -113,12 +113,12 @@ class Breaker:
         if self.probe is not None:
             self._reopen(at)
 
-    def failed(self, at: float, task: int, attempt: int, *, may_open: Callable[[], bool] = lambda: True) -> bool:
+    def failed(self, at: float, task: int | str, attempt: int, *, may_open: Callable[[], bool] = lambda: True) -> bool:
         """An attempt was lost there.
 
         Args:
             at: time, seconds.
-            task: whose attempt it was.
+            task: whose attempt it was; the function, if one bad function could fail many tasks.
             attempt: which it was.
             may_open: asked last; False while too much of the pool is out already, or nobody else could do better.
 

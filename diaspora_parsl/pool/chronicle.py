@@ -81,7 +81,9 @@ class Chronicle:
         )
         self._tell(payload, task, "finished", attempt.id, label, "")
 
-    def failed(self, task: Task, kind: str, error: str, message: str, attempt: Attempt | None) -> None:
+    def failed(
+        self, task: Task, kind: str, error: str, message: str, attempt: Attempt | None, reason: str = ""
+    ) -> None:
         """A task is settled with an error."""
         label, number = (attempt.endpoint, attempt.id) if attempt else ("", 0)
         payload = events.TaskFailed(
@@ -93,8 +95,9 @@ class Chronicle:
             site=self._specs[label].site if label else "",
             attempt=number,
             attempts=task.attempts,
+            reason=reason,
         )
-        self._tell(payload, task, "failed", number, label, f"{error}: {message}")
+        self._tell(payload, task, "failed", number, label, f"{error}: {message}" + (f" ({reason})" if reason else ""))
 
     def late(self, attempt: Attempt) -> None:
         """A result came after its task was settled."""

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, PoolError, PoolShutdownError
-from diaspora_parsl.failures import Failure, Kind
+from diaspora_parsl.errors import EndpointsUnavailableError, PoolShutdownError
+from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
 from diaspora_parsl.health.board import Board, State
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.backlog import Line
@@ -19,6 +19,7 @@ from diaspora_parsl.pool.outages import Outages
 from diaspora_parsl.pool.planned import Planned
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
+from diaspora_parsl.pool.weighing import Weighing
 from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimulus
 
 #: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
@@ -27,11 +28,12 @@ _OCCUPIES = 60.0
 _REMEMBERED = 10_000
 
 
-class PoolCore:
+class PoolCore(Weighing):
     """Decides everything, does nothing itself.
 
     For every `Finished` and `Failed` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard` names the
-    attempt, so that the shell can let go of its outcome.
+    attempt, so that the shell can let go of its outcome: in the answer, or later, at the latest when the task is
+    settled, if it is a first error that is kept while a second opinion is asked for.
 
     Args:
         endpoints: what is known of each endpoint; labels are unique.
@@ -54,6 +56,7 @@ class PoolCore:
         self.scheduler = Scheduler(self.specs, s, self.board, self._dispatched)
         self.tasks: dict[int, Task] = {}
         self.attempts: dict[int, Attempt] = {}
+        self.judge = self.scheduler.judge
         self.finished = dict.fromkeys(self.specs, 0)
         self.failed = self.rerouted = self.late = 0
         self.now = 0.0
@@ -184,6 +187,10 @@ class PoolCore:
             self._chronicle.late(attempt)
         else:
             self.finished[label] += 1
+            if task.opinion is not None:
+                self._refute(attempt)
+            if self.judge.records:
+                self.judge.succeeded(label, task.function)
             self._out.append(words.Resolve(task.id, attempt.id))
             self._chronicle.finished(attempt, s.at - attempt.dispatched_at)
             self._settle(task)
@@ -199,14 +206,23 @@ class PoolCore:
             return
         label, task, failure = attempt.endpoint, attempt.task, s.failure
         was_bound = attempt.state is AttemptState.BOUND
+        worked = self.scheduler.loads[label].service(task.function) is not None
         self.scheduler.ended(attempt)
-        own = failure.kind in {Kind.USER, Kind.INVALID}
-        if own and attempt.generation == self.board.health[label].generation:
-            self.board.result(label, s.at, attempt.id)  # the user's exception proves that the place works
+        own, more = failure.is_own, failure.then is FailureAction.MORE
+        if own and not failure.costs_worker and attempt.generation == self.board.health[label].generation:
+            if failure.then is FailureAction.FAIL:
+                self.board.result(label, s.at, attempt.id)  # the user's exception proves that the place works
+            else:
+                self.board.sign_of_life(label, s.at)
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(words.Discard(s.attempt))
-        elif own:
-            self._deliver(attempt, failure)
+        elif not was_bound and failure.then is not FailureAction.FAIL:
+            self._out.append(words.Discard(s.attempt))  # it runs again already
+            self.judge.note(attempt, failure, self.now, worked=worked)
+            if task.state is TaskState.WAITING:
+                self._is_alone(task)
+        elif own or more:
+            self._weigh(attempt, failure, worked=worked)
         else:
             task.bound = None
             self._lost(attempt, failure)
@@ -217,21 +233,32 @@ class PoolCore:
         """A wanted attempt was lost to its place: reroute it, unless that is hopeless."""
         label, task = attempt.endpoint, attempt.task
         health = self.board.health[label]
-        until = math.ceil(self.now + self.settings.shun_time)  # whole seconds, so that many share one deadline
-        task.shun(label, until)
-        self._deadlines.at(until, ("shun", until), lambda: self.scheduler.fill_idle(self.now))
+        if failure.then is not FailureAction.ANYWHERE:
+            until = math.ceil(self.now + self.settings.shun_time)  # whole seconds, so that many share one deadline
+            task.shun(label, until)
+            self._deadlines.at(until, ("shun", until), lambda: self.scheduler.fill_idle(self.now))
+        if failure.then is FailureAction.FAIL:
+            self._deliver(attempt, failure, Judgement(failure.kind, ALL_RETRIES, "a rule says that it fails"))
+            return
         if failure.kind in {Kind.PLACE, Kind.SUBMIT}:
             task.refused_by = {**(task.refused_by or {}), label: str(failure)}
             others = any(o not in task.refused_by and self.scheduler.is_hope(o, self.now) for o in task.eligible)
-            if len(task.refused_by) > 1 or not others:
-                self._deliver(attempt, failure)
+            self.judge.note(attempt, failure, self.now)
+            if self.judge.first(task) is None and (len(task.refused_by) > 1 or not others):
+                cost = 0.0 if failure.kind is Kind.SUBMIT else ALL_RETRIES if len(task.refused_by) > 1 else 1.0
+                self._deliver(
+                    attempt, failure, Judgement(failure.kind, cost, f"refused by {', '.join(task.refused_by)}")
+                )
                 return
         self._out.append(words.Discard(attempt.id))
-        task.kills += failure.kind is Kind.WORKER_LOST
+        if failure.costs_worker:
+            self._count_kill(task, label)
         # The place is judged before the task goes back into the line, or it might be sent there again.
         if failure.kind is not Kind.ENDPOINT_LOST:
+            # What one function lacks there must not count once for each of its tasks.
+            incident = task.function if failure.kind is Kind.PLACE else task.id
             health.breaker.failed(
-                self.now, task.id, attempt.id, may_open=lambda: self._may_quarantine(label, task.function)
+                self.now, incident, attempt.id, may_open=lambda: self._may_quarantine(label, task.function)
             )
             self._judge(label)
         elif attempt.generation == health.generation:
@@ -248,23 +275,14 @@ class PoolCore:
             other != label and loads[other].service(function) is not None for other in self.scheduler.open
         )
 
-    def _is_poison(self, task: Task, last: str) -> bool:
-        """Give the task up if it cost too many workers or attempts."""
-        s = self.settings
-        if task.kills < s.max_kills and task.attempts < s.max_attempts:
-            return False
-        what = f"{task.kills} workers died while they ran it" if task.kills >= s.max_kills else (
-            f"{task.attempts} attempts of it were lost")  # fmt: skip
-        text = f"task {task.id} ({task.function}) is given up: {what}, at {', '.join(sorted(task.avoid or ()))}"
-        self._give_up(task, Kind.WORKER_LOST, PoisonTaskError(f"{text}. The last: {last}"))
-        return True
-
     def _reroute(self, attempt: Attempt, reason: str) -> None:
         """Put the task of a lost attempt back into the line."""
-        attempt.task.bound = None
+        task = attempt.task
+        task.bound = None
         self.rerouted += 1
         self._chronicle.rerouted(attempt, reason)
-        self._queue(attempt.task)
+        if task.opinion is None or not self._is_alone(task):
+            self._queue(task)
 
     def _take_away(self, label: str, reason: str) -> None:
         """Give up every wanted attempt at an endpoint."""
@@ -287,26 +305,17 @@ class PoolCore:
         self.scheduler.vacate(label, attempts)
         self._judge(label)
 
-    def _deliver(self, attempt: Attempt, failure: Failure) -> None:
-        """Settle the task with the attempt's own exception."""
-        self.failed += 1
-        self._out.append(words.Reject(attempt.task.id, attempt.id))
-        self._chronicle.failed(attempt.task, failure.kind, failure.error, failure.message, attempt)
-        self._settle(attempt.task)
-
-    def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
-        """Settle the task with a verdict of the pool."""
-        self.failed += 1
-        self._out.append(words.Reject(task.id, None, verdict))
-        self._chronicle.failed(task, kind, type(verdict).__name__, str(verdict), None)
-        self._settle(task)
-
     def _settle(self, task: Task) -> None:
         """The task is decided: nothing that is still under way for it is wanted."""
         if task.state is TaskState.WAITING:
             self.scheduler.backlog.line(task.eligible).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
+        if (opinion := task.opinion) is not None:
+            if opinion.kept is not None:
+                self._out.append(words.Discard(opinion.kept.id))
+            for label in self.judge.close(task):
+                self.scheduler.fill(label, self.now)
         rival, task.bound = task.bound, None
         if rival is not None and rival.state is AttemptState.BOUND:
             self.scheduler.superseded(rival)
@@ -449,6 +458,8 @@ class PoolCore:
         hope = scheduler.is_hope(label, self.now)
         if verdict.state is not before.state or hope is not self._hopes[label]:
             self._hopes[label] = hope
+            if self.judge.open:
+                self._look_at_opinions()
             for line in scheduler.backlog.of(label):
                 self._watch_darkness(line)
             scheduler.fill_idle(self.now)

@@ -10,6 +10,7 @@ from diaspora_parsl.health.board import Board, State, Verdict
 from diaspora_parsl.pool.backlog import Backlog, Line
 from diaspora_parsl.pool.environments import Environments
 from diaspora_parsl.pool.horizon import Horizon
+from diaspora_parsl.pool.judge import Judge
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.words import EndpointSpec, PoolSettings
 from diaspora_parsl.routing import Load, Pace
@@ -51,6 +52,7 @@ class Scheduler:
         self.pace = Pace()
         self.environments = Environments(self.loads)
         self.horizon = Horizon(self.loads, self.pace, settings.horizon)
+        self.judge = Judge(specs, settings, is_hope=self.is_hope, is_up=self.open.__contains__)
         self._board = board
         self._dispatched = dispatched
         #: An ordered set, so that a log of stimuli replays to the same actions.
@@ -181,6 +183,11 @@ class Scheduler:
         if self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None:
             return True
         if self.environments.known and self.environments.refuses(label, task, at, self.open):
+            return True
+        judge = self.judge
+        if task.opinion is not None and judge.bars(task, label, at):
+            return True
+        if judge.records and judge.avoids(task, label, at):
             return True
         if task.avoid is None or label not in task.avoid:
             return False

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from diaspora_parsl.pool.judge import Opinion
 
 
 class TaskState(StrEnum):
@@ -41,7 +44,8 @@ class Task:
     """One task of the pool."""
 
     __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "id", "imports",
-                 "kills", "priority", "refused_by", "repeatable", "state", "waiting_since", "walltime")  # fmt: skip
+                 "killed_at", "kills", "opinion", "priority", "refused_by", "repeatable", "state", "waiting_since",
+                 "walltime")  # fmt: skip
 
     def __init__(
         self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False,
@@ -67,6 +71,10 @@ class Task:
         self.given_up: list[Attempt] | None = None
         #: Endpoints that could not load it, with what they said.
         self.refused_by: dict[str, str] | None = None
+        #: What the judge knows about it, if an error of it may be the fault of a place.
+        self.opinion: Opinion | None = None
+        #: Where workers died while they ran it.
+        self.killed_at: list[str] | None = None
 
     def move(self, to: TaskState) -> None:
         """Change the state, if that is legal."""

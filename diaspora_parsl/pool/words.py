@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from diaspora_parsl.errors import PoolError
 from diaspora_parsl.events import Payload
-from diaspora_parsl.failures import Failure
+from diaspora_parsl.failures import Failure, Judgement
 
 
 class EndpointSpec(Struct, frozen=True, kw_only=True):
@@ -20,6 +20,8 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     """Slots it could have once scaled out: its weight when the backlog is shared out as demand."""
     revivable: bool = True
     """Whether the shell knows how to build it anew."""
+    memory: float | None = None
+    """GB that each slot has, if known."""
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
@@ -51,6 +53,12 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """Delay before the first revival; it doubles until the endpoint stays up for ``healthy_after``."""
     revive_longest: float = 300.0
     healthy_after: float = 60.0
+    second_opinion: bool = True
+    """Run a task once more at another place before an error of its own that may be the place's fault is believed."""
+    opinion_time: float = 60.0
+    """How long that waits for a place that is not up, and keeps the function from the place in doubt."""
+    fade_time: float = 300.0
+    """Time constant with which evidence that a function fails at a place fades."""
     story_length: int = 20_000
     """Transitions kept for `PoolCore.story`."""
 
@@ -269,11 +277,16 @@ class Resolve(Struct, frozen=True, gc=False):
 
 
 class Reject(Struct, frozen=True, gc=False):
-    """Settle the task with an error: this attempt's own exception, or the pool's verdict."""
+    """Settle the task with an error: this attempt's own exception, or the pool's verdict.
+
+    The attempt may be one that ended earlier: a first error is kept while a second opinion is asked for.
+    """
 
     task: int
     attempt: int | None
     verdict: PoolError | None = None
+    judgement: Judgement | None = None
+    """Why, and what it says about trying again."""
 
 
 class Discard(Struct, frozen=True, gc=False):

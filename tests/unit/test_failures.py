@@ -12,12 +12,14 @@ from parsl.executors.errors import BadStateException, InvalidResourceSpecificati
 from parsl.executors.high_throughput.errors import ManagerLost, VersionMismatch, WorkerLost
 from parsl.serialize.errors import DeserializationError, SerializationError
 
-from diaspora_parsl import errors, failures
-from diaspora_parsl.failures import Blame, Kind, classify
+from diaspora_parsl import errors, failures, rules
+from diaspora_parsl.failures import Blame, Kind
+
+classify = rules.Rulebook().judge
 
 
 def test_every_name_of_the_table_exists_in_the_installed_parsl() -> None:
-    for name in failures._BY_NAME:
+    for name in (rule.error for rule in rules.BUILT_IN if isinstance(rule.error, str) and "." in rule.error):
         module, _, qualname = name.rpartition(".")
         found = getattr(importlib.import_module(module), qualname)
         assert issubclass(found, BaseException)
@@ -42,7 +44,7 @@ def _parsl_error(kind: type[BaseException], *args: object) -> BaseException:
         (CancelledError(), Kind.MANAGER_LOST),
         (BrokenProcessPool("a child died"), Kind.WORKER_LOST),
         (ValueError("the user's"), Kind.USER),
-        (MemoryError(), Kind.USER),
+        (MemoryError(), Kind.RESOURCE),
         (ParslError("of another kind"), Kind.USER),
     ],
 )
@@ -73,8 +75,8 @@ def test_what_is_raised_around_an_app_is_the_places() -> None:
 
 def test_blame() -> None:
     blame = {kind: failures.Failure(kind, "E", "").blame for kind in Kind}
-    assert {kind for kind, whose in blame.items() if whose is Blame.TASK} == {Kind.USER, Kind.INVALID}
-    assert {kind for kind, whose in blame.items() if whose is Blame.PLACE} == {Kind.PLACE}
+    assert {kind for kind, whose in blame.items() if whose is Blame.TASK} == {Kind.USER, Kind.INVALID, Kind.POISON}
+    assert {kind for kind, whose in blame.items() if whose is Blame.PLACE} == {Kind.PLACE, Kind.RESOURCE}
 
 
 def test_messages_are_one_short_line() -> None:
@@ -89,7 +91,8 @@ def test_an_exception_that_cannot_be_shown_hides_nothing() -> None:
         def __str__(self) -> str:
             raise RuntimeError("not even this")
 
-    assert classify(Broken()) == failures.Failure(Kind.USER, "Broken", "(its text cannot be shown: RuntimeError)")
+    failure = classify(Broken())
+    assert (failure.error, failure.message) == ("Broken", "(its text cannot be shown: RuntimeError)")
 
 
 def test_the_pools_own_errors_survive_pickling() -> None:

@@ -83,6 +83,10 @@ class Bench:
     def fail(self, task: int, kind: Kind, message: str = "of a test") -> list[w.Action]:
         return self.tell(w.Failed, self.attempt(task), Failure(kind, "SomeError", message))
 
+    def rejected(self, task: int, attempt: int | None) -> bool:
+        """Whether the task was settled with the error of this attempt."""
+        return any(reject.task == task and reject.attempt == attempt for reject in self.of(w.Reject))
+
     def die(self, label: str, reason: str = "its interchange was killed") -> list[w.Action]:
         return self.tell(w.Died, label, self.core.board.health[label].generation, reason)
 

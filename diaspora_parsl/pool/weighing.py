@@ -1,0 +1,141 @@
+"""What the core does with the judge's answers: believe an error, or have the task run once more."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from functools import partial
+
+from diaspora_parsl.errors import PoisonTaskError, PoolError
+from diaspora_parsl.failures import ALL_RETRIES, Failure, Judgement, Kind
+from diaspora_parsl.health.board import Board
+from diaspora_parsl.pool.chronicle import Chronicle
+from diaspora_parsl.pool.deadlines import Deadlines
+from diaspora_parsl.pool.judge import Judge
+from diaspora_parsl.pool.scheduler import Scheduler
+from diaspora_parsl.pool.tasks import Attempt, Task, TaskState
+from diaspora_parsl.pool.words import Action, Discard, PoolSettings, Reject
+
+
+class Weighing(ABC):
+    """The part of `PoolCore` that weighs errors."""
+
+    settings: PoolSettings
+    board: Board
+    scheduler: Scheduler
+    judge: Judge
+    now: float
+    failed: int
+    _chronicle: Chronicle
+    _deadlines: Deadlines
+    _out: list[Action]
+
+    @abstractmethod
+    def _settle(self, task: Task) -> None: ...
+
+    @abstractmethod
+    def _reroute(self, attempt: Attempt, reason: str) -> None: ...
+
+    @abstractmethod
+    def _may_quarantine(self, label: str, function: str) -> bool: ...
+
+    @abstractmethod
+    def _judge(self, label: str) -> None: ...
+
+    def _weigh(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
+        """An error that may be the task's own: believe it, or hear a second opinion."""
+        task, label = attempt.task, attempt.endpoint
+        if failure.costs_worker:
+            self._count_kill(task, label)
+            if task.kills >= self.settings.max_kills:
+                self._out.append(Discard(attempt.id))
+                self._is_poison(task, str(failure))
+                return
+        kept = self.judge.first(task)
+        answer = self.judge.ask(attempt, failure, self.now, worked=worked)
+        if isinstance(answer, Judgement):
+            health = self.board.health[label]
+            if answer.cost == ALL_RETRIES and failure.raised and attempt.generation == health.generation:
+                self.board.result(label, self.now)
+            self._deliver(attempt, failure, answer)
+            return
+        if kept is not None:
+            self._out.append(Discard(attempt.id))
+        breaker = self.board.health[label].breaker
+        if breaker.probe == attempt.id:
+            may_open = partial(self._may_quarantine, label, task.function)
+            breaker.failed(self.now, task.function, attempt.id, may_open=may_open)
+        for until in {math.ceil(self.now + s) for s in (self.settings.shun_time, self.settings.opinion_time)}:
+            self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+        self._reroute(attempt, answer)
+        self.scheduler.fill_idle(self.now)
+
+    def _refute(self, attempt: Attempt) -> None:
+        """A task that had failed elsewhere succeeded here: that was the fault of the places where it failed."""
+        task, seen = attempt.task, attempt.task.opinion
+        lacks_memory = seen is not None and seen.need is not None
+        for label, until in self.judge.refuted(task, attempt.endpoint, self.now):
+            self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+            if not lacks_memory:
+                may_open = partial(self._may_quarantine, label, task.function)
+                self.board.health[label].breaker.failed(self.now, task.function, 0, may_open=may_open)
+                self._judge(label)
+        self.scheduler.fill_idle(self.now)
+
+    def _look_at_opinions(self) -> None:
+        """Deliver the first errors of tasks whose second opinion can no longer be had; places may have more again."""
+        for task in list(self.judge.open.values()):
+            if task.state is TaskState.WAITING:
+                self._is_alone(task)
+        self.judge.expire(self.now)
+        self.scheduler.fill_idle(self.now)
+
+    def _is_alone(self, task: Task) -> bool:
+        """Deliver the first error of a task if no second opinion on it can be had."""
+        first = self.judge.first(task)
+        if first is None or not self.judge.is_hopeless(task, self.now):
+            return False
+        self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), "there is no other place to try now"))
+        return True
+
+    def _is_poison(self, task: Task, last: str) -> bool:
+        """Give the task up if it cost too many workers or attempts."""
+        s = self.settings
+        if task.kills < s.max_kills and task.attempts < s.max_attempts:
+            return False
+        killed_at, lost_at = task.killed_at or [], sorted(task.avoid or ())
+        what = f"{task.kills} workers died while they ran it" if task.kills >= s.max_kills else (
+            f"{task.attempts} attempts of it were lost")  # fmt: skip
+        places = tuple(dict.fromkeys(killed_at if task.kills >= s.max_kills else lost_at))
+        text = f"task {task.id} ({task.function}) is given up: {what}, at {', '.join(places)}. The last: {last}"
+        error = PoisonTaskError(text, function=task.function, places=places, kills=task.kills)
+        self._give_up(task, Kind.POISON, error)
+        return True
+
+    @staticmethod
+    def _count_kill(task: Task, label: str) -> None:
+        task.kills += 1
+        task.killed_at = [*(task.killed_at or ()), label]
+
+    # --- how a task fails -----------------------------------------------------------------------------------------
+
+    def _deliver(self, attempt: Attempt, failure: Failure, judgement: Judgement) -> None:
+        """Settle the task with the attempt's own exception."""
+        task = attempt.task
+        self.failed += 1
+        self._out.append(Reject(task.id, attempt.id, None, judgement))
+        self._chronicle.failed(task, judgement.kind, failure.error, failure.message, attempt, judgement.reason)
+        if task.opinion is not None and task.opinion.kept is attempt:
+            task.opinion.kept = None
+        self._settle(task)
+
+    def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
+        """Settle the task with a verdict of the pool, unless it has an error of its own that nobody refuted."""
+        first = self.judge.first(task)
+        if first is not None and task.kills < self.settings.max_kills:
+            self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))
+            return
+        self.failed += 1
+        self._out.append(Reject(task.id, None, verdict, Judgement(kind, ALL_RETRIES)))
+        self._chronicle.failed(task, kind, type(verdict).__name__, str(verdict), None)
+        self._settle(task)
