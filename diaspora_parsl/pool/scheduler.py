@@ -180,14 +180,13 @@ class Scheduler:
 
     def declines(self, label: str, task: Task, at: float) -> bool:
         """Whether this task should rather wait for another place than go there."""
-        if self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None:
-            return True
-        if self.environments.known and self.environments.refuses(label, task, at, self.open):
-            return True
         judge = self.judge
-        if task.opinion is not None and judge.bars(task, label, at):
-            return True
-        if judge.records and judge.avoids(task, label, at):
+        if (
+            (self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None)
+            or (self.environments.known and self.environments.refuses(label, task, at, self.open))
+            or (task.opinion is not None and judge.bars(task, label, at))
+            or (judge.records and judge.avoids(task, label, at))
+        ):
             return True
         if task.avoid is None or label not in task.avoid:
             return False

@@ -11,17 +11,36 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from diaspora_parsl import events
 from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, PoolShutdownError
-from diaspora_parsl.failures import Blame, Failure, Kind
+from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Kind
 from diaspora_parsl.health.board import State
 from diaspora_parsl.pool import words as w
 from diaspora_parsl.pool.core import PoolCore
 
 LABELS = ("alpha", "beta", "gamma")
-SPECS = [w.EndpointSpec(label=label, site="here", slots_cap=2 if label == "gamma" else None) for label in LABELS]
+MEMORY = {"alpha": 2.0, "beta": 8.0, "gamma": None}
+SPECS = [
+    w.EndpointSpec(label=label, site="here", slots_cap=2 if label == "gamma" else None, memory=MEMORY[label])
+    for label in LABELS
+]
 LIMITS = w.PoolSettings(
-    down_limit=30.0, stall_limit=10.0, max_attempts=7, revive_longest=8.0, shun_time=5.0, healthy_after=10.0
+    down_limit=30.0,
+    stall_limit=10.0,
+    max_attempts=7,
+    revive_longest=8.0,
+    shun_time=5.0,
+    healthy_after=10.0,
+    opinion_time=8.0,
+    fade_time=20.0,
 )
 FUNCTIONS = ("f", "g", "bad")
+#: What tasks raise: its name, its kind, and what is usually done about it.
+RAISED = {
+    "ZeroDivisionError": (Kind.USER, FailureAction.FAIL),
+    "ModuleNotFoundError": (Kind.PLACE, FailureAction.ELSEWHERE),
+    "RuntimeError": (Kind.USER, FailureAction.ELSEWHERE),
+    "ConnectionResetError": (Kind.PLACE, FailureAction.ANYWHERE),
+    "MemoryError": (Kind.RESOURCE, FailureAction.MORE),
+}
 #: More virtual seconds than any back-off of the breaker, twice over.
 PATIENCE = 1500
 
@@ -45,6 +64,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.settled: dict[int, w.Resolve | w.Reject] = {}
         self.dispatches: dict[int, int] = {}
         self.kills: dict[int, int] = {}
+        self.repeatable: dict[int, bool] = {}
+        #: First errors that are kept while a second opinion is asked for: the task of each attempt.
+        self.kept: dict[int, int] = {}
+        #: What each task raised where, in attempts whose outcome was wanted.
+        self.raised: dict[int, list[tuple[str, str]]] = {}
         #: Attempts that have not reported: task, endpoint, generation.
         self.open: dict[int, tuple[int, str, int]] = {}
         #: The attempt whose outcome each task waits for.
@@ -113,6 +137,8 @@ class PoolMachine(RuleBasedStateMachine):
                 self.settle(task, action)
             case w.Reject():
                 self.check_reject(stimulus, action)
+            case w.Discard(attempt):
+                self.kept.pop(attempt, None)
             case w.WakeAt(at):
                 assert at > self.now
                 self.wake = min(self.wake, at)
@@ -161,11 +187,18 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_reject(self, stimulus: w.Stimulus, action: w.Reject) -> None:
         task, verdict = action.task, action.verdict
-        if verdict is None:
+        assert action.judgement is not None
+        if verdict is None and action.attempt in self.kept:
+            assert self.kept.pop(action.attempt) == task
+            assert action.judgement.cost < ALL_RETRIES, "nobody has confirmed it"
+        elif verdict is None:
             assert isinstance(stimulus, w.Failed)
             assert stimulus.attempt == action.attempt
             loss = {Kind.WORKER_LOST, Kind.MANAGER_LOST, Kind.ENDPOINT_LOST}
             assert stimulus.failure.kind not in loss
+            if stimulus.failure.then is FailureAction.ELSEWHERE and action.judgement.cost == ALL_RETRIES:
+                places = {label for label, error in self.raised.get(task, []) if error == stimulus.failure.error}
+                assert len(places) > 1, "only what failed the same way at two places is the task's own"
         elif isinstance(verdict, PoisonTaskError):
             kills = self.kills.get(task, 0)
             assert kills >= LIMITS.max_kills or self.dispatches[task] >= LIMITS.max_attempts
@@ -189,9 +222,14 @@ class PoolMachine(RuleBasedStateMachine):
             return
         named = [a for a in actions if isinstance(a, w.Resolve | w.Reject | w.Discard) and a.attempt is not None]
         mine = [action for action in named if action.attempt == stimulus.attempt]
-        assert named == mine
-        assert len(mine) == 1
-        self.open.pop(stimulus.attempt, None)
+        task = self.open.pop(stimulus.attempt, (0, "", 0))[0]
+        if not mine and isinstance(stimulus, w.Failed):
+            assert task not in self.settled
+            assert task not in self.kept.values(), "one error is kept, the first"
+            assert stimulus.failure.then is not FailureAction.FAIL
+            self.kept[stimulus.attempt] = task
+        else:
+            assert len(mine) == 1
 
     # --- rules: tasks ---------------------------------------------------------------------------------------------
 
@@ -208,6 +246,7 @@ class PoolMachine(RuleBasedStateMachine):
         count=st.integers(1, 4),
         walltime=st.sampled_from([None, None, 0.5, 20.0]),
         imports=st.sampled_from([frozenset[str](), frozenset({"numpy"}), frozenset({"numpy", "ours"})]),
+        repeatable=st.booleans(),
     )
     def submit(
         self,
@@ -217,6 +256,7 @@ class PoolMachine(RuleBasedStateMachine):
         count: int,
         walltime: float | None = None,
         imports: frozenset[str] = frozenset(),
+        repeatable: bool = True,  # noqa: FBT001, FBT002 - drawn
     ) -> None:
         for _ in range(count):
             task = len(self.eligible) + 1
@@ -224,7 +264,8 @@ class PoolMachine(RuleBasedStateMachine):
             self.functions[task] = function
             self.submitted_at[task] = self.now
             self.walltimes[task] = walltime
-            wishes: dict[str, Any] = {"walltime": walltime, "imports": imports}
+            self.repeatable[task] = repeatable
+            wishes: dict[str, Any] = {"walltime": walltime, "imports": imports, "repeatable": repeatable}
             self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
 
     @precondition(lambda self: self.open)
@@ -253,12 +294,42 @@ class PoolMachine(RuleBasedStateMachine):
         failure = Failure(kind, "Error", "of a test")
         if wanted and kind is Kind.WORKER_LOST:
             self.kills[task] = self.kills.get(task, 0) + 1
+        self.fail_with(attempt, failure)
+
+    def fail_with(self, attempt: int, failure: Failure) -> None:
+        task, label, _ = self.open[attempt]
         was_settled = task in self.settled
+        self.raised.setdefault(task, []).append((label, failure.error))
         actions = self.tell(w.Failed(self.now, attempt, failure))
-        if failure.blame is Blame.TASK and not was_settled:
-            assert w.Reject(task, attempt) in actions
         if was_settled:
             assert w.Discard(attempt) in actions
+        elif failure.is_own and failure.then is FailureAction.FAIL:
+            assert any(isinstance(a, w.Reject) and a.attempt == attempt for a in actions)
+
+    @precondition(lambda self: self.open)
+    @rule(which=pick, error=st.sampled_from(sorted(RAISED)))
+    def raise_one(self, which: int, error: str) -> None:
+        """The task's own code raises, because of itself or of the place."""
+        attempt = sorted(self.open)[which % len(self.open)]
+        task = self.open[attempt][0]
+        wanted = self.wanted.get(task) == attempt
+        kind, action = RAISED[error]
+        self.fail_with(attempt, Failure(kind, error, "of a test", action, raised=True))
+        if wanted and not self.repeatable[task]:
+            assert task in self.settled, "what must not run twice is delivered at once"
+
+    @precondition(lambda self: self.open)
+    @rule(label=labels, function=st.sampled_from(FUNCTIONS))
+    def bad_place(self, label: str, function: str) -> None:
+        """One place lacks what one function needs: there it raises, elsewhere it succeeds."""
+        for attempt, (task, where, _) in sorted(self.open.items()):
+            if self.functions[task] == function and attempt in self.open:
+                if where == label:
+                    self.fail_with(
+                        attempt, Failure(Kind.PLACE, "ImportError", "", FailureAction.ELSEWHERE, raised=True)
+                    )
+                else:
+                    self.finish_one(attempt)
 
     @precondition(lambda self: self.open)
     @rule()
@@ -270,7 +341,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(attempt=st.integers(1, 30), finished=st.booleans())
     def report_again(self, attempt: int, finished: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
-        if attempt in self.open:
+        if attempt in self.open or attempt in self.kept:
             return
         if finished:
             self.late += 1
@@ -396,6 +467,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(self.core.tasks) == set(self.eligible) - set(self.settled)
         bound = {task.id: task.bound.id for task in self.core.tasks.values() if task.bound is not None}
         assert bound == self.wanted
+
+    @invariant()
+    def kept_errors_are_of_open_tasks(self) -> None:
+        assert set(self.kept.values()) == set(self.core.judge.open)
+        assert not set(self.kept.values()) & set(self.settled)
 
     @invariant()
     def nothing_waits_without_a_deadline(self) -> None:
