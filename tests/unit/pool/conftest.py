@@ -17,8 +17,20 @@ A = TypeVar("A")
 class Bench:
     """Speaks to a core as the shell does; keeps what it answered."""
 
-    def __init__(self, *labels: str, slots: int = 1, **limits: Any) -> None:
-        self.specs = [w.EndpointSpec(label=label, site=f"site-{label}") for label in labels]
+    def __init__(
+        self,
+        *labels: str,
+        slots: int = 1,
+        sites: dict[str, str] | None = None,
+        memory: dict[str, float] | None = None,
+        **limits: Any,
+    ) -> None:
+        self.specs = [
+            w.EndpointSpec(
+                label=label, site=(sites or {}).get(label, f"site-{label}"), memory=(memory or {}).get(label)
+            )
+            for label in labels
+        ]
         self.core = PoolCore(self.specs, w.PoolSettings(**limits))
         self.labels = labels
         self.slots = slots
@@ -61,9 +73,12 @@ class Bench:
                     self.tell(w.Heard, label, "block/node")
             self.tell(w.FabricSeen)
 
-    def submit(self, function: str = "f", eligible: tuple[str, ...] = (), priority: float = 0.0) -> int:
+    def submit(
+        self, function: str = "f", eligible: tuple[str, ...] = (), priority: float = 0.0, *, repeatable: bool = False
+    ) -> int:
         self._tasks += 1
-        self.tell(w.Submitted, self._tasks, function, frozenset(eligible or self.labels), priority)
+        everywhere = frozenset(eligible or self.labels)
+        self.tell(w.Submitted, self._tasks, function, everywhere, priority, repeatable=repeatable)
         return self._tasks
 
     def where(self, task: int) -> str | None:
