@@ -75,7 +75,8 @@ class Weighing(ABC):
         task, seen = attempt.task, attempt.task.opinion
         lacks_memory = seen is not None and seen.need is not None
         for label, until in self.judge.refuted(task, attempt.endpoint, self.now):
-            self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+            if until > self.now:  # else it is not enough yet to change anything
+                self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
             if not lacks_memory:
                 may_open = partial(self._may_quarantine, label, task.function)
                 self.board.health[label].breaker.failed(self.now, task.function, 0, may_open=may_open)
