@@ -149,14 +149,19 @@ class PoolMachine(RuleBasedStateMachine):
                 self.started[label] = self.buried[label] = False
                 self.streams[label].clear()
                 self.pending_revivals.append(label)
-            case w.Publish(events.TaskRerouted() as told):
+            case w.Publish(payload):
+                self.check_told(payload)
+
+    def check_told(self, told: events.Payload) -> None:
+        match told:
+            case events.TaskRerouted():
                 assert told.task not in self.settled
                 assert self.wanted.pop(told.task) == told.attempt
-            case w.Publish(events.TaskLate() as told):
+            case events.TaskLate():
                 assert told.task in self.settled
-            case w.Publish(events.RequestAnswered() as told):
+            case events.RequestAnswered():
                 assert (told.state, told.reason) == self.core.state(told.endpoint)
-            case w.Publish(events.EndpointReviving() as told):
+            case events.EndpointReviving():
                 self.buried[told.endpoint] = True
 
     def check_dispatch(self, action: w.Dispatch) -> None:
