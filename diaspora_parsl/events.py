@@ -65,6 +65,18 @@ class TaskDispatched(Payload, frozen=True):
     reason: str
 
 
+class TaskHedged(Payload, frozen=True):
+    """An attempt runs far longer than is usual there; a second one is sent elsewhere, and the first result wins."""
+
+    task: int
+    attempt: int
+    """The second one."""
+    endpoint: str
+    """Where that goes."""
+    site: str
+    reason: str
+
+
 class TaskRerouted(Payload, frozen=True):
     """An attempt was given up where it was; the task goes elsewhere, and why."""
 
@@ -220,6 +232,7 @@ class PoolStatus(Payload, frozen=True):
     failed: int
     rerouted: int
     late: int
+    hedged: int = 0
 
 
 class PoolStarted(Payload, frozen=True):

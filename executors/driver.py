@@ -294,6 +294,10 @@ class Driver:
         if isinstance(payload, events.EndpointPayload):
             level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
             logger.log(level, "Pool %s: %s", self._label, _sentence(payload))
+        elif isinstance(payload, events.TaskHedged):
+            logger.info(
+                "Pool %s: task %d goes to %s too: %s", self._label, payload.task, payload.endpoint, payload.reason
+            )
         elif isinstance(payload, events.TaskRerouted):
             logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
 
@@ -352,6 +356,7 @@ class Driver:
             failed=core.failed,
             rerouted=core.rerouted,
             late=core.late,
+            hedged=core.hedger.count,
         )
         self._emit(status_of_pool, self._label, "")
 

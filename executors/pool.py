@@ -73,6 +73,8 @@ class ResilientPoolExecutor(ParslExecutor):
         strategy_period: seconds between two rounds of it.
         down_limit: seconds that a task waits while every endpoint that could run it is down.
         max_attempts: attempts per task in all, before it is given up.
+        hedging: whether an attempt that runs far longer than its function is known to take there gets a second one at
+            another endpoint with an idle slot; the first result wins. Only for repeatable tasks (see `submit`).
         shared_filesystem: whether all endpoints and this host see the same files. Without it, only staging inside the
             task works, and anything else is refused.
         storage_access: staging providers; if not given, what the endpoints agree on, else Parsl's default.
@@ -99,6 +101,7 @@ class ResilientPoolExecutor(ParslExecutor):
         strategy_period: float = 5.0,
         down_limit: float = 600.0,
         max_attempts: int = 20,
+        hedging: bool = True,
         shared_filesystem: bool = True,
         storage_access: list[Staging] | None = None,
         working_dir: str | None = None,
@@ -123,6 +126,7 @@ class ResilientPoolExecutor(ParslExecutor):
         known = {name: getattr(base, name) for name in base.__struct_fields__}
         known |= {"down_limit": down_limit, "max_attempts": max_attempts}
         known["second_opinion"] = second_opinion and base.second_opinion
+        known["hedging"] = hedging and base.hedging
         self._settings = PoolSettings(**known)
         self._rules = Rulebook(as_rules(rules))
         self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diaspora_parsl.pool.scheduler import LOOKED_PAST, Scheduler
-from diaspora_parsl.pool.tasks import TaskState
+from diaspora_parsl.pool.tasks import Task, TaskState
 
 if TYPE_CHECKING:
     from diaspora_parsl.pool.core import PoolCore
@@ -43,21 +43,33 @@ def _check_books(scheduler: Scheduler, now: float) -> None:
 def _check_tasks(core: PoolCore) -> None:
     for label in core.specs:
         for attempt in core.scheduler.bound(label):
-            _require(attempt.task.bound is attempt, f"attempt {attempt.id} is bound, but its task does not know it")
+            wanted = attempt.task.bound is attempt or attempt.task.hedge is attempt
+            _require(wanted, f"attempt {attempt.id} is bound, but its task does not know it")
             generation = core.board.health[label].generation
             _require(attempt.generation == generation, f"attempt {attempt.id} is bound to an old generation")
     for task in core.tasks.values():
         _require(task.state is not TaskState.SETTLED, f"task {task.id} is settled, but kept")
         running = task.state is TaskState.RUNNING
         _require((task.bound is not None) == running, f"task {task.id} is {task.state}, which its attempt belies")
+        if task.hedge is not None:
+            _check_hedge(task)
         _require(task.attempts <= core.settings.max_attempts, f"task {task.id} had too many attempts")
+
+
+def _check_hedge(task: Task) -> None:
+    first, second = task.bound, task.hedge
+    _require(task.repeatable, f"task {task.id} is hedged, but must not run twice")
+    _require(first and second and first.endpoint != second.endpoint, f"task {task.id} is hedged where it runs")
 
 
 def _check_darkness(core: PoolCore) -> None:
     lines = core.scheduler.backlog.lines()
     waiting = {task.id for line in lines for task in line.tasks()}
     expected = {task.id for task in core.tasks.values() if task.state is TaskState.WAITING}
-    _require(waiting == expected, "the backlog and the waiting tasks disagree")
+    paced = set(core.waitroom.tasks)
+    _require(waiting.isdisjoint(paced), "a task waits for the budget and for a place")
+    _require(not paced or core.next_deadline is not None, "tasks wait for the budget without a deadline")
+    _require(waiting | paced == expected, "the backlog and the waiting tasks disagree")
     _require(len(core.scheduler.backlog) == len(waiting), "the backlog miscounts itself")
     for line in lines:
         if line.length and not core.has_hope(line):

@@ -60,6 +60,14 @@ class Chronicle:
         )
         self._tell(payload, task, "dispatched", attempt.id, label, reason)
 
+    def hedged(self, attempt: Attempt, reason: str) -> None:
+        """A second attempt is sent off beside one that is late."""
+        task, label = attempt.task, attempt.endpoint
+        payload = events.TaskHedged(
+            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
+        )
+        self._tell(payload, task, "hedged", attempt.id, label, reason)
+
     def rerouted(self, attempt: Attempt, reason: str) -> None:
         """A wanted attempt was lost; its task waits again."""
         task, label = attempt.task, attempt.endpoint

@@ -12,9 +12,11 @@ from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Judgeme
 from diaspora_parsl.health.board import Board, State
 from diaspora_parsl.pool import words
 from diaspora_parsl.pool.backlog import Line
+from diaspora_parsl.pool.budget import Budget, Waitroom
 from diaspora_parsl.pool.checks import validate
 from diaspora_parsl.pool.chronicle import UNTOLD, Chapter, Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
+from diaspora_parsl.pool.hedging import Hedger
 from diaspora_parsl.pool.outages import Outages
 from diaspora_parsl.pool.planned import Planned
 from diaspora_parsl.pool.scheduler import Scheduler
@@ -65,6 +67,10 @@ class PoolCore(Weighing):
         self._deadlines = Deadlines()
         self._announced = float("inf")
         self._chronicle = Chronicle(self.specs, s.story_length)
+        self.budget = Budget(s)
+        self.judge.may_repeat = self.budget.may_repeat
+        self.waitroom = Waitroom(self._deadlines, lambda: self.now, self._line_up)
+        self.hedger = Hedger(s, self.scheduler, self.budget, self._deadlines, lambda: self.now, self._judge)
         self._fenced: deque[int] = deque()
         parts = (self.board, self.scheduler, self._deadlines, self._chronicle)
         self.outages = Outages(*parts, sites=sites, window=s.outage_window, judge=self._judge)
@@ -158,6 +164,9 @@ class PoolCore(Weighing):
         """Put a task into its line, and let an endpoint take it."""
         task.move(TaskState.WAITING)
         task.waiting_since = self.now
+        self._line_up(task)
+
+    def _line_up(self, task: Task) -> None:
         line = self.scheduler.backlog.line(task.eligible)
         line.push(task)
         self.scheduler.place(line, task, self.now)
@@ -169,7 +178,12 @@ class PoolCore(Weighing):
         self._out.append(words.Dispatch(attempt.task.id, attempt.id, attempt.endpoint, attempt.generation))
         if attempt.task.imports:
             self.planned.sent(attempt)
+        if attempt.task.attempts == 1:
+            self.budget.firsts += 1
+        if attempt.task.hedge is attempt:
+            self._chronicle.hedged(attempt, reason)
         self._chronicle.dispatched(attempt, reason)
+        self.hedger.dispatched(attempt)
 
     def _on_finished(self, s: words.Finished) -> None:
         attempt = self.attempts.pop(s.attempt, None)
@@ -179,6 +193,7 @@ class PoolCore(Weighing):
             return
         label, task = attempt.endpoint, attempt.task
         self.scheduler.ended(attempt, succeeded_at=s.at)
+        self.hedger.ended(attempt, s.at, succeeded=True)
         if attempt.generation == self.board.health[label].generation:
             self.board.result(label, s.at, attempt.id)
         if task.state is TaskState.SETTLED:
@@ -208,6 +223,7 @@ class PoolCore(Weighing):
         was_bound = attempt.state is AttemptState.BOUND
         worked = self.scheduler.loads[label].service(task.function) is not None
         self.scheduler.ended(attempt)
+        self.hedger.ended(attempt, s.at, succeeded=False)
         own, more = failure.is_own, failure.then is FailureAction.MORE
         if own and not failure.costs_worker and attempt.generation == self.board.health[label].generation:
             if failure.then is FailureAction.FAIL:
@@ -224,7 +240,7 @@ class PoolCore(Weighing):
         elif own or more:
             self._weigh(attempt, failure, worked=worked)
         else:
-            task.bound = None
+            task.release(attempt)
             self._lost(attempt, failure)
         self.board.health[label].breaker.ended(attempt.id)
         self._judge(label)
@@ -244,7 +260,8 @@ class PoolCore(Weighing):
             task.refused_by = {**(task.refused_by or {}), label: str(failure)}
             others = any(o not in task.refused_by and self.scheduler.is_hope(o, self.now) for o in task.eligible)
             self.judge.note(attempt, failure, self.now)
-            if self.judge.first(task) is None and (len(task.refused_by) > 1 or not others):
+            undecided = task.bound is not None or self.judge.first(task) is not None
+            if not undecided and (len(task.refused_by) > 1 or not others):
                 cost = 0.0 if failure.kind is Kind.SUBMIT else ALL_RETRIES if len(task.refused_by) > 1 else 1.0
                 self._deliver(
                     attempt, failure, Judgement(failure.kind, cost, f"refused by {', '.join(task.refused_by)}")
@@ -276,13 +293,23 @@ class PoolCore(Weighing):
         )
 
     def _reroute(self, attempt: Attempt, reason: str) -> None:
-        """Put the task of a lost attempt back into the line."""
-        task = attempt.task
-        task.bound = None
+        """Put the task of a lost attempt back into the line, unless it has another attempt under way."""
+        task, other = attempt.task, attempt.task.bound
         self.rerouted += 1
-        self._chronicle.rerouted(attempt, reason)
-        if task.opinion is None or not self._is_alone(task):
+        if other is not None:
+            self._chronicle.rerouted(attempt, f"{reason}; attempt {other.id} at {other.endpoint} goes on")
+            return
+        delay = self.budget.pace(self.now)
+        paced = f"; the retry budget is empty: paced for {delay:.1f} s" if delay else ""
+        self._chronicle.rerouted(attempt, f"{reason}{paced}")
+        if task.opinion is not None and self._is_alone(task):
+            return
+        if not delay:
             self._queue(task)
+            return
+        task.move(TaskState.WAITING)
+        task.waiting_since = self.now
+        self.waitroom.keep(task, delay)
 
     def _take_away(self, label: str, reason: str) -> None:
         """Give up every wanted attempt at an endpoint."""
@@ -296,7 +323,7 @@ class PoolCore(Weighing):
             ids = [attempt.id for attempt in bound]
             self._deadlines.at(self.now + _OCCUPIES, ("vacate", ids[0]), lambda: self._vacate(label, ids))
         for attempt in bound:
-            attempt.task.bound = None
+            attempt.task.release(attempt)
             attempt.task.shun(label)
             if not self._is_poison(attempt.task, reason):
                 self._reroute(attempt, reason)
@@ -307,7 +334,7 @@ class PoolCore(Weighing):
 
     def _settle(self, task: Task) -> None:
         """The task is decided: nothing that is still under way for it is wanted."""
-        if task.state is TaskState.WAITING:
+        if task.state is TaskState.WAITING and not self.waitroom.left(task):
             self.scheduler.backlog.line(task.eligible).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
@@ -316,11 +343,14 @@ class PoolCore(Weighing):
                 self._out.append(words.Discard(opinion.kept.id))
             for label in self.judge.close(task):
                 self.scheduler.fill(label, self.now)
-        rival, task.bound = task.bound, None
-        if rival is not None and rival.state is AttemptState.BOUND:
-            self.scheduler.superseded(rival)
-            if self.scheduler.verdicts[rival.endpoint].state is not State.UP and not self._stopped:
-                self._judge(rival.endpoint)
+        rivals = (task.bound, task.hedge)
+        task.bound = task.hedge = None
+        for rival in rivals:
+            if rival is not None and rival.state is AttemptState.BOUND:
+                self.scheduler.superseded(rival)
+                self.hedger.lost(rival)
+                if self.scheduler.verdicts[rival.endpoint].state is not State.UP and not self._stopped:
+                    self._judge(rival.endpoint)
         for attempt in task.given_up or ():
             if attempt.generation != self.board.health[attempt.endpoint].generation:
                 self._forget_in_time(attempt)

@@ -211,20 +211,31 @@ class Scheduler:
         return best
 
     def _dispatch(self, task: Task, label: str, at: float) -> None:
-        health, load, verdict = self._board.health[label], self.loads[label], self.verdicts[label]
+        attempt = self._bind(task, label, at)
+        task.bound = attempt
+        task.move(TaskState.RUNNING)
+        self._dispatched(attempt, self._reason(attempt))
+        verdict = self.verdicts[label]
+        if verdict.probe:
+            self.verdicts[label] = replace(verdict, probe=False)
+
+    def hedge(self, task: Task, label: str, at: float, reason: str) -> None:
+        """Send a second attempt beside the one that runs."""
+        attempt = task.hedge = self._bind(task, label, at)
+        self._note_idle(label)
+        self._dispatched(attempt, reason)
+
+    def _bind(self, task: Task, label: str, at: float) -> Attempt:
+        health, load = self._board.health[label], self.loads[label]
         number = self._next_attempt
         self._next_attempt += 1
         queued = not load.has_idle_slot()
         attempt = Attempt(number, task, label, health.generation, at, load.bind(task.function), queued=queued)
         task.attempts += 1
-        task.bound = attempt
-        task.move(TaskState.RUNNING)
         self.held[label][number] = attempt
         self.live[label] += 1
         health.breaker.dispatched(at, number)
-        self._dispatched(attempt, self._reason(attempt))
-        if verdict.probe:
-            self.verdicts[label] = replace(verdict, probe=False)
+        return attempt
 
     def _reason(self, attempt: Attempt) -> str:
         label, avoid = attempt.endpoint, attempt.task.avoid

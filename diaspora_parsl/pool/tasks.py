@@ -43,9 +43,9 @@ ATTEMPT_MOVES: Final = {
 class Task:
     """One task of the pool."""
 
-    __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "id", "imports",
-                 "killed_at", "kills", "opinion", "priority", "refused_by", "repeatable", "state", "waiting_since",
-                 "walltime")  # fmt: skip
+    __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "hedge", "id",
+                 "imports", "killed_at", "kills", "opinion", "priority", "refused_by", "repeatable", "state",
+                 "waiting_since", "walltime")  # fmt: skip
 
     def __init__(
         self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False,
@@ -63,6 +63,8 @@ class Task:
         self.attempts = 0
         self.kills = 0
         self.bound: Attempt | None = None
+        #: A second attempt beside it, at another endpoint; the first result wins.
+        self.hedge: Attempt | None = None
         #: Endpoints where an attempt was lost: others are preferred for a while. None until there is one, to save
         #: memory, as in the next two.
         self.avoid: set[str] | None = None
@@ -82,6 +84,12 @@ class Task:
             raise AssertionError(f"task {self.id}: {self.state} -> {to} is not a legal move")
         self.state = to
 
+    def release(self, attempt: Attempt) -> None:
+        """This attempt is not wanted any more; the other one, if there are two, goes on as the only one."""
+        if attempt is not self.hedge:
+            self.bound = self.hedge
+        self.hedge = None
+
     def shun(self, endpoint: str, until: float | None = None) -> None:
         """Note that an attempt was lost there; prefer other endpoints until then."""
         if self.avoid is None:
@@ -94,7 +102,7 @@ class Task:
 class Attempt:
     """One try of a task on one endpoint."""
 
-    __slots__ = ("dispatched_at", "endpoint", "generation", "id", "queued", "state", "task", "work")
+    __slots__ = ("began", "dispatched_at", "endpoint", "generation", "id", "queued", "state", "task", "work")
 
     def __init__(
         self, attempt: int, task: Task, endpoint: str, generation: int, at: float, work: float, *, queued: bool
@@ -107,6 +115,8 @@ class Attempt:
         self.work = work
         #: It was sent ahead: no slot was idle.
         self.queued = queued
+        #: When it plausibly began to run; None while it waits behind others.
+        self.began = None if queued else at
         self.state = AttemptState.BOUND
 
     def move(self, to: AttemptState) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from functools import partial
 
 from diaspora_parsl.errors import PoisonTaskError, PoolError
-from diaspora_parsl.failures import ALL_RETRIES, Failure, Judgement, Kind
+from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
 from diaspora_parsl.health.board import Board
 from diaspora_parsl.pool.chronicle import Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
@@ -45,12 +45,19 @@ class Weighing(ABC):
     def _weigh(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
         """An error that may be the task's own: believe it, or hear a second opinion."""
         task, label = attempt.task, attempt.endpoint
+        if attempt is task.bound or attempt is task.hedge:
+            task.release(attempt)
         if failure.costs_worker:
             self._count_kill(task, label)
-            if task.kills >= self.settings.max_kills:
+            if task.kills >= self.settings.max_kills and task.bound is None:
                 self._out.append(Discard(attempt.id))
                 self._is_poison(task, str(failure))
                 return
+        if task.bound is not None and failure.then is not FailureAction.FAIL:
+            self.judge.note(attempt, failure, self.now, worked=worked)  # its other attempt is the second opinion
+            self._out.append(Discard(attempt.id))
+            self._reroute(attempt, str(failure))
+            return
         kept = self.judge.first(task)
         answer = self.judge.ask(attempt, failure, self.now, worked=worked)
         if isinstance(answer, Judgement):
@@ -102,6 +109,8 @@ class Weighing(ABC):
     def _is_poison(self, task: Task, last: str) -> bool:
         """Give the task up if it cost too many workers or attempts."""
         s = self.settings
+        if task.bound is not None:
+            return False  # its other attempt may bring the result
         if task.kills < s.max_kills and task.attempts < s.max_attempts:
             return False
         killed_at, lost_at = task.killed_at or [], sorted(task.avoid or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from diaspora_parsl.errors import PoolError
+from diaspora_parsl.errors import ConfigurationError, PoolError
 from diaspora_parsl.events import Payload
 from diaspora_parsl.failures import Failure, Judgement
 
@@ -59,8 +59,43 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """How long that waits for a place that is not up, and keeps the function from the place in doubt."""
     fade_time: float = 300.0
     """Time constant with which evidence that a function fails at a place fades."""
+    retry_share: float = 0.2
+    """The retry budget: extra attempts per first attempt,"""
+    retry_floor: float = 10.0
+    """plus so many per second,"""
+    retry_saved: float = 1000.0
+    """of which at most so many are saved up. Hedges and second opinions beyond it are refused."""
+    retry_wait: float = 5.0
+    """How long a task that was lost with its place waits at most while the retry budget is empty."""
+    hedging: bool = True
+    """Whether a slow attempt of a repeatable task gets a second one elsewhere; the first result wins."""
+    hedge_after: int = 20
+    """Results of a function at an endpoint before anything there is called slow,"""
+    hedge_quantile: float = 0.9
+    """which is what runs longer than this quantile of the last hundred"""
+    hedge_factor: float = 2.0
+    """times this,"""
+    hedge_floor: float = 0.25
+    """and longer than this."""
+    hedge_most: float = 0.2
+    """Hedges at the same time, as a share of all open slots."""
     story_length: int = 20_000
     """Transitions kept for `PoolCore.story`."""
+
+    def __post_init__(self) -> None:
+        """Refuse budgets that mean nothing.
+
+        Raises:
+            ConfigurationError: naming the setting and what to write.
+        """
+        for name in ("retry_share", "retry_floor", "retry_saved", "retry_wait", "hedge_floor", "hedge_most"):
+            if not getattr(self, name) >= 0.0:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: write a number from 0 up.")
+        if not (0.0 < self.hedge_quantile < 1.0 and self.hedge_factor >= 1.0 and self.hedge_after >= 1):
+            raise ConfigurationError(
+                f"hedge_quantile={self.hedge_quantile!r}, hedge_factor={self.hedge_factor!r}, "
+                f"hedge_after={self.hedge_after!r}: write a quantile between 0 and 1, and the others from 1 up."
+            )
 
 
 # --- stimuli ------------------------------------------------------------------------------------------------------

@@ -31,6 +31,11 @@ LIMITS = w.PoolSettings(
     healthy_after=10.0,
     opinion_time=8.0,
     fade_time=20.0,
+    retry_share=0.5,
+    retry_floor=0.2,
+    retry_wait=2.0,
+    hedge_after=2,
+    hedge_most=0.5,
 )
 FUNCTIONS = ("f", "g", "bad")
 #: What tasks raise: its name, its kind, and what is usually done about it.
@@ -71,8 +76,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.raised: dict[int, list[tuple[str, str]]] = {}
         #: Attempts that have not reported: task, endpoint, generation.
         self.open: dict[int, tuple[int, str, int]] = {}
-        #: The attempt whose outcome each task waits for.
-        self.wanted: dict[int, int] = {}
+        #: The attempts whose outcome each task waits for, oldest first; the second one is a hedge.
+        self.wanted: dict[int, list[int]] = {}
+        self.announced_hedge: int | None = None
+        self.hedges = 0
         self.generation = dict.fromkeys(LABELS, 0)
         self.started = dict.fromkeys(LABELS, False)
         self.buried = dict.fromkeys(LABELS, False)
@@ -154,9 +161,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_told(self, told: events.Payload) -> None:
         match told:
-            case events.TaskRerouted():
-                assert told.task not in self.settled
-                assert self.wanted.pop(told.task) == told.attempt
+            case events.TaskRerouted() | events.TaskHedged():
+                self.check_story(told)
             case events.TaskLate():
                 assert told.task in self.settled
             case events.RequestAnswered():
@@ -169,7 +175,9 @@ class PoolMachine(RuleBasedStateMachine):
         health = self.core.board.health[label]
         assert not self.stopped
         assert task not in self.settled
-        assert task not in self.wanted
+        assert self.announced_hedge is None
+        if task in self.wanted:
+            self.check_hedge(action)
         assert label in self.eligible[task]
         assert action.generation == self.generation[label]
         assert self.started[label]
@@ -180,7 +188,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert not health.breaker.is_tripped or health.breaker.probe == action.attempt
         assert action.attempt not in self.open
         self.open[action.attempt] = (task, label, action.generation)
-        self.wanted[task] = action.attempt
+        self.wanted.setdefault(task, []).append(action.attempt)
         self.dispatches[task] = self.dispatches.get(task, 0) + 1
         assert self.dispatches[task] <= LIMITS.max_attempts
 
@@ -189,6 +197,30 @@ class PoolMachine(RuleBasedStateMachine):
         walltime = self.walltimes[task]
         for start, _ in self.windows[label]:
             assert walltime is None or start <= self.now or self.now + walltime <= start
+
+    def check_story(self, told: events.TaskRerouted | events.TaskHedged) -> None:
+        assert told.task not in self.settled
+        wanted = self.wanted[told.task]
+        if isinstance(told, events.TaskHedged):
+            assert self.open[told.attempt][:2] == (told.task, told.endpoint)
+            assert wanted[1] == told.attempt
+            assert told.reason.startswith("hedge: ")
+            self.announced_hedge = None
+            return
+        wanted.remove(told.attempt)
+        if not wanted:
+            del self.wanted[told.task]
+
+    def check_hedge(self, action: w.Dispatch) -> None:
+        """A second attempt beside the first: only where it does no harm, elsewhere, and within the budget."""
+        (first,) = self.wanted[action.task]
+        assert self.repeatable[action.task]
+        assert self.open[first][1] != action.endpoint
+        assert self.core.state(action.endpoint)[0] is State.UP
+        self.announced_hedge = action.attempt
+        self.hedges += 1
+        earned = LIMITS.retry_floor * (10.0 + self.now) + LIMITS.retry_share * len(self.dispatches)
+        assert self.hedges <= earned
 
     def check_reject(self, stimulus: w.Stimulus, action: w.Reject) -> None:
         task, verdict = action.task, action.verdict
@@ -201,10 +233,13 @@ class PoolMachine(RuleBasedStateMachine):
             assert stimulus.attempt == action.attempt
             loss = {Kind.WORKER_LOST, Kind.MANAGER_LOST, Kind.ENDPOINT_LOST}
             assert stimulus.failure.kind not in loss
+            if stimulus.failure.then is not FailureAction.FAIL:
+                assert self.wanted.get(task, [stimulus.attempt]) == [stimulus.attempt]
             if stimulus.failure.then is FailureAction.ELSEWHERE and action.judgement.cost == ALL_RETRIES:
                 places = {label for label, error in self.raised.get(task, []) if error == stimulus.failure.error}
                 assert len(places) > 1, "only what failed the same way at two places is the task's own"
         elif isinstance(verdict, PoisonTaskError):
+            assert len(self.wanted.get(task, ())) <= 1
             kills = self.kills.get(task, 0)
             assert kills >= LIMITS.max_kills or self.dispatches[task] >= LIMITS.max_attempts
         elif isinstance(verdict, EndpointsUnavailableError):
@@ -295,7 +330,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def fail_one(self, attempt: int, kind: Kind) -> None:
         task = self.open[attempt][0]
-        wanted = self.wanted.get(task) == attempt
+        wanted = attempt in self.wanted.get(task, ())
         failure = Failure(kind, "Error", "of a test")
         if wanted and kind is Kind.WORKER_LOST:
             self.kills[task] = self.kills.get(task, 0) + 1
@@ -305,11 +340,16 @@ class PoolMachine(RuleBasedStateMachine):
         task, label, _ = self.open[attempt]
         was_settled = task in self.settled
         self.raised.setdefault(task, []).append((label, failure.error))
+        wanted = attempt in self.wanted.get(task, ())
+        others = [other for other in self.wanted.get(task, ()) if other != attempt]
         actions = self.tell(w.Failed(self.now, attempt, failure))
         if was_settled:
             assert w.Discard(attempt) in actions
         elif failure.is_own and failure.then is FailureAction.FAIL:
             assert any(isinstance(a, w.Reject) and a.attempt == attempt for a in actions)
+        elif wanted and others:
+            assert task not in self.settled
+            assert self.wanted[task] == others
 
     @precondition(lambda self: self.open)
     @rule(which=pick, error=st.sampled_from(sorted(RAISED)))
@@ -317,7 +357,7 @@ class PoolMachine(RuleBasedStateMachine):
         """The task's own code raises, because of itself or of the place."""
         attempt = sorted(self.open)[which % len(self.open)]
         task = self.open[attempt][0]
-        wanted = self.wanted.get(task) == attempt
+        wanted = attempt in self.wanted.get(task, ())
         kind, action = RAISED[error]
         self.fail_with(attempt, Failure(kind, error, "of a test", action, raised=True))
         if wanted and not self.repeatable[task]:
@@ -335,6 +375,21 @@ class PoolMachine(RuleBasedStateMachine):
                     )
                 else:
                     self.finish_one(attempt)
+
+    @rule(which=pick, rounds=st.integers(1, 3), seconds=st.sampled_from([0.4, 2.0]))
+    def straggle(self, which: int, rounds: int, seconds: float) -> None:
+        """All places work briskly for a while, then one attempt does not end."""
+        for label in LABELS:
+            if not self.buried[label]:
+                self.bring_up(label)
+        for _ in range(rounds):
+            self.submit("f", set(LABELS), 0.0, 4, repeatable=True)
+            self.pass_time(0.1)
+            for attempt in sorted(self.open):
+                if self.open[attempt][0] in self.wanted:
+                    self.finish_one(attempt)
+        self.submit("f", set(LABELS), 0.0, 1 + which % 3, repeatable=True)
+        self.pass_time(seconds)
 
     @precondition(lambda self: self.open)
     @rule()
@@ -470,7 +525,11 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_agree(self) -> None:
         assert set(self.core.tasks) == set(self.eligible) - set(self.settled)
-        bound = {task.id: task.bound.id for task in self.core.tasks.values() if task.bound is not None}
+        bound = {
+            task.id: [attempt.id for attempt in (task.bound, task.hedge) if attempt is not None]
+            for task in self.core.tasks.values()
+            if task.bound is not None
+        }
         assert bound == self.wanted
 
     @invariant()
@@ -561,7 +620,7 @@ class PoolMachine(RuleBasedStateMachine):
         """The pool is shut down."""
         self.stopped = True
         self.tell(w.Stopped(self.now))
-        self.submit("f", {"alpha"}, 0.0, 1)
+        self.submit("f", {"alpha"}, 0.0, 1, repeatable=True)
         self.pass_time(100.0)
         for label in LABELS:
             self.bring_up(label)
