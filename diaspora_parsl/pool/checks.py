@@ -72,6 +72,6 @@ def _check_darkness(core: PoolCore) -> None:
     _require(waiting | paced == expected, "the backlog and the waiting tasks disagree")
     _require(len(core.scheduler.backlog) == len(waiting), "the backlog miscounts itself")
     for line in lines:
-        if line.length and not core.has_hope(line):
+        if line.length and not core.darkness.has_hope(line):
             _require(line.dark_since is not None, "tasks wait in the dark without a limit")
             _require(core.next_deadline is not None, "tasks wait in the dark without a deadline")

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diaspora_parsl.errors import EndpointsUnavailableError, PoolShutdownError
+from diaspora_parsl.errors import PoolShutdownError
 from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
 from diaspora_parsl.health.board import Board, State
 from diaspora_parsl.pool import words
-from diaspora_parsl.pool.backlog import Line
 from diaspora_parsl.pool.budget import Budget, Waitroom
 from diaspora_parsl.pool.checks import validate
 from diaspora_parsl.pool.chronicle import UNTOLD, Chapter, Chronicle
+from diaspora_parsl.pool.darkness import Darkness
 from diaspora_parsl.pool.deadlines import Deadlines
 from diaspora_parsl.pool.hedging import Hedger
 from diaspora_parsl.pool.outages import Outages
@@ -70,6 +70,9 @@ class PoolCore(Weighing):
         self.budget = Budget(s)
         self.judge.may_repeat = self.budget.may_repeat
         self.waitroom = Waitroom(self._deadlines, lambda: self.now, self._line_up)
+        self.darkness = Darkness(
+            s.down_limit, self.board, self.scheduler, self._deadlines, lambda: self.now, self._give_up
+        )
         self.hedger = Hedger(s, self.scheduler, self.budget, self._deadlines, lambda: self.now, self._judge)
         self._fenced: deque[int] = deque()
         parts = (self.board, self.scheduler, self._deadlines, self._chronicle)
@@ -171,7 +174,7 @@ class PoolCore(Weighing):
         line.push(task)
         self.scheduler.place(line, task, self.now)
         if line.length and line.eligible.isdisjoint(self.scheduler.open):
-            self._watch_darkness(line)
+            self.darkness.watch(line)
 
     def _dispatched(self, attempt: Attempt, reason: str) -> None:
         self.attempts[attempt.id] = attempt
@@ -491,7 +494,7 @@ class PoolCore(Weighing):
             if self.judge.open:
                 self._look_at_opinions()
             for line in scheduler.backlog.of(label):
-                self._watch_darkness(line)
+                self.darkness.watch(line)
             scheduler.fill_idle(self.now)
         if taken:
             self._judge(label)  # what it held is gone: that may change its state, and when to look again
@@ -514,47 +517,6 @@ class PoolCore(Weighing):
             if self.now - attempt.dispatched_at >= allowed:
                 return True
         return False
-
-    # --- darkness: every endpoint is down -------------------------------------------------------------------------
-
-    def has_hope(self, line: Line) -> bool:
-        """Whether any endpoint may yet take the tasks of this line."""
-        return any(self.scheduler.is_hope(label, self.now) for label in line.eligible)
-
-    def _watch_darkness(self, line: Line) -> None:
-        if self.has_hope(line):
-            line.dark_since = None
-        elif line.dark_since is None:
-            line.dark_since = self.now
-            self._check_darkness(line)
-
-    def _check_darkness(self, line: Line) -> None:
-        """See whether tasks of this line have waited too long with no endpoint in sight."""
-        dark_since = line.dark_since
-        if dark_since is None or self.has_hope(line) or not line.length:
-            line.dark_since = None
-            return
-        limit = self.settings.down_limit
-        seen = "; ".join(self._seen(label) for label in sorted(line.eligible))
-        until = float("inf")
-        for task in line.tasks():
-            since = max(dark_since, task.waiting_since)
-            if self.now < since + limit:
-                until = min(until, since + limit)
-                continue
-            text = f"task {task.id} ({task.function}): no endpoint was up for {self.now - since:.0f} s"
-            self._give_up(task, Kind.ENDPOINT_LOST, EndpointsUnavailableError(f"{text}. {seen}"))
-        if line.length:
-            self._deadlines.at(until, ("dark", line.eligible), lambda: self._check_darkness(line))
-        else:
-            line.dark_since = None
-
-    def _seen(self, label: str) -> str:
-        """The state of an endpoint in words, with the end of its last generation if this one has shown nothing yet."""
-        state, reason = self.state(label)
-        before = self.board.health[label].last_death
-        known = before is None or state is State.DOWN
-        return f"{label} is {state}: {reason}" + ("" if known else f", after {before}")
 
     def _on_tick(self, _: words.Tick) -> None:
         self._announced = float("inf")  # what is due was done on the way in; the next wake-up is to be asked for
