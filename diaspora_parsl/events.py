@@ -163,6 +163,17 @@ class EndpointReviving(EndpointPayload, frozen=True):
     delay: float = 0.0
 
 
+class EndpointRefused(Payload, frozen=True):
+    """The scheduler refused a block, or blocks died before they brought a worker; none is requested for ``pause`` s."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    endpoint: str
+    site: str
+    reason: str
+    pause: float
+
+
 class EndpointDraining(EndpointPayload, frozen=True):
     """No new attempts, running ones may finish."""
 

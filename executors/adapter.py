@@ -33,6 +33,8 @@ from parsl.serialize.errors import SerializationError
 from parsl.serialize.facade import pack_buffers
 from parsl.utils import RepresentationMixin, Timer
 
+from diaspora_parsl.executors.block_budget import PROVEN_AFTER, BlockBudget
+
 #: Parsl's own defaults, in seconds: they are what makes its detection slow.
 PARSL_HEARTBEATS = (30, 120)
 #: No command to an interchange may take longer than this, in seconds; after that the channel is bad for good.
@@ -189,21 +191,78 @@ def show_demand(executor: ParslExecutor, demand: Callable[[], int]) -> None:
         vars(executor)["outstanding"] = demand  # on the instance, where the strategy finds it first
 
 
-def start_poller(executor: ParslExecutor, strategy: str, max_idletime: float, period: float) -> JobStatusPoller | None:
-    """Start status polling and scaling for one executor with blocks; None if it has none.
+def guard_scaling(executor: ParslExecutor, budget: BlockBudget) -> Callable[[], None]:
+    """Ask for blocks one by one, and only as the budget allows.
+
+    Returns:
+        A call for after each status poll: it looks what became of blocks, and asks again for what was withheld of the
+        first ones, which Parsl's strategies request only once.
+    """
+    if not isinstance(executor, BlockProviderExecutor) or executor.provider is None:
+        return lambda: None
+    ask, patience, owed = executor.scale_out_facade, PROVEN_AFTER + executor.status_polling_interval, -1
+    budget.forget()
+
+    def review() -> None:
+        for block, status in list(executor.status_facade.items()):
+            if status.state is JobState.MISSING:  # what HTEX makes of the end of a block that never connected
+                budget.ended((executor, block), time.monotonic(), " ".join((status.message or "").split())[:300])
+
+    def scale_out(blocks: int) -> list[str]:
+        nonlocal owed
+        got: list[str] = []
+        review()
+        while len(got) < blocks and budget.may_ask(time.monotonic()):
+            before = set(executor.status_facade)
+            new = ask(1)
+            if not new:
+                why = [status.message for block, status in executor.status_facade.items() if block not in before]
+                budget.refused(time.monotonic(), " ".join(str(*why[:1]).split())[:300])
+                break
+            now = time.monotonic()
+            budget.accepted((executor, new[0]), now, proven_at=now + patience)
+            got += new
+        owed = max(0, (blocks if owed < 0 else owed) - len(got))
+        return got
+
+    def tend() -> None:
+        review()
+        if owed > 0 and not executor.bad_state_is_set:
+            scale_out(owed)
+
+    vars(executor)["scale_out_facade"] = scale_out  # on the instance, where the strategy finds it first
+    return tend
+
+
+def start_poller(
+    executor: ParslExecutor,
+    strategy: str,
+    max_idletime: float,
+    period: float,
+    tend: Callable[[], None] = lambda: None,
+) -> JobStatusPoller | None:
+    """Start status polling and scaling for one executor with blocks, and ``tend`` after each round; None if no blocks.
 
     One poller per endpoint: a status call that hangs stalls nobody else.
     """
     if not isinstance(executor, BlockProviderExecutor) or executor.provider is None:
         return None
-    return _EagerPoller(executor, strategy, max_idletime, period)
+    return _EagerPoller(executor, strategy, max_idletime, period, tend)
 
 
 class _EagerPoller(JobStatusPoller):
     """Has its executor in its first round, which is at once: Parsl's own requests the first block a period later."""
 
-    def __init__(self, executor: BlockProviderExecutor, strategy: str, max_idletime: float, period: float) -> None:
+    def __init__(
+        self,
+        executor: BlockProviderExecutor,
+        strategy: str,
+        max_idletime: float,
+        period: float,
+        tend: Callable[[], None],
+    ) -> None:
         self._awaited = [executor]
+        self._tend = tend
         super().__init__(strategy=strategy, max_idletime=max_idletime, strategy_period=period)  # starts its thread
 
     def poll(self) -> None:
@@ -211,6 +270,7 @@ class _EagerPoller(JobStatusPoller):
         if self._awaited:
             self.add_executors([self._awaited.pop()])
         super().poll()
+        self._tend()
 
 
 # --- asking -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from parsl.executors.base import ParslExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 
 from diaspora_parsl.executors import adapter, processes
+from diaspora_parsl.executors.block_budget import BlockBudget
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.imports import modules_of
 from diaspora_parsl.executors.lane import Lane
@@ -50,6 +51,7 @@ class Member:
         context: what the DataFlowKernel gave the pool.
         scaling: of its blocks.
         mark: put into the environment of all its block's processes; unique to this generation.
+        blocks: limits how often its scheduler is asked for blocks.
         worker_init: shell lines each block starts with, before the executor's own.
         post: takes stimuli for the core.
         outcome: takes the end of an attempt: its id, whether it was an app, and the done future or what submit raised.
@@ -64,6 +66,7 @@ class Member:
         context: adapter.RunContext,
         scaling: Scaling,
         mark: str,
+        blocks: BlockBudget,
         worker_init: str,
         post: Callable[[Stimulus], None],
         outcome: Callable[[int, bool, Future[Any] | Exception], None],
@@ -78,6 +81,7 @@ class Member:
         self._context = context
         self._scaling = scaling
         self._mark = mark
+        self._blocks = blocks
         self._worker_init = worker_init
         self._post = post
         self._outcome = outcome
@@ -113,11 +117,12 @@ class Member:
             if adapter.worker_init(self.executor) is not None:
                 adapter.set_worker_init(self.executor, self._worker_init)
             self._abandon = adapter.guard_channels(self.executor)
+            tend = adapter.guard_scaling(self.executor, self._blocks)
             self.executor.start()
             adapter.show_demand(self.executor, lambda: self.demand)
             s = self._scaling
             if not self._closing.is_set():
-                self._poller = adapter.start_poller(self.executor, s.strategy, s.max_idletime, s.strategy_period)
+                self._poller = adapter.start_poller(self.executor, s.strategy, s.max_idletime, s.strategy_period, tend)
         except Exception as error:
             logger.warning("Endpoint %s (generation %d) could not be started: %s", label, self.generation, error)
             logger.debug("The traceback", exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -25,6 +26,7 @@ from parsl.monitoring.radios.htex import HTEXRadio
 from diaspora_parsl import events
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, PlacementError, PoolShutdownError
 from diaspora_parsl.executors import adapter, staging
+from diaspora_parsl.executors.block_budget import BlockBudget
 from diaspora_parsl.executors.driver import Driver, OpenTask
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.exit_watch import ExitWatch
@@ -135,6 +137,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._monitors_resources = all(member.monitor_resources() for member in members)
         self._takes = {label: adapter.resources(member) for label, member in self._first.items()}
         self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
+        self._block_budgets = {e.label: BlockBudget(functools.partial(self._pausing, e)) for e in self.endpoints}
         self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
         self._imports = Imports()
         self._numbers = itertools.count(1)
@@ -275,10 +278,18 @@ class ResilientPoolExecutor(ParslExecutor):
             ),
             scaling=self._scaling,
             mark=mark,
+            blocks=self._block_budgets[label],
             worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint)]),
             post=driver.post,
             outcome=driver.ended,
         )
+
+    def _pausing(self, endpoint: Endpoint, reason: str, pause: float) -> None:
+        """Tell that no blocks are requested for a while."""
+        logger.warning("Pool %s: endpoint %s: %s", self.label, endpoint.label, reason)
+        if self._publisher is not None:
+            told = events.EndpointRefused(endpoint=endpoint.label, site=endpoint.site, reason=reason, pause=pause)
+            self._publisher.emit(told, endpoint.label, endpoint.label)
 
     def _agent(self, endpoint: Endpoint) -> list[str]:
         """The shell line that starts the agent in a block, if the user wants it."""

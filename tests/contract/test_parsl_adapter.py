@@ -80,6 +80,7 @@ def test_attributes_before_the_start() -> None:
     assert executor._result_queue_thread is None
     assert executor.blocks_to_job_id == {}
     assert executor.status_facade == {}
+    assert executor.status_polling_interval == 5
     assert executor.bad_state_is_set is False
     assert executor.executor_exception is None
     assert "outstanding" in dir(type(executor))  # what the strategy calls, and a pool replaces
@@ -98,9 +99,10 @@ def test_signatures() -> None:
     assert list(inspect.signature(JobStatusPoller.close).parameters) == ["self", "timeout"]
     assert list(inspect.signature(HighThroughputExecutor._start_local_interchange_process).parameters) == ["self"]
     assert list(inspect.signature(ParslExecutor.submit).parameters)[:3] == ["self", "func", "resource_specification"]
+    assert list(inspect.signature(BlockProviderExecutor.scale_out_facade).parameters) == ["self", "n"]
     assert issubclass(HighThroughputExecutor, BlockProviderExecutor)
     assert issubclass(JobStatusPoller, Timer)
-    assert {"PENDING", "HELD", "RUNNING", "UNKNOWN", "COMPLETED"} <= set(JobState.__members__)
+    assert {"PENDING", "HELD", "RUNNING", "UNKNOWN", "COMPLETED", "MISSING"} <= set(JobState.__members__)
     assert JobStatus(JobState.COMPLETED).terminal
     assert not JobStatus(JobState.RUNNING).terminal
 
