@@ -17,6 +17,7 @@ from diaspora_parsl.pool.chronicle import UNTOLD, Chapter, Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
+from diaspora_parsl.pool.wards import Wards
 from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimulus
 
 #: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
@@ -28,8 +29,8 @@ _REMEMBERED = 10_000
 class PoolCore:
     """Decides everything, does nothing itself.
 
-    For every `Finished` and `Failed` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard` names the
-    attempt, so that the shell can let go of its outcome.
+    For every `Finished`, `Failed` and `Bounced` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard` names
+    the attempt, so that the shell can let go of its outcome; of a first exception that is not believed yet, later.
 
     Args:
         endpoints: what is known of each endpoint; labels are unique.
@@ -60,11 +61,15 @@ class PoolCore:
         self._announced = float("inf")
         self._chronicle = Chronicle(self.specs, s.story_length)
         self._fenced: deque[int] = deque()
+        self.wards = Wards(self, act=lambda action: self._out.append(action), reroute=self._reroute,
+                           deliver=self._deliver, plan=self._deadlines.at)  # fmt: skip
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,
             words.Finished: self._on_finished,
             words.Failed: self._on_failed,
+            words.Bounced: self.wards.bounced,
+            words.Nodes: self.wards.connected,
             words.Started: self._on_started,
             words.Observed: self._on_observed,
             words.Unanswered: self._on_unanswered,
@@ -150,7 +155,7 @@ class PoolCore:
 
     def _dispatched(self, attempt: Attempt, reason: str) -> None:
         self.attempts[attempt.id] = attempt
-        self._out.append(words.Dispatch(attempt.task.id, attempt.id, attempt.endpoint, attempt.generation))
+        self._out.append(self.wards.dispatch(attempt))
         self._chronicle.dispatched(attempt, reason)
 
     def _on_finished(self, s: words.Finished) -> None:
@@ -169,6 +174,8 @@ class PoolCore:
             self._chronicle.late(attempt)
         else:
             self.finished[label] += 1
+            if s.node or self.wards.doubts:
+                self.wards.finished(attempt, s.node)
             self._out.append(words.Resolve(task.id, attempt.id))
             self._chronicle.finished(attempt, s.at - attempt.dispatched_at)
             self._settle(task)
@@ -191,7 +198,8 @@ class PoolCore:
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(words.Discard(s.attempt))
         elif own:
-            self._deliver(attempt, failure)
+            if not (was_bound and self.wards.runs_again(attempt, failure, s.node)):
+                self._deliver(attempt, failure)
         else:
             task.bound = None
             self._lost(attempt, failure)
@@ -280,7 +288,9 @@ class PoolCore:
         self._settle(attempt.task)
 
     def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
-        """Settle the task with a verdict of the pool."""
+        """Settle the task with a verdict of the pool, unless it has an exception of its own that nobody refuted."""
+        if self.wards.doubts and self.wards.believed(task):
+            return
         self.failed += 1
         self._out.append(words.Reject(task.id, None, verdict))
         self._chronicle.failed(task, kind, type(verdict).__name__, str(verdict), None)
@@ -292,6 +302,8 @@ class PoolCore:
             self.scheduler.backlog.line(task.eligible).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
+        if self.wards.doubts:
+            self.wards.settled(task)
         rival, task.bound = task.bound, None
         if rival is not None and rival.state is AttemptState.BOUND:
             self.scheduler.superseded(rival)

@@ -1,0 +1,47 @@
+"""Is a second run worth it before a user's exception is believed, and where? The pure part of second opinions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from diaspora_parsl.failures import Failure, Kind
+
+#: Exceptions that come from what the task is, wherever it runs.
+CERTAIN: Final = frozenset(
+    {"ZeroDivisionError", "FloatingPointError", "AssertionError", "NotImplementedError", "SyntaxError", "NameError",
+     "UnboundLocalError"}
+)  # fmt: skip
+#: Places asked about one task at most.
+MOST_PLACES: Final = 3
+
+
+class Sighting(Struct, frozen=True):
+    """One place where a task raised."""
+
+    endpoint: str
+    node: str
+    error: str
+
+
+def second_run(
+    failure: Failure, sightings: tuple[Sighting, ...], *, repeatable: bool, has_other: bool, may_repeat: bool = True
+) -> str:
+    """Why the task should run once more, at a place where it has not failed; empty if its exception is believed.
+
+    Args:
+        failure: of the attempt that just ended, the last of the sightings.
+        sightings: where it raised so far, oldest first.
+        repeatable: running it twice does no harm.
+        has_other: there is, or will soon be, a place where it has not failed.
+        may_repeat: the budget for extra attempts is not empty.
+    """
+    if failure.kind is not Kind.USER or not repeatable or not has_other or not may_repeat:
+        return ""
+    if failure.error in CERTAIN or len(sightings) >= MOST_PLACES:
+        return ""
+    last = sightings[-1]
+    if any(one.error == last.error and one.node != last.node for one in sightings[:-1]):
+        return ""  # the same from two places: it is the task's own
+    return f"second opinion: {failure.error} on {last.node.partition(' ')[0]}, which may be the node's fault"
