@@ -29,8 +29,8 @@ _REMEMBERED = 10_000
 class PoolCore:
     """Decides everything, does nothing itself.
 
-    For every `Finished`, `Failed` and `Bounced` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard` names
-    the attempt, so that the shell can let go of its outcome; of a first exception that is not believed yet, later.
+    For every `Finished`, `Failed` and `Bounced` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard`
+    names the attempt, so that the shell can let go of its outcome; for an exception not believed yet, later.
 
     Args:
         endpoints: what is known of each endpoint; labels are unique.
@@ -61,8 +61,8 @@ class PoolCore:
         self._announced = float("inf")
         self._chronicle = Chronicle(self.specs, s.story_length)
         self._fenced: deque[int] = deque()
-        self.wards = Wards(self, act=lambda action: self._out.append(action), reroute=self._reroute,
-                           deliver=self._deliver, plan=self._deadlines.at)  # fmt: skip
+        act = lambda action: self._out.append(action)  # noqa: E731, PLW0108 - `_out` is another list each time
+        self.wards = Wards(self, act, reroute=self._reroute, deliver=self._deliver, plan=self._deadlines.at)
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,

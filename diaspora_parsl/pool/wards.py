@@ -49,8 +49,8 @@ class Wards:
     def __init__(
         self,
         core: PoolCore,
-        *,
         act: Callable[[words.Action], None],
+        *,
         reroute: Callable[[Attempt, str], None],
         deliver: Callable[[Attempt, Failure], None],
         plan: Callable[[float, Any, Callable[[], None]], None],

@@ -19,6 +19,7 @@ SPECS = [w.EndpointSpec(label=label, site=label, slots_cap=2 if label == "gamma"
 LIMITS = w.PoolSettings(
     down_limit=30.0, stall_limit=10.0, max_attempts=7, revive_longest=8.0, shun_time=5.0, healthy_after=10.0
 )
+NODES = ("", "h0 0 m0", "h1 1 m1", "h1 2 m2", "h0 3 m3")
 FUNCTIONS = ("f", "g", "bad")
 #: More virtual seconds than any back-off of the breaker, twice over.
 PATIENCE = 1500
@@ -53,6 +54,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.streams: dict[str, set[str]] = {label: set() for label in LABELS}
         self.late = 0
         self.stopped = False
+        self.repeatable: set[int] = set()
+        #: Attempts whose exceptions are kept by the shell.
+        self.kept: set[int] = set()
         self.ending = "up"
         #: What the shell does with `Revive`: leave it be, start it, or fail to.
         self.reviving = "leave"
@@ -142,7 +146,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_reject(self, stimulus: w.Stimulus, action: w.Reject) -> None:
         task, verdict = action.task, action.verdict
-        if verdict is None:
+        if verdict is None and action.attempt in self.kept:
+            assert task in self.repeatable
+        elif verdict is None:
             assert isinstance(stimulus, w.Failed)
             assert stimulus.attempt == action.attempt
             loss = {Kind.WORKER_LOST, Kind.MANAGER_LOST, Kind.ENDPOINT_LOST}
@@ -166,12 +172,22 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_outcome(self, stimulus: w.Stimulus, actions: list[w.Action]) -> None:
         """Every outcome is accounted for by exactly one action."""
-        if not isinstance(stimulus, w.Finished | w.Failed):
+        if not isinstance(stimulus, w.Finished | w.Failed | w.Bounced):
+            self.kept -= {a.attempt for a in actions if isinstance(a, w.Reject | w.Discard)}
             return
         named = [a for a in actions if isinstance(a, w.Resolve | w.Reject | w.Discard) and a.attempt is not None]
         mine = [action for action in named if action.attempt == stimulus.attempt]
-        assert named == mine
-        assert len(mine) == 1
+        released = [action for action in named if action.attempt in self.kept]
+        assert named == mine + released or named == released + mine
+        self.kept -= {action.attempt for action in released}
+        task = self.open.get(stimulus.attempt, (0, "", 0))[0]
+        if not mine:  # an exception that is not believed yet
+            assert isinstance(stimulus, w.Failed)
+            assert task in self.repeatable
+            assert task not in self.settled
+            self.kept.add(stimulus.attempt)
+        else:
+            assert len(mine) == 1
         self.open.pop(stimulus.attempt, None)
 
     # --- rules: tasks ---------------------------------------------------------------------------------------------
@@ -187,45 +203,70 @@ class PoolMachine(RuleBasedStateMachine):
         eligible=st.sets(labels, min_size=1) | st.just(set(LABELS)),
         priority=st.sampled_from([0.0, 1.0]),
         count=st.integers(1, 4),
+        repeatable=st.booleans(),
     )
-    def submit(self, function: str, eligible: set[str], priority: float, count: int) -> None:
+    def submit(
+        self,
+        function: str,
+        eligible: set[str],
+        priority: float,
+        count: int,
+        repeatable: bool = False,  # noqa: FBT001, FBT002 - drawn
+    ) -> None:
         for _ in range(count):
             task = len(self.eligible) + 1
             self.eligible[task] = frozenset(eligible)
             self.functions[task] = function
             self.submitted_at[task] = self.now
-            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority))
+            if repeatable:
+                self.repeatable.add(task)
+            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, repeatable=repeatable))
 
     @precondition(lambda self: self.open)
-    @rule(which=pick)
-    def finish(self, which: int) -> None:
+    @rule(which=pick, node=st.sampled_from(NODES))
+    def finish(self, which: int, node: str) -> None:
         attempt = sorted(self.open)[which % len(self.open)]
-        self.finish_one(attempt)
+        self.finish_one(attempt, node)
 
-    def finish_one(self, attempt: int) -> None:
+    def finish_one(self, attempt: int, node: str = "") -> None:
         task = self.open[attempt][0]
         was_settled = task in self.settled
-        actions = self.tell(w.Finished(self.now, attempt))
+        actions = self.tell(w.Finished(self.now, attempt, node))
         self.late += was_settled
         assert self.core.late == self.late
         assert (w.Discard(attempt) if was_settled else w.Resolve(task, attempt)) in actions
 
     @precondition(lambda self: self.open)
-    @rule(which=pick, kind=st.sampled_from(Kind))
-    def fail(self, which: int, kind: Kind) -> None:
+    @rule(which=pick, kind=st.sampled_from(Kind), node=st.sampled_from(NODES))
+    def fail(self, which: int, kind: Kind, node: str) -> None:
         attempt = sorted(self.open)[which % len(self.open)]
-        self.fail_one(attempt, kind)
+        self.fail_one(attempt, kind, node)
 
-    def fail_one(self, attempt: int, kind: Kind) -> None:
+    @precondition(lambda self: self.open)
+    @rule(which=pick, node=st.sampled_from(NODES[1:]))
+    def bounce(self, which: int, node: str) -> None:
+        """A node refuses: that is no attempt."""
+        attempt = sorted(self.open)[which % len(self.open)]
+        task = self.open[attempt][0]
+        self.dispatches[task] -= self.wanted.get(task) == attempt
+        assert w.Discard(attempt) in self.tell(w.Bounced(self.now, attempt, node))
+
+    @rule(label=labels, there=st.sets(st.sampled_from(NODES[1:])), more=st.booleans())
+    def connect(self, label: str, there: set[str], more: bool) -> None:  # noqa: FBT001 - drawn
+        managers = tuple((name.split()[2], name.split()[1]) for name in sorted(there))
+        self.tell(w.Nodes(self.now, label, self.generation[label], managers, more=more))
+
+    def fail_one(self, attempt: int, kind: Kind, node: str = "") -> None:
         task = self.open[attempt][0]
         wanted = self.wanted.get(task) == attempt
         failure = Failure(kind, "Error", "of a test")
         if wanted and kind is Kind.WORKER_LOST:
             self.kills[task] = self.kills.get(task, 0) + 1
         was_settled = task in self.settled
-        actions = self.tell(w.Failed(self.now, attempt, failure))
+        may_wait = wanted and node and kind is Kind.USER and task in self.repeatable
+        actions = self.tell(w.Failed(self.now, attempt, failure, node))
         if failure.blame is Blame.TASK and not was_settled:
-            assert w.Reject(task, attempt) in actions
+            assert w.Reject(task, attempt) in actions or may_wait
         if was_settled:
             assert w.Discard(attempt) in actions
 
@@ -351,6 +392,8 @@ class PoolMachine(RuleBasedStateMachine):
         getattr(self, f"end_{self.ending}")()
         assert set(self.settled) == set(self.eligible)
         assert not self.core.tasks
+        assert not self.kept, "the shell keeps exceptions for ever"
+        assert not self.core.wards.doubts
         for attempt in sorted(self.open):
             self.tell(w.Finished(self.now, attempt))
         replayed = PoolCore(SPECS, LIMITS)
