@@ -327,6 +327,11 @@ class NodeBook:
         """Whether other managers are in its block."""
         return self._wards[node.endpoint].blocks.get(node.block, 2) > 1
 
+    def works(self, endpoint: str, function: str) -> bool:
+        """Whether the function has succeeded on any node of the endpoint."""
+        found = (node.functions.get(function) for node in self._wards[endpoint].nodes.values())
+        return any(streak is not None and streak.worked for streak in found)
+
     def _stays_out(self, node: Node, streak: _Streak | None, at: float) -> bool:
         """Whether this attempt must avoid it; False lets it be the probe."""
         if node.out_until is not None:

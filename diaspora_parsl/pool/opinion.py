@@ -26,7 +26,13 @@ class Sighting(Struct, frozen=True):
 
 
 def second_run(
-    failure: Failure, sightings: tuple[Sighting, ...], *, repeatable: bool, has_other: bool, may_repeat: bool = True
+    failure: Failure,
+    sightings: tuple[Sighting, ...],
+    *,
+    repeatable: bool,
+    has_other: bool,
+    elsewhere: bool = False,
+    may_repeat: bool = True,
 ) -> str:
     """Why the task should run once more, at a place where it has not failed; empty if its exception is believed.
 
@@ -35,6 +41,8 @@ def second_run(
         sightings: where it raised so far, oldest first.
         repeatable: running it twice does no harm.
         has_other: there is, or will soon be, a place where it has not failed.
+        elsewhere: the function has never worked at this endpoint, and another one is open: what its nodes agree on may
+            be the fault of all of them.
         may_repeat: the budget for extra attempts is not empty.
     """
     if failure.kind is not Kind.USER or not repeatable or not has_other or not may_repeat:
@@ -42,6 +50,7 @@ def second_run(
     if failure.error in CERTAIN or len(sightings) >= MOST_PLACES:
         return ""
     last = sightings[-1]
-    if any(one.error == last.error and one.node != last.node for one in sightings[:-1]):
+    same = [one for one in sightings[:-1] if one.error == last.error and one.node != last.node]
+    if any(one.endpoint != last.endpoint for one in same) or (same and not elsewhere):
         return ""  # the same from two places: it is the task's own
     return f"second opinion: {failure.error} on {last.node.partition(' ')[0]}, which may be the node's fault"

@@ -101,10 +101,15 @@ class Wards:
         self.book.node(label, node)
         doubt = self.doubts.get(task.id)
         seen = (*(doubt.seen if doubt is not None else ()), Sighting(label, node, failure.error))
+        tried = {one.endpoint for one in seen}
+        elsewhere = not self.book.works(label, task.function) and any(
+            other not in tried and other in core.scheduler.open for other in task.eligible
+        )
         reason = second_run(
             failure,
             seen,
             repeatable=task.repeatable,
+            elsewhere=elsewhere,
             has_other=task.attempts < core.settings.max_attempts and self._has_other(task, seen),
         )
         for change in self.book.failed(
@@ -119,7 +124,7 @@ class Wards:
         else:
             self._act(words.Discard(attempt.id))
         doubt.seen = seen
-        if not self.book.has_other(label, self._failed_at(label, seen), expected=False):
+        if elsewhere or not self.book.has_other(label, self._failed_at(label, seen), expected=False):
             self._shun(task, label)
         self._reroute(attempt, reason)
         return True

@@ -89,6 +89,28 @@ def test_where_a_second_run_is_no_use_the_exception_is_delivered_at_once(
     assert w.Reject(task, attempt) in raises(pool, task, node, error)
 
 
+def test_what_the_nodes_of_one_endpoint_agree_on_is_tried_at_another(bench: Any) -> None:
+    pool = bench("alpha", "beta", slots=2).up("alpha")
+    pool.tell(w.Nodes, "alpha", 0, MANAGERS[:2])
+    task = submit(pool)
+    raises(pool, task, NAMES[0])
+    pool.up("beta")
+    assert pool.where(task) == "alpha"
+    raises(pool, task, NAMES[1])
+    assert pool.where(task) == "beta"
+    again = pool.attempt(task)
+    assert w.Reject(task, again) in raises(pool, task, NAMES[2]), "the same from two endpoints"
+
+
+def test_a_function_that_never_worked_is_tried_at_another_endpoint_first(bench: Any) -> None:
+    pool = bench("alpha", "beta", slots=2).up("alpha")
+    pool.tell(w.Nodes, "alpha", 0, MANAGERS[:2])
+    task = submit(pool)
+    pool.up("beta")
+    raises(pool, task, NAMES[0])
+    assert pool.where(task) == "beta"
+
+
 def test_on_the_only_node_there_is_nobody_to_ask(bench: Any) -> None:
     pool = bench("alpha").up()
     pool.tell(w.Nodes, "alpha", 0, MANAGERS[:1])
