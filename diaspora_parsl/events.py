@@ -212,6 +212,38 @@ class NodeStopped(Payload, frozen=True):
     """Why: a signal's name, or what of its block ended."""
 
 
+class NodeQuarantined(Payload, frozen=True):
+    """A node fails what succeeds beside it: until a probe succeeds it gets no attempts, or none of one function."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    endpoint: str
+    site: str
+    node: str
+    """The host."""
+    reason: str
+    block: str = ""
+    manager: str = ""
+    function: str = ""
+    """Only this one; empty for everything."""
+
+
+class NodeRestored(Payload, frozen=True):
+    """A probe succeeded on a quarantined node: it takes attempts again."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    endpoint: str
+    site: str
+    node: str
+    """The host."""
+    reason: str
+    block: str = ""
+    manager: str = ""
+    function: str = ""
+    """As in `NodeQuarantined`."""
+
+
 class EndpointStatus(Payload, frozen=True):
     """What a pool sees of one endpoint, about once a second."""
 

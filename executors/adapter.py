@@ -26,7 +26,7 @@ from parsl.executors.high_throughput.errors import CommandClientBadError, Comman
 from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
-from parsl.jobs.states import JobState
+from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider
 from parsl.serialize import concretes, serialize
 from parsl.serialize.errors import SerializationError
@@ -60,6 +60,10 @@ class Observation(Struct, frozen=True):
     """Blocks are on their way, so that workers may still come."""
     blocks: frozenset[str] = frozenset()
     """Those that the workers are in."""
+    managers: tuple[tuple[str, str], ...] = ()
+    """Id and block of each manager that takes tasks."""
+    more: bool = False
+    """Blocks are on their way whose managers have not connected, whether or not others have."""
 
 
 class RunContext(Struct, frozen=True):
@@ -310,15 +314,55 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
         if manager["active"] and not manager.get("draining", False) and manager["block_id"] not in ended
     ]
     slots = sum(manager["worker_count"] for manager in useful)
+    pairs = tuple(sorted((manager["manager"], manager["block_id"] or "") for manager in useful))
+    there = {manager["block_id"] for manager in managers} | ended
+    more = any(
+        status.state in {JobState.PENDING, JobState.RUNNING} and block not in there
+        for block, status in list(executor.status_facade.items())
+    )
     if slots:
-        return Observation(slots, blocks=frozenset(str(manager["block_id"]) for manager in useful))
+        blocks = frozenset(str(manager["block_id"]) for manager in useful)
+        return Observation(slots, blocks=blocks, managers=pairs, more=more)
     came = set(executor.connected_blocks())
     expected = any(
         status.state in {JobState.PENDING, JobState.HELD}
         or (status.state in {JobState.RUNNING, JobState.UNKNOWN} and block not in came)
         for block, status in list(executor.status_facade.items())
     )
-    return Observation(0, blocks_expected=expected)
+    return Observation(0, blocks_expected=expected, more=more)
+
+
+def hold_node(executor: ParslExecutor, manager: str, block: str) -> bool:
+    """Send nothing new to a manager, if it is alone in its block; there is no way back but a new block.
+
+    Returns:
+        False if the manager is gone, or has neighbours in its block that are needed.
+    """
+    if not isinstance(executor, HighThroughputExecutor):
+        return False
+    there = [known["manager"] for known in executor.connected_managers() if known["block_id"] == block]
+    if there != [manager]:
+        return False
+    executor._hold_manager(manager)  # noqa: SLF001 - nothing public keeps tasks off one manager
+    return True
+
+
+def end_block(executor: ParslExecutor, block: str) -> bool:
+    """End a block all of whose managers are idle, as scaling in does, so that the strategy may start another.
+
+    Returns:
+        False if something still runs there: ask again.
+    """
+    if not isinstance(executor, HighThroughputExecutor) or executor.provider is None:
+        return True
+    if any(known["tasks"] for known in executor.connected_managers() if known["block_id"] == block):
+        return False
+    job = executor.blocks_to_job_id.get(block)
+    if job is not None and all(executor.provider.cancel([job])):
+        ended = JobStatus(JobState.SCALED_IN)
+        executor._status[block] = executor._simulated_status[block] = ended  # noqa: SLF001 - or it counts as failed
+        executor.send_monitoring_info({block: ended})
+    return True
 
 
 def distributions(executor: ParslExecutor) -> frozenset[str] | None:
@@ -360,6 +404,11 @@ def fixed_slots(executor: ParslExecutor) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def has_nodes(executor: ParslExecutor) -> bool:
+    """Whether its attempts run on workers that know their host, block and manager."""
+    return isinstance(executor, HighThroughputExecutor)
 
 
 def asks_for_slots(executor: ParslExecutor) -> bool:

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from diaspora_parsl import events
-from diaspora_parsl.executors import adapter
+from diaspora_parsl.executors import adapter, gate
 from diaspora_parsl.executors.delivery import Delivery, TaskFuture
 from diaspora_parsl.executors.member import Member
 from diaspora_parsl.failures import Judgement
@@ -106,6 +106,7 @@ class Driver:
             words.Discard: self._discard,
             words.Publish: self._publish,
             words.Revive: self._revive,
+            words.Evict: self._evict,
             words.WakeAt: self._note_wake,
         }
         self._thread = threading.Thread(target=self._run, name=f"pool-{label}-driver", daemon=True)
@@ -161,13 +162,24 @@ class Driver:
             self._outcomes[attempt] = (None, error)
             self._mailbox.put(words.Failed(now, attempt, self._rules.judge(error, app=is_app)))
             return
-        value = outcome.result()
+        value, node = outcome.result(), ""
+        report = gate.opened(value)
+        if report is not None:
+            node, value, was_raised, was_refused = report
+            if was_refused:
+                self._mailbox.put(words.Bounced(now, attempt, node))
+                return
+            if was_raised:
+                error = value.get_exception()
+                self._outcomes[attempt] = (None, error)
+                self._mailbox.put(words.Failed(now, attempt, self._rules.judge(error, raised=True), node))
+                return
         self._outcomes[attempt] = (value, None)
         raised = adapter.raised_by_user(value)
         if raised is None:
-            self._mailbox.put(words.Finished(now, attempt))
+            self._mailbox.put(words.Finished(now, attempt, node))
         else:
-            self._mailbox.put(words.Failed(now, attempt, self._rules.judge(raised, raised=True)))
+            self._mailbox.put(words.Failed(now, attempt, self._rules.judge(raised, raised=True), node))
 
     def close(self, limit: float) -> None:
         """Reject what is open, end every endpoint, end the threads; within about ``limit`` seconds."""
@@ -266,7 +278,8 @@ class Driver:
         resources = task.resources
         if resources and takes is not None:
             resources = {key: value for key, value in resources.items() if key in takes}
-        member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app)
+        member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app,
+                      known=action.known, avoid=action.avoid)  # fmt: skip
 
     def _resolve(self, action: words.Resolve) -> None:
         self._delivery.settle(self._open.pop(action.task).future, *self._outcomes.pop(action.attempt))
@@ -298,8 +311,20 @@ class Driver:
             logger.info(
                 "Pool %s: task %d goes to %s too: %s", self._label, payload.task, payload.endpoint, payload.reason
             )
+        elif isinstance(payload, events.NodeQuarantined | events.NodeRestored):
+            what = "quarantined" if isinstance(payload, events.NodeQuarantined) else "restored"
+            for_what = f" for {payload.function}" if payload.function else ""
+            logger.warning(
+                "Pool %s: node %s (block %s) of endpoint %s %s%s: %s",
+                self._label, payload.node, payload.block, payload.endpoint, what, for_what, payload.reason,
+            )  # fmt: skip
         elif isinstance(payload, events.TaskRerouted):
             logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
+
+    def _evict(self, action: words.Evict) -> None:
+        member = self._members[action.endpoint]
+        if member.generation == action.generation:
+            member.evict(action.manager, action.block)
 
     def _revive(self, action: words.Revive) -> None:
         thread = threading.Thread(

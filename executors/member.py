@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from msgspec import Struct
 from parsl.executors.base import ParslExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 
-from diaspora_parsl.executors import adapter, processes
+from diaspora_parsl.executors import adapter, gate, processes
 from diaspora_parsl.executors.block_budget import BlockBudget
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.imports import modules_of
 from diaspora_parsl.executors.lane import Lane
 from diaspora_parsl.executors.walltime import BlockAges
-from diaspora_parsl.pool.words import Died, Environment, Observed, Started, Stimulus, Unanswered
+from diaspora_parsl.pool.words import Died, Environment, Nodes, Observed, Started, Stimulus, Unanswered
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ _WATCH_PERIOD: Final = 0.5
 _ANSWER_DUE: Final = 1.0
 #: The environments of more blocks than this are not asked for: the answer is long, and they are alike.
 _MOST_ASKED: Final = 64
+#: Seconds that sending a node away may take, a call to a batch system included.
+_EVICTION_LIMIT: Final = 10.0
 #: Seconds between SIGTERM and SIGKILL for the processes of a block.
 _COURTESY: Final = 1.5
 
@@ -86,6 +90,7 @@ class Member:
         self._post = post
         self._outcome = outcome
         self._ages = BlockAges(executor)
+        self._has_nodes = adapter.has_nodes(executor)
         self._slots = endpoint.slots or adapter.fixed_slots(executor) or 1
         self._poller: JobStatusPoller | None = None
         self._abandon: Callable[[], None] = lambda: None
@@ -95,6 +100,11 @@ class Member:
         self._most_slots = 0
         self._groups: set[int] = set()
         self._known_blocks: frozenset[str] = frozenset()
+        #: What was last told about managers.
+        self._told: tuple[tuple[tuple[str, str], ...], bool] = ((), False)
+        #: Nodes to be held, and blocks to be ended once nothing runs there: for the control lane.
+        self._to_hold: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        self._to_end: set[str] = set()
         self._closing = threading.Event()
         self._closed = threading.Event()
         self._close_lock = threading.Lock()
@@ -147,11 +157,15 @@ class Member:
                     return
                 logger.warning("Endpoint %s could not be asked", self.endpoint.label, exc_info=True)
             else:
+                if (seen.managers, seen.more) != self._told:
+                    self._told = (seen.managers, seen.more)
+                    self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._told))
                 self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
                                     seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
                 self._asked_at = None
                 self._note_groups(seen.slots)
                 self._ask_for_environment(seen.blocks)
+                self._see_to_evictions()
             self._closing.wait(_WATCH_PERIOD)
 
     def _ask_for_environment(self, blocks: frozenset[str]) -> None:
@@ -170,6 +184,28 @@ class Member:
         if names:
             modules = modules_of(names)
             self._post(Environment(time.monotonic(), self.endpoint.label, self.generation, modules))
+
+    def evict(self, manager: str, block: str) -> None:
+        """Send a bad node away: soon, on the control lane, hold its manager and end its block.
+
+        Only where nobody else is harmed, the node being alone in its block, and where scaling can bring another.
+        """
+        if self._scaling.strategy != "none":
+            self._to_hold.put((manager, block))
+
+    def _see_to_evictions(self) -> None:
+        def see() -> None:
+            with contextlib.suppress(Empty):
+                while True:
+                    manager, block = self._to_hold.get_nowait()
+                    if adapter.hold_node(self.executor, manager, block):
+                        self._to_end.add(block)
+            for block in sorted(self._to_end):
+                if adapter.end_block(self.executor, block):
+                    self._to_end.discard(block)
+
+        if self._to_end or not self._to_hold.empty():
+            self._bounded("sending a node away", see, _EVICTION_LIMIT)
 
     def _note_groups(self, slots: int) -> None:
         """More workers came: learn the process groups of their blocks, if those run on this host."""
@@ -206,14 +242,20 @@ class Member:
         kwargs: dict[str, Any],
         *,
         is_app: bool,
+        known: int = 0,
+        avoid: tuple[str, ...] = (),
     ) -> None:
-        """Hand one attempt to the executor, on the work lane."""
+        """Hand one attempt to the executor, on the work lane; ``known`` and ``avoid`` are for the gate."""
 
         def call() -> None:
             if self._closing.is_set():
                 return  # the pool has taken it elsewhere already
             try:
-                future = adapter.submit(self.executor, function, resources, args, kwargs)
+                if self._has_nodes:
+                    orders = (attempt, known, " ".join(avoid))
+                    future = adapter.submit(self.executor, gate.around(function), resources, orders + args, kwargs)
+                else:
+                    future = adapter.submit(self.executor, function, resources, args, kwargs)
             except Exception as error:  # noqa: BLE001 - judged by the core, and delivered if it is the task's own
                 self._outcome(attempt, is_app, error)
             else:

@@ -21,6 +21,7 @@ from diaspora_parsl.pool.outages import Outages
 from diaspora_parsl.pool.planned import Planned
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
+from diaspora_parsl.pool.wards import Wards
 from diaspora_parsl.pool.weighing import Weighing
 from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimulus
 
@@ -33,9 +34,9 @@ _REMEMBERED = 10_000
 class PoolCore(Weighing):
     """Decides everything, does nothing itself.
 
-    For every `Finished` and `Failed` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard` names the
-    attempt, so that the shell can let go of its outcome: in the answer, or later, at the latest when the task is
-    settled, if it is a first error that is kept while a second opinion is asked for.
+    For every `Finished`, `Failed` and `Bounced` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard`
+    names the attempt, so that the shell can let go of its outcome: in the answer, or later, at the latest when the task
+    is settled, if it is a first error that is kept while a second opinion is asked for.
 
     Args:
         endpoints: what is known of each endpoint; labels are unique.
@@ -78,11 +79,14 @@ class PoolCore(Weighing):
         parts = (self.board, self.scheduler, self._deadlines, self._chronicle)
         self.outages = Outages(*parts, sites=sites, window=s.outage_window, judge=self._judge)
         self.planned = Planned(*parts, judge=self._judge, back=self._bring_back)
+        self.wards = Wards(self, self._act, reroute=self._reroute, deliver=self._deliver, plan=self._deadlines.at)
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             words.Submitted: self._on_submitted,
             words.Finished: self._on_finished,
             words.Failed: self._on_failed,
+            words.Bounced: self.wards.bounced,
+            words.Nodes: self.wards.connected,
             words.Started: self._on_started,
             words.Observed: self._on_observed,
             words.Environment: self.planned.on_environment,
@@ -125,6 +129,9 @@ class PoolCore(Weighing):
         """The state of an endpoint and its reason."""
         verdict = self.scheduler.verdicts[label]
         return verdict.state, verdict.reason
+
+    def _act(self, action: Action) -> None:
+        self._out.append(action)
 
     @property
     def next_deadline(self) -> float | None:
@@ -178,7 +185,7 @@ class PoolCore(Weighing):
 
     def _dispatched(self, attempt: Attempt, reason: str) -> None:
         self.attempts[attempt.id] = attempt
-        self._out.append(words.Dispatch(attempt.task.id, attempt.id, attempt.endpoint, attempt.generation))
+        self._out.append(self.wards.dispatch(attempt))
         if attempt.task.imports:
             self.planned.sent(attempt)
         if attempt.task.attempts == 1:
@@ -205,6 +212,8 @@ class PoolCore(Weighing):
             self._chronicle.late(attempt)
         else:
             self.finished[label] += 1
+            if s.node or self.wards.doubts:
+                self.wards.finished(attempt, s.node)
             if task.opinion is not None:
                 self._refute(attempt)
             if self.judge.records:
@@ -241,7 +250,7 @@ class PoolCore(Weighing):
             if task.state is TaskState.WAITING:
                 self._is_alone(task)
         elif own or more:
-            self._weigh(attempt, failure, worked=worked)
+            self._weigh(attempt, failure, s.node, worked=worked)
         else:
             task.release(attempt)
             self._lost(attempt, failure)
@@ -295,25 +304,6 @@ class PoolCore(Weighing):
             other != label and loads[other].service(function) is not None for other in self.scheduler.open
         )
 
-    def _reroute(self, attempt: Attempt, reason: str) -> None:
-        """Put the task of a lost attempt back into the line, unless it has another attempt under way."""
-        task, other = attempt.task, attempt.task.bound
-        self.rerouted += 1
-        if other is not None:
-            self._chronicle.rerouted(attempt, f"{reason}; attempt {other.id} at {other.endpoint} goes on")
-            return
-        delay = self.budget.pace(self.now)
-        paced = f"; the retry budget is empty: paced for {delay:.1f} s" if delay else ""
-        self._chronicle.rerouted(attempt, f"{reason}{paced}")
-        if task.opinion is not None and self._is_alone(task):
-            return
-        if not delay:
-            self._queue(task)
-            return
-        task.move(TaskState.WAITING)
-        task.waiting_since = self.now
-        self.waitroom.keep(task, delay)
-
     def _take_away(self, label: str, reason: str) -> None:
         """Give up every wanted attempt at an endpoint."""
         bound = self.scheduler.bound(label)
@@ -341,11 +331,7 @@ class PoolCore(Weighing):
             self.scheduler.backlog.line(task.eligible).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
-        if (opinion := task.opinion) is not None:
-            if opinion.kept is not None:
-                self._out.append(words.Discard(opinion.kept.id))
-            for label in self.judge.close(task):
-                self.scheduler.fill(label, self.now)
+        self._close_opinion(task)
         rivals = (task.bound, task.hedge)
         task.bound = task.hedge = None
         for rival in rivals:

@@ -72,13 +72,14 @@ class Scheduler:
             self.open.discard(label)
         self._note_idle(label)
 
-    def ended(self, attempt: Attempt, *, succeeded_at: float | None = None) -> None:
-        """An attempt came to its end: learn from it and free its slot."""
+    def ended(self, attempt: Attempt, *, succeeded_at: float | None = None, refused: bool = False) -> None:
+        """An attempt came to its end, or was refused: learn from it and free its slot."""
         label, load, function = attempt.endpoint, self.loads[attempt.endpoint], attempt.task.function
         if attempt.state is AttemptState.BOUND:
             self.live[label] -= 1
             if succeeded_at is None:
-                load.failed(function)
+                if not refused:
+                    load.failed(function)
             else:
                 service = load.succeeded(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
                 self.pace.learn(load, function, service)

@@ -9,11 +9,13 @@ from functools import partial
 from diaspora_parsl.errors import PoisonTaskError, PoolError
 from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
 from diaspora_parsl.health.board import Board
+from diaspora_parsl.pool.budget import Budget, Waitroom
 from diaspora_parsl.pool.chronicle import Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
 from diaspora_parsl.pool.judge import Judge
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, Task, TaskState
+from diaspora_parsl.pool.wards import Wards
 from diaspora_parsl.pool.words import Action, Discard, PoolSettings, Reject
 
 
@@ -24,8 +26,12 @@ class Weighing(ABC):
     board: Board
     scheduler: Scheduler
     judge: Judge
+    wards: Wards
+    budget: Budget
+    waitroom: Waitroom
     now: float
     failed: int
+    rerouted: int
     _chronicle: Chronicle
     _deadlines: Deadlines
     _out: list[Action]
@@ -34,7 +40,7 @@ class Weighing(ABC):
     def _settle(self, task: Task) -> None: ...
 
     @abstractmethod
-    def _reroute(self, attempt: Attempt, reason: str) -> None: ...
+    def _queue(self, task: Task) -> None: ...
 
     @abstractmethod
     def _may_quarantine(self, label: str, function: str) -> bool: ...
@@ -42,10 +48,11 @@ class Weighing(ABC):
     @abstractmethod
     def _judge(self, label: str) -> None: ...
 
-    def _weigh(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
+    def _weigh(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> None:
         """An error that may be the task's own: believe it, or hear a second opinion."""
         task, label = attempt.task, attempt.endpoint
-        if attempt is task.bound or attempt is task.hedge:
+        was_wanted = attempt is task.bound or attempt is task.hedge
+        if was_wanted:
             task.release(attempt)
         if failure.costs_worker:
             self._count_kill(task, label)
@@ -58,6 +65,24 @@ class Weighing(ABC):
             self._out.append(Discard(attempt.id))
             self._reroute(attempt, str(failure))
             return
+        if not (was_wanted and self._hear_nodes(attempt, failure, node, worked=worked)):
+            self._ask_judge(attempt, failure, worked=worked)
+
+    def _hear_nodes(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> bool:
+        """Whether the nodes of its endpoint settled the matter: they agreed, or another one is asked."""
+        if self.judge.first(attempt.task) is not None:
+            return False  # other endpoints are being asked already
+        opinion = self.wards.weigh(attempt, failure, node)
+        if opinion is None:
+            return False
+        self.judge.note(attempt, failure, self.now, worked=worked)
+        if isinstance(opinion, Judgement):
+            self._deliver(attempt, failure, opinion)
+        return True
+
+    def _ask_judge(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
+        """Believe the error, or have the task run at another endpoint."""
+        task, label = attempt.task, attempt.endpoint
         kept = self.judge.first(task)
         answer = self.judge.ask(attempt, failure, self.now, worked=worked)
         if isinstance(answer, Judgement):
@@ -66,7 +91,7 @@ class Weighing(ABC):
                 self.board.result(label, self.now)
             self._deliver(attempt, failure, answer)
             return
-        if kept is not None:
+        if kept is not None or self._is_handed_over(task):
             self._out.append(Discard(attempt.id))
         breaker = self.board.health[label].breaker
         if breaker.probe == attempt.id:
@@ -76,6 +101,24 @@ class Weighing(ABC):
             self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
         self._reroute(attempt, answer)
         self.scheduler.fill_idle(self.now)
+
+    def _is_handed_over(self, task: Task) -> bool:
+        """The first error of a task is one that was kept for its nodes; from now on the judge keeps it."""
+        opinion, first = task.opinion, self.wards.hand_over(task)
+        if first is None or opinion is None:
+            return False
+        opinion.kept, opinion.failure = first
+        return True
+
+    def _close_opinion(self, task: Task) -> None:
+        """The task is settled: let go of what was kept for a second opinion."""
+        if (opinion := task.opinion) is not None:
+            if opinion.kept is not None:
+                self._out.append(Discard(opinion.kept.id))
+            for label in self.judge.close(task):
+                self.scheduler.fill(label, self.now)
+        if self.wards.doubts:
+            self.wards.settled(task)
 
     def _refute(self, attempt: Attempt) -> None:
         """A task that had failed elsewhere succeeded here: that was the fault of the places where it failed."""
@@ -105,6 +148,25 @@ class Weighing(ABC):
             return False
         self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), "there is no other place to try now"))
         return True
+
+    def _reroute(self, attempt: Attempt, reason: str) -> None:
+        """Put the task of a lost attempt back into the line, unless it has another attempt under way."""
+        task, other = attempt.task, attempt.task.bound
+        self.rerouted += 1
+        if other is not None:
+            self._chronicle.rerouted(attempt, f"{reason}; attempt {other.id} at {other.endpoint} goes on")
+            return
+        delay = self.budget.pace(self.now)
+        paced = f"; the retry budget is empty: paced for {delay:.1f} s" if delay else ""
+        self._chronicle.rerouted(attempt, f"{reason}{paced}")
+        if task.opinion is not None and self._is_alone(task):
+            return
+        if not delay:
+            self._queue(task)
+            return
+        task.move(TaskState.WAITING)
+        task.waiting_since = self.now
+        self.waitroom.keep(task, delay)
 
     def _is_poison(self, task: Task, last: str) -> bool:
         """Give the task up if it cost too many workers or attempts."""
@@ -144,6 +206,8 @@ class Weighing(ABC):
         first = self.judge.first(task)
         if first is not None and task.kills < self.settings.max_kills:
             self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))
+            return
+        if self.wards.doubts and self.wards.believed(task):
             return
         self.failed += 1
         self._out.append(Reject(task.id, None, verdict, Judgement(kind, ALL_RETRIES)))

@@ -47,6 +47,8 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """Known work bound per slot beyond what runs."""
     phi_threshold: float = 8.0
     acceptable_pause: float = 2.0
+    opinion_wait: float = 10.0
+    """How long a task that raised waits for a node that is still to come before its exception is believed."""
     shun_time: float = 30.0
     """How long a task waits for another place rather than going back to where it was lost."""
     revive_first: float = 1.0
@@ -124,6 +126,8 @@ class Finished(Struct, frozen=True, gc=False):
 
     at: float
     attempt: int
+    node: str = ""
+    """Where inside the endpoint: host, block and manager, separated by blanks; empty if that is not known."""
 
 
 class Failed(Struct, frozen=True, gc=False):
@@ -132,6 +136,28 @@ class Failed(Struct, frozen=True, gc=False):
     at: float
     attempt: int
     failure: Failure
+    node: str = ""
+    """As in `Finished`."""
+
+
+class Bounced(Struct, frozen=True, gc=False):
+    """A node refused to run an attempt, as it was told to; nothing of the task was run."""
+
+    at: float
+    attempt: int
+    node: str
+
+
+class Nodes(Struct, frozen=True, gc=False):
+    """Which managers of an endpoint are connected: told when that changes."""
+
+    at: float
+    endpoint: str
+    generation: int
+    managers: tuple[tuple[str, str], ...]
+    """Of each its id and its block."""
+    more: bool = False
+    """Blocks run or wait whose managers have not connected."""
 
 
 class Started(Struct, frozen=True, gc=False):
@@ -275,6 +301,8 @@ Stimulus = (
     Submitted
     | Finished
     | Failed
+    | Bounced
+    | Nodes
     | Started
     | Observed
     | Environment
@@ -302,6 +330,10 @@ class Dispatch(Struct, frozen=True, gc=False):
     attempt: int
     endpoint: str
     generation: int
+    avoid: tuple[str, ...] = ()
+    """Hosts and managers of that endpoint that must refuse it."""
+    known: int = 0
+    """The last failed attempt of that endpoint whose failure is taken into account here."""
 
 
 class Resolve(Struct, frozen=True, gc=False):
@@ -346,10 +378,19 @@ class Revive(Struct, frozen=True, gc=False):
     reason: str
 
 
+class Evict(Struct, frozen=True, gc=False):
+    """Send a bad node of an endpoint away: nothing new for its manager; its block is ended if it has no other node."""
+
+    endpoint: str
+    generation: int
+    manager: str
+    block: str
+
+
 class WakeAt(Struct, frozen=True, gc=False):
     """Send a `Tick` at this time, unless an earlier one is asked for."""
 
     at: float
 
 
-Action = Dispatch | Resolve | Reject | Discard | Publish | Revive | WakeAt
+Action = Dispatch | Resolve | Reject | Discard | Publish | Revive | Evict | WakeAt

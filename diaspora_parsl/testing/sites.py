@@ -242,3 +242,24 @@ def _node_of(process: psutil.Process) -> int | None:
     if node:
         return int(node.rpartition("-")[2])
     return None if _VARIABLE in environment else -1
+
+
+def node_names(folder: Path, count: int) -> str:
+    """Lines for a ``worker_init`` that give each block the name of a simulated node, for the pool to know it by.
+
+    The blocks of one host are told apart as ``node-0``, ``node-1``, ... in ``DIASPORA_PARSL_NODE``. A name is free
+    again when its block has ended, so that a block which replaces another runs on the same node.
+
+    Args:
+        folder: where the names are taken from; made if need be.
+        count: of names; a block beyond that keeps the name of the host.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The lock is held by every process of the block, and by nothing else: file descriptors are inherited.
+    lines = f"""
+    for number in $(seq 0 {count - 1}); do
+      exec 9>{shlex.quote(str(folder))}/$number
+      if flock -n 9; then export {subject.NODE_VARIABLE}=node-$number; break; fi
+    done
+    """
+    return "\n".join(line.strip() for line in lines.splitlines() if line.strip())

@@ -37,6 +37,7 @@ LIMITS = w.PoolSettings(
     hedge_after=2,
     hedge_most=0.5,
 )
+NODES = ("", "h0 0 m0", "h1 1 m1", "h1 2 m2", "h0 3 m3")
 FUNCTIONS = ("f", "g", "bad")
 #: What tasks raise: its name, its kind, and what is usually done about it.
 RAISED = {
@@ -258,12 +259,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_outcome(self, stimulus: w.Stimulus, actions: list[w.Action]) -> None:
         """Every outcome is accounted for by exactly one action."""
-        if not isinstance(stimulus, w.Finished | w.Failed):
+        if not isinstance(stimulus, w.Finished | w.Failed | w.Bounced):
             return
         named = [a for a in actions if isinstance(a, w.Resolve | w.Reject | w.Discard) and a.attempt is not None]
         mine = [action for action in named if action.attempt == stimulus.attempt]
         task = self.open.pop(stimulus.attempt, (0, "", 0))[0]
-        if not mine and isinstance(stimulus, w.Failed):
+        if not mine:
+            assert isinstance(stimulus, w.Failed)
             assert task not in self.settled
             assert task not in self.kept.values(), "one error is kept, the first"
             assert stimulus.failure.then is not FailureAction.FAIL
@@ -309,40 +311,54 @@ class PoolMachine(RuleBasedStateMachine):
             self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
 
     @precondition(lambda self: self.open)
-    @rule(which=pick)
-    def finish(self, which: int) -> None:
+    @rule(which=pick, node=st.sampled_from(NODES))
+    def finish(self, which: int, node: str) -> None:
         attempt = sorted(self.open)[which % len(self.open)]
-        self.finish_one(attempt)
+        self.finish_one(attempt, node)
 
-    def finish_one(self, attempt: int) -> None:
+    def finish_one(self, attempt: int, node: str = "") -> None:
         task = self.open[attempt][0]
         was_settled = task in self.settled
-        actions = self.tell(w.Finished(self.now, attempt))
+        actions = self.tell(w.Finished(self.now, attempt, node))
         self.late += was_settled
         assert self.core.late == self.late
         assert (w.Discard(attempt) if was_settled else w.Resolve(task, attempt)) in actions
 
     @precondition(lambda self: self.open)
-    @rule(which=pick, kind=st.sampled_from(Kind))
-    def fail(self, which: int, kind: Kind) -> None:
+    @rule(which=pick, kind=st.sampled_from(Kind), node=st.sampled_from(NODES))
+    def fail(self, which: int, kind: Kind, node: str) -> None:
         attempt = sorted(self.open)[which % len(self.open)]
-        self.fail_one(attempt, kind)
+        self.fail_one(attempt, kind, node)
 
-    def fail_one(self, attempt: int, kind: Kind) -> None:
+    @precondition(lambda self: self.open)
+    @rule(which=pick, node=st.sampled_from(NODES[1:]))
+    def bounce(self, which: int, node: str) -> None:
+        """A node refuses: that is no attempt."""
+        attempt = sorted(self.open)[which % len(self.open)]
+        task = self.open[attempt][0]
+        self.dispatches[task] -= attempt in self.wanted.get(task, ())
+        assert w.Discard(attempt) in self.tell(w.Bounced(self.now, attempt, node))
+
+    @rule(label=labels, there=st.sets(st.sampled_from(NODES[1:])), more=st.booleans())
+    def connect(self, label: str, there: set[str], more: bool) -> None:  # noqa: FBT001 - drawn
+        managers = tuple((name.split()[2], name.split()[1]) for name in sorted(there))
+        self.tell(w.Nodes(self.now, label, self.generation[label], managers, more=more))
+
+    def fail_one(self, attempt: int, kind: Kind, node: str = "") -> None:
         task = self.open[attempt][0]
         wanted = attempt in self.wanted.get(task, ())
         failure = Failure(kind, "Error", "of a test")
         if wanted and kind is Kind.WORKER_LOST:
             self.kills[task] = self.kills.get(task, 0) + 1
-        self.fail_with(attempt, failure)
+        self.fail_with(attempt, failure, node)
 
-    def fail_with(self, attempt: int, failure: Failure) -> None:
+    def fail_with(self, attempt: int, failure: Failure, node: str = "") -> None:
         task, label, _ = self.open[attempt]
         was_settled = task in self.settled
-        self.raised.setdefault(task, []).append((label, failure.error))
+        self.raised.setdefault(task, []).append((f"{label} {node}", failure.error))
         wanted = attempt in self.wanted.get(task, ())
         others = [other for other in self.wanted.get(task, ()) if other != attempt]
-        actions = self.tell(w.Failed(self.now, attempt, failure))
+        actions = self.tell(w.Failed(self.now, attempt, failure, node))
         if was_settled:
             assert w.Discard(attempt) in actions
         elif failure.is_own and failure.then is FailureAction.FAIL:
@@ -352,14 +368,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.wanted[task] == others
 
     @precondition(lambda self: self.open)
-    @rule(which=pick, error=st.sampled_from(sorted(RAISED)))
-    def raise_one(self, which: int, error: str) -> None:
+    @rule(which=pick, error=st.sampled_from(sorted(RAISED)), node=st.sampled_from(NODES))
+    def raise_one(self, which: int, error: str, node: str) -> None:
         """The task's own code raises, because of itself or of the place."""
         attempt = sorted(self.open)[which % len(self.open)]
         task = self.open[attempt][0]
         wanted = attempt in self.wanted.get(task, ())
         kind, action = RAISED[error]
-        self.fail_with(attempt, Failure(kind, error, "of a test", action, raised=True))
+        self.fail_with(attempt, Failure(kind, error, "of a test", action, raised=True), node)
         if wanted and not self.repeatable[task]:
             assert task in self.settled, "what must not run twice is delivered at once"
 
@@ -534,7 +550,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def kept_errors_are_of_open_tasks(self) -> None:
-        assert set(self.kept.values()) == set(self.core.judge.open)
+        doubted = {task for task, doubt in self.core.wards.doubts.items() if not doubt.is_handed_over}
+        assert set(self.kept.values()) == set(self.core.judge.open) | doubted
         assert not set(self.kept.values()) & set(self.settled)
 
     @invariant()
@@ -564,6 +581,8 @@ class PoolMachine(RuleBasedStateMachine):
         getattr(self, f"end_{self.ending}")()
         assert set(self.settled) == set(self.eligible)
         assert not self.core.tasks
+        assert not self.kept, "the shell keeps exceptions for ever"
+        assert not self.core.wards.doubts
         for attempt in sorted(self.open):
             self.tell(w.Finished(self.now, attempt))
         replayed = PoolCore(SPECS, LIMITS)

@@ -1,0 +1,410 @@
+"""The book of nodes: which host inside an endpoint fails what succeeds beside it, and for how long it is left out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import Struct
+
+#: A function that never succeeded on a node is kept from it after so many failures; otherwise after so many in a row.
+_NEW: Final = 1
+_TRIED: Final = 3
+#: Different tasks in a row that failed on a node and succeeded on another: the node is out for everything. Envoy ejects
+#: after 5 consecutive errors, none of which is known to be the host's fault; these are.
+IN_A_ROW: Final = 3
+#: Seconds that a function, or everything, is kept from a node at first; it doubles each time the node fails again.
+FUNCTION_PAUSE: Final = 10.0
+NODE_PAUSE: Final = 30.0
+LONGEST_PAUSE: Final = 300.0
+#: Seconds between two probes, as only some attempts sent to an endpoint reach the node that is to be probed.
+_PROBE_PERIOD: Final = 2.0
+#: Success rates are compared from so many attempts on, and half of them are forgotten above the second figure.
+_VOLUME: Final = 10
+_WINDOW: Final = 200
+#: A node is an outlier below its peers' mean by so many of their standard deviations (Envoy's ``success_rate_stdev_
+#: factor`` of 1900, in thousandths) and at least this much. Envoy counts the host itself in: of four hosts none could
+#: ever be 1.9 deviations off, and endpoints are smaller than Envoy's clusters.
+_DEVIATIONS: Final = 1.9
+_LEAST: Final = 0.25
+#: What is known of the failure of one task: a second opinion is awaited, was not asked for, or spoke against the node.
+_AWAITED: Final = 0
+_ALONE: Final = 1
+_PROVEN: Final = 2
+#: Failures in a row remembered per node and function.
+_ROW: Final = 16
+#: Functions remembered per node.
+_FUNCTIONS: Final = 1000
+
+
+class Change(Struct, frozen=True):
+    """A node was left out, or taken back."""
+
+    node: Node
+    out: bool
+    reason: str
+    function: str = ""
+    """Only this one; empty for everything."""
+
+
+class _Streak:
+    """What one node made of one function."""
+
+    __slots__ = ("pause", "row", "until", "worked")
+
+    def __init__(self) -> None:
+        self.worked = False
+        #: Tasks that failed since the last success, with what is known of each failure.
+        self.row: dict[int, int] = {}
+        #: It is kept from the node until then; a probe shows whether it may come back.
+        self.until: float | None = None
+        self.pause = FUNCTION_PAUSE
+
+    @property
+    def is_awaited(self) -> bool:
+        """A second opinion is awaited, and there is reason enough to send it nothing more meanwhile."""
+        return _AWAITED in self.row.values() and len(self.row) >= (_TRIED if self.worked else _NEW)
+
+
+class Node:
+    """What is known of one node of an endpoint, over all managers that it had one after the other."""
+
+    __slots__ = ("bad", "block", "endpoint", "functions", "good", "host", "inherited", "left_at", "manager",
+                 "out_until", "pause", "row")  # fmt: skip
+
+    def __init__(self, endpoint: str, host: str, block: str, manager: str) -> None:
+        self.endpoint = endpoint
+        self.host = host
+        self.block = block
+        self.manager = manager
+        #: When its manager was gone.
+        self.left_at: float | None = None
+        self.functions: dict[str, _Streak] = {}
+        #: Functions and tasks that failed here and succeeded elsewhere, since the last success of anything here.
+        self.row: set[tuple[str, int]] = set()
+        self.good = self.bad = 0.0
+        self.out_until: float | None = None
+        self.pause = NODE_PAUSE
+        #: It came back with another manager while it was left out.
+        self.inherited = False
+
+    def __str__(self) -> str:
+        return f"{self.host} (block {self.block}, manager {self.manager})"
+
+    @property
+    def rate(self) -> float | None:
+        """Share of its attempts that succeeded, failures counting only if another place did better; None: too few."""
+        volume = self.good + self.bad
+        return self.good / volume if volume >= _VOLUME else None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether anything is held against it."""
+        return self.out_until is not None or any(s.row or s.until is not None for s in self.functions.values())
+
+    def counted(self, *, good: bool) -> None:
+        """One more outcome for the success rate."""
+        if good:
+            self.good += 1
+        else:
+            self.bad += 1
+        if self.good + self.bad > _WINDOW:
+            self.good /= 2
+            self.bad /= 2
+
+
+class _Ward:
+    """The nodes of one endpoint."""
+
+    __slots__ = ("blocks", "in_doubt", "known", "managers", "more", "nodes")
+
+    def __init__(self) -> None:
+        #: By what the gate reports.
+        self.nodes: dict[str, Node] = {}
+        #: Those with anything held against them.
+        self.in_doubt: dict[str, Node] = {}
+        self.managers: frozenset[str] = frozenset()
+        self.blocks: dict[str, int] = {}
+        self.more = False
+        self.known = 0
+
+
+class NodeBook:
+    """Evidence about nodes, and what follows from it.
+
+    A failure speaks against a node only as far as other places do better: while a second opinion on it is awaited, once
+    the same task has succeeded elsewhere, or if different tasks fail there whose function succeeds elsewhere. A task
+    that fails everywhere speaks against nobody, and one task counts once. At most half of the nodes of an endpoint are
+    left out; what would go beyond that stays in (Envoy: panic threshold, 50 %).
+
+    Args:
+        endpoints: their labels.
+    """
+
+    def __init__(self, endpoints: Iterable[str]) -> None:
+        self._wards = {label: _Ward() for label in endpoints}
+
+    # --- evidence -------------------------------------------------------------------------------------------------
+
+    def connected(self, endpoint: str, managers: Iterable[tuple[str, str]], at: float, *, more: bool) -> None:
+        """Which managers (id, block) the endpoint has now, and whether more are on their way."""
+        ward = self._wards[endpoint]
+        pairs = list(managers)
+        ward.managers = frozenset(manager for manager, _ in pairs)
+        ward.more = more
+        ward.blocks = {}
+        for _, block in pairs:
+            ward.blocks[block] = ward.blocks.get(block, 0) + 1
+        for key, node in list(ward.nodes.items()):
+            if node.manager in ward.managers:
+                node.left_at = None
+                continue
+            if node.left_at is None:
+                node.left_at = at
+            if key not in ward.in_doubt or at - node.left_at > LONGEST_PAUSE:
+                self._forget(ward, key)
+
+    def node(self, endpoint: str, name: str) -> Node:
+        """The node that a gate reported as "host block manager"."""
+        ward = self._wards[endpoint]
+        node = ward.nodes.get(name)
+        return node if node is not None else self._met(ward, endpoint, name)
+
+    def find(self, endpoint: str, name: str) -> Node | None:
+        """The node with that manager, if it is remembered; one that came back is another name."""
+        return self._wards[endpoint].nodes.get(name)
+
+    def _met(self, ward: _Ward, endpoint: str, name: str) -> Node:
+        host, block, manager = name.split(" ", 2)
+        for key, old in list(ward.in_doubt.items()):
+            if old.host == host and old.left_at is not None:
+                if self._has_neighbour(ward, old):
+                    self._forget(ward, key)  # not the host was bad, but that manager
+                    continue
+                del ward.in_doubt[key], ward.nodes[key]
+                old.block, old.manager, old.left_at, old.inherited = block, manager, None, True
+                ward.nodes[name] = ward.in_doubt[name] = old
+                return old
+        node = ward.nodes[name] = Node(endpoint, host, block, manager)
+        return node
+
+    def succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
+        """An attempt succeeded there."""
+        ward = self._wards[endpoint]
+        node = ward.nodes.get(name) or self._met(ward, endpoint, name)
+        node.counted(good=True)
+        streak = node.functions.get(function)
+        if streak is None:
+            streak = self._streak(node, function)
+        streak.worked = True
+        if name not in ward.in_doubt:
+            return []
+        changes = []
+        if node.out_until is not None:
+            node.out_until, node.pause = None, NODE_PAUSE
+            changes.append(Change(node, out=False, reason=f"{function} succeeded there"))
+        if streak.until is not None:
+            changes.append(Change(node, out=False, reason="it succeeded there", function=function))
+        node.row.clear()
+        streak.row.clear()
+        streak.until, streak.pause = None, FUNCTION_PAUSE
+        self._tidy(ward, name, node)
+        return changes
+
+    def failed(
+        self, endpoint: str, name: str, function: str, task: int, attempt: int, at: float, *, awaited: bool
+    ) -> list[Change]:
+        """The user's code raised there. ``awaited``: the task runs once more, which will show whose fault it was.
+
+        A probe that fails keeps the function, or everything, from the node for twice as long.
+        """
+        ward = self._wards[endpoint]
+        ward.known = max(ward.known, attempt)
+        node = self.node(endpoint, name)
+        streak = self._streak(node, function)
+        if len(streak.row) < _ROW:
+            streak.row[task] = _AWAITED if awaited else _ALONE
+        ward.in_doubt[name] = node
+        if streak.until is not None:
+            if at >= streak.until - _PROBE_PERIOD:
+                streak.pause = min(LONGEST_PAUSE, 2 * streak.pause)
+            streak.until = at + streak.pause
+        if node.out_until is not None:
+            if at >= node.out_until - _PROBE_PERIOD:
+                node.pause = min(LONGEST_PAUSE, 2 * node.pause)
+            node.out_until = at + node.pause
+        if (
+            streak.until is None
+            and not streak.worked
+            and len(streak.row) >= IN_A_ROW
+            and self._works_elsewhere(ward, node, function)
+            and self._may_leave_out(ward, node, function)
+        ):
+            why = f"{len(streak.row)} tasks failed there, and others succeed elsewhere"
+            return [self._keep_away(node, streak, function, at, why)]
+        return []
+
+    def proven(self, endpoint: str, name: str, function: str, task: int, at: float) -> list[Change]:
+        """A task that had failed there succeeded at another place."""
+        ward = self._wards[endpoint]
+        node = ward.nodes.get(name)
+        streak = node.functions.get(function) if node is not None else None
+        if node is None or streak is None or task not in streak.row:
+            return []  # the node has had a success since: it comes and goes, which the success rate knows
+        streak.row[task] = _PROVEN
+        node.row.add((function, task))
+        node.counted(good=False)
+        changes = []
+        if (
+            streak.until is None
+            and list(streak.row.values()).count(_PROVEN) >= (_TRIED if streak.worked else _NEW)
+            and self._may_leave_out(ward, node, function)
+        ):
+            why = f"task {task} failed there and succeeded elsewhere"
+            changes.append(self._keep_away(node, streak, function, at, why))
+        reason = self._why_out(ward, node)
+        if reason and node.out_until is None and self._may_leave_out(ward, node, ""):
+            node.out_until = at + node.pause
+            changes.append(Change(node, out=True, reason=reason))
+        return changes
+
+    def closed(self, endpoint: str, name: str, function: str, task: int) -> None:
+        """A task that failed there is settled; if nothing was proven, it is nothing against the node."""
+        ward = self._wards[endpoint]
+        node = ward.nodes.get(name)
+        streak = node.functions.get(function) if node is not None else None
+        if node is not None and streak is not None and streak.row.get(task) == _AWAITED:
+            del streak.row[task]
+            self._tidy(ward, name, node)
+
+    # --- what follows ---------------------------------------------------------------------------------------------
+
+    def known(self, endpoint: str) -> int:
+        """The last failed attempt whose failure is taken into account; 0 if nothing has failed."""
+        return self._wards[endpoint].known
+
+    def avoid(self, endpoint: str, function: str, at: float) -> tuple[str, ...]:
+        """Hosts and managers that an attempt sent now must not run on.
+
+        Once the time of a node is over, one attempt in `_PROBE_PERIOD` seconds is free to go there.
+        """
+        ward = self._wards[endpoint]
+        names: list[str] = []
+        doubted = []
+        count = 0
+        for node in ward.in_doubt.values():
+            streak = node.functions.get(function)
+            if node.out_until is not None or (streak is not None and streak.until is not None):
+                count += node.left_at is None
+                if self._stays_out(node, streak, at):
+                    names += self.names_of(node)
+            elif streak is not None and streak.is_awaited:
+                doubted.append(node)
+        for node in doubted:
+            count += 1
+            if 2 * count > len(ward.managers) + ward.more:
+                break
+            names += self.names_of(node)
+        return tuple(names)
+
+    def names_of(self, node: Node) -> tuple[str, ...]:
+        """What an attempt must be told so that it avoids a node: its manager, and its host if it has that to itself.
+
+        A host outlives its managers; several managers on one host are told apart.
+        """
+        own = not self._has_neighbour(self._wards[node.endpoint], node)
+        return (node.manager, node.host) if own else (node.manager,)
+
+    def has_other(self, endpoint: str, avoid: Iterable[str], *, expected: bool = True) -> bool:
+        """Whether the endpoint has managers, or expects some, that are none of these nodes."""
+        ward = self._wards[endpoint]
+        named = set(avoid)
+        managers = {node.manager for node in ward.nodes.values() if not named.isdisjoint((node.host, node.manager))}
+        return (expected and ward.more) or bool(ward.managers - managers - named)
+
+    def shares_block(self, node: Node) -> bool:
+        """Whether other managers are in its block."""
+        return self._wards[node.endpoint].blocks.get(node.block, 2) > 1
+
+    def works(self, endpoint: str, function: str) -> bool:
+        """Whether the function has succeeded on any node of the endpoint."""
+        found = (node.functions.get(function) for node in self._wards[endpoint].nodes.values())
+        return any(streak is not None and streak.worked for streak in found)
+
+    def _stays_out(self, node: Node, streak: _Streak | None, at: float) -> bool:
+        """Whether this attempt must avoid it; False lets it be the probe."""
+        if node.out_until is not None:
+            if at < node.out_until:
+                return True
+            node.out_until = at + _PROBE_PERIOD
+        if streak is not None and streak.until is not None:
+            if at < streak.until:
+                return True
+            streak.until = at + _PROBE_PERIOD
+        return False
+
+    def _keep_away(self, node: Node, streak: _Streak, function: str, at: float, why: str) -> Change:
+        streak.until = at + streak.pause
+        return Change(node, out=True, reason=why, function=function)
+
+    def _why_out(self, ward: _Ward, node: Node) -> str:
+        if len(node.row) >= IN_A_ROW:
+            return f"{len(node.row)} tasks in a row failed there and succeeded elsewhere"
+        mine = node.rate
+        peers = [rate for other in ward.nodes.values() if other is not node and (rate := other.rate) is not None]
+        if mine is None or len(peers) < 2:  # noqa: PLR2004 - a deviation needs two
+            return ""
+        mean = statistics.fmean(peers)
+        if mine >= mean - max(_LEAST, _DEVIATIONS * statistics.pstdev(peers, mean)):
+            return ""
+        return f"{mine:.0%} of what it ran succeeded, and {mean:.0%} on its {len(peers)} peers"
+
+    def _works_elsewhere(self, ward: _Ward, node: Node, function: str) -> bool:
+        return any(
+            other is not node and (streak := other.functions.get(function)) is not None and streak.worked
+            for other in ward.nodes.values()
+        )
+
+    def _may_leave_out(self, ward: _Ward, node: Node, function: str) -> bool:
+        """Half of the nodes stay in."""
+        out = 1
+        for other in ward.in_doubt.values():
+            if other is not node and other.left_at is None:
+                streak = other.functions.get(function)
+                out += other.out_until is not None or (streak is not None and streak.until is not None)
+        return 2 * out <= len(ward.managers) + ward.more
+
+    def _has_neighbour(self, ward: _Ward, node: Node) -> bool:
+        """Whether a manager on the same host may well be good."""
+        return any(
+            other is not node and other.host == node.host and other.left_at is None and other.out_until is None
+            for other in ward.nodes.values()
+        )
+
+    def _streak(self, node: Node, function: str) -> _Streak:
+        streak = node.functions.get(function)
+        if streak is None:
+            if len(node.functions) >= _FUNCTIONS:
+                node.functions.pop(next(iter(node.functions)))
+            streak = node.functions[function] = _Streak()
+        return streak
+
+    def _tidy(self, ward: _Ward, name: str, node: Node) -> None:
+        if not node.is_in_doubt:
+            ward.in_doubt.pop(name, None)
+            node.inherited = False
+
+    def _forget(self, ward: _Ward, key: str) -> None:
+        ward.in_doubt.pop(key, None)
+        ward.nodes.pop(key, None)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def out(self, endpoint: str) -> list[Node]:
+        """The nodes that are left out for everything."""
+        return [node for node in self._wards[endpoint].in_doubt.values() if node.out_until is not None]
+
+    def nodes(self, endpoint: str) -> list[Node]:
+        """Every node met and not forgotten."""
+        return list(self._wards[endpoint].nodes.values())
