@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from diaspora_parsl import events as ev
 from diaspora_parsl import open_fabric
@@ -12,7 +12,14 @@ from tests.integration.test_cli_control import control
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import PoolOf
+    from tests.integration.conftest import PoolOf, Run
+
+P = TypeVar("P", bound=ev.Payload)
+
+
+def told_by(run: Run, run_id: str, kind: type[P]) -> list[P]:
+    """The events of a kind that the pool of one run told, on a fabric of several."""
+    return [t.payload for t in run.told() if t.source.endswith(run_id) and isinstance(t.payload, kind)]
 
 
 def test_a_pool_does_not_begin_with_what_another_saw_die(pool_of: PoolOf, tmp_path: Path) -> None:
@@ -35,11 +42,11 @@ def test_a_pool_does_not_begin_with_what_another_saw_die(pool_of: PoolOf, tmp_pa
             LocalSite("beta", workers=2) as beta,
             pool_of(alpha, beta, fabric=shared.url) as second,
         ):
+            run_id = str(second.pool.run_id)
+            second.until(lambda: "beta" in {up.endpoint for up in told_by(second, run_id, ev.EndpointUp)}, 60.0)
             second.results(second.tasks(8, 0.1))
             assert {execution.site for execution in second.executions()[told:]} == {"beta"}
-            mine = [t for t in second.told() if t.source.split("/")[-1] == second.pool.run_id]
-            assert mine
-            (suspect,) = [t.payload for t in mine if isinstance(t.payload, ev.EndpointSuspect)]
+            (suspect,) = told_by(second, run_id, ev.EndpointSuspect)
             assert suspect.endpoint == "alpha"
             assert "before this pool started, and not seen up since: " in suspect.reason
             second.results(second.tasks(1, 0.1, tags=["here"]))  # only there: as a last resort, and that clears it
