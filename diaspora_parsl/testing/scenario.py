@@ -36,6 +36,8 @@ class SimEndpoint(Struct, frozen=True, kw_only=True):
     """Interval of its heartbeats on the fabric; None: no agent runs there."""
     lateness: tuple[float, ...] = ()
     """Delays of which one is drawn for each heartbeat, such as `LOADED`; none: they are on time."""
+    maintenance: tuple[tuple[float, float], ...] = ()
+    """Windows, from and to, that are announced at the start. Nothing happens there unless a fault makes it happen."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.nodes < 1 or self.slots % self.nodes:

@@ -144,6 +144,9 @@ class _Run:
         }
         for label in self.sites:
             self.plan(0.0, self.start, label, 0)
+        for spec in endpoints:
+            for window in spec.maintenance:
+                self.plan(0.0, self.tell, words.Maintenance(0.0, spec.label, *window, "announced"))
         for number, task in enumerate(tasks, 1):
             self.plan(task.at, self.submit, number, task)
         for fault in faults:

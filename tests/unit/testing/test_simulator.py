@@ -126,3 +126,20 @@ def test_two_hundred_endpoints_and_a_hundred_thousand_tasks(capsys: pytest.Captu
     assert (report.settled, report.resolved, report.lost, report.twice) == (100_000, 100_000, 0, 0)
     assert report.rerouted > 100
     assert report.makespan < 1.2 * report.ideal_makespan
+
+
+def test_what_is_announced_costs_no_attempt() -> None:
+    tasks = [SimTask(function="f", seconds=4.0) for _ in range(400)]
+    strikes = [Kill(at=50.0, endpoint="alpha", until=80.0)]
+
+    def outcome(*windows: tuple[float, float]) -> Report:
+        places = [SimEndpoint(label="alpha", maintenance=windows), SimEndpoint(label="beta")]
+        report = Simulator(endpoints=places, tasks=tasks, faults=strikes, seed=3, validate_every=10).run()
+        assert (report.lost, report.twice, report.rejected) == (0, 0, 0)
+        return report
+
+    assert outcome().rerouted >= 4, "unannounced, what ran there is lost"
+    announced = outcome((50.0, 80.0))
+    assert announced.rerouted == announced.late == 0
+    assert announced.attempts == announced.executions == 400
+    assert announced.makespan <= outcome().makespan + 4.0, "keeping clear of it costs about what it saves"
