@@ -44,6 +44,7 @@ def test_a_pool_does_not_begin_with_what_another_saw_die(pool_of: PoolOf, tmp_pa
         ):
             run_id = str(second.pool.run_id)
             second.until(lambda: "beta" in {up.endpoint for up in told_by(second, run_id, ev.EndpointUp)}, 60.0)
+            second.until(lambda: told_by(second, run_id, ev.EndpointSuspect), 60.0, "alpha is connected, and suspect")
             second.results(second.tasks(8, 0.1))
             assert {execution.site for execution in second.executions()[told:]} == {"beta"}
             (suspect,) = told_by(second, run_id, ev.EndpointSuspect)
