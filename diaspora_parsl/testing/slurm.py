@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,9 +30,14 @@ from diaspora_parsl.executors.endpoint import Endpoint
 _PROGRAMS: Final = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 #: Marks every process of a cluster: its daemons and its jobs.
 _VARIABLE: Final = "SLURM_CONF"
+_FILE: Final = "slurm.conf"
 _START_LIMIT: Final = 60.0
 _COMMAND_LIMIT: Final = 30.0
 _ROUND: Final = 0.1
+
+_SWEEPER: Final = (
+    "import sys; sys.stdin.buffer.read(); from diaspora_parsl.testing.slurm import sweep; sweep(sys.argv[1])"
+)
 
 _CONF = """\
 ClusterName={name}
@@ -130,6 +136,7 @@ class LocalSlurm:
         self._patience = patience
         self._folder = Path()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._sweeper: subprocess.Popen[bytes] | None = None
 
     @staticmethod
     def why_not() -> str | None:
@@ -147,6 +154,10 @@ class LocalSlurm:
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="diaspora-slurm-"))
         try:
+            # Ends with its standard input: should this process be killed, nothing of the cluster stays behind.
+            self._sweeper = subprocess.Popen(  # noqa: S603 - this module
+                [sys.executable, "-c", _SWEEPER, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
+            )
             self._write()
             self._start("munged", "munged", "--foreground", "--force", "--num-threads=1", *(
                 f"--{what}-file={self._folder}/munge.{what}" for what in ("key", "pid", "log", "seed")
@@ -166,37 +177,20 @@ class LocalSlurm:
 
     def remove(self) -> None:
         """End everything of the cluster and delete its folder."""
-        for _ in range(50):  # a process may fork while it is being looked at
-            for daemon in self._daemons.values():
-                if daemon.poll() is None:
-                    daemon.kill()
-                daemon.wait(timeout=10)
-            left = self.processes()
-            if not left:
-                break
-            _kill(left)
-        else:
-            raise RuntimeError(f"cluster {self.name} does not end: {self.processes()}")
+        for daemon in self._daemons.values():
+            if daemon.poll() is None:
+                daemon.kill()
+            daemon.wait(timeout=10)
         self._daemons.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        sweep(self._folder)
+        if self._sweeper is not None:
+            self._sweeper.kill()
+            self._sweeper.communicate()
+            self._sweeper = None
 
     def processes(self, node: str | None = None) -> list[psutil.Process]:
         """Every process of the cluster that runs now, or those that jobs on one node started."""
-        marked = processes.of_block(str(self._conf), variable=_VARIABLE)
-        if node is not None:
-            marked = [process for process in marked if _node_of(process) == node]
-        steps, groups = set(), set()
-        for process in marked:
-            with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
-                groups.add(os.getpgid(process.pid))
-                parent = process.parent()
-                if parent is not None and parent.name() == "slurmstepd":  # it overwrites its environment
-                    steps.add(parent)
-        groups.discard(os.getpgrp())
-        found = processes.of_block(str(self._conf), groups, variable=_VARIABLE)
-        if node is not None:
-            found = [process for process in found if _node_of(process) in {node, ""}]
-        return [*steps, *(process for process in found if process not in steps)]
+        return _processes(self._conf, node)
 
     def start_controller(self) -> None:
         """Start the controller, again if it was killed: it reads its state back."""
@@ -305,7 +299,7 @@ class LocalSlurm:
 
     @property
     def _conf(self) -> Path:
-        return self._folder / "slurm.conf"
+        return self._folder / _FILE
 
     def _write(self) -> None:
         for node in self.nodes:
@@ -368,6 +362,48 @@ class LocalSlurm:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             told += [f"{log.name}: {' / '.join(lines)}"] if lines else []
         return "\n".join(told)
+
+
+def sweep(folder: str | Path) -> None:
+    """End everything of the cluster whose files are in this folder, and delete them.
+
+    Raises:
+        RuntimeError: something does not end.
+    """
+    for _ in range(50):  # a process may fork while it is being looked at
+        left = _processes(Path(folder) / _FILE)
+        if not left:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        _kill(left)
+    raise RuntimeError(f"these processes of a Slurm cluster do not end: {left}")
+
+
+def _processes(conf: Path, node: str | None = None) -> list[psutil.Process]:
+    marked = processes.of_block(str(conf), variable=_VARIABLE)
+    if node is not None:
+        marked = [process for process in marked if _node_of(process) == node]
+    groups = set()
+    for process in marked:
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            groups.add(os.getpgid(process.pid))
+    groups.discard(os.getpgrp())
+    found = processes.of_block(str(conf), groups, variable=_VARIABLE)
+    if node is not None:
+        found = [process for process in found if _node_of(process) in {node, ""}]
+    return [*_steps(conf.parent, node), *found]
+
+
+def _steps(folder: Path, node: str | None) -> list[psutil.Process]:
+    """The processes that watch over jobs: they overwrite their environment, and are known by the log they write to."""
+    logs = folder.glob("slurmd-*.log") if node is None else [folder / f"slurmd-{node}.log"]
+    paths = {str(log) for log in logs}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if process.name() == "slurmstepd" and any(file.path in paths for file in process.open_files()):
+                found.append(process)
+    return found
 
 
 def _free_ports(count: int) -> list[int]:
