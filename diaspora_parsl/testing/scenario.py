@@ -90,6 +90,10 @@ class Report(Struct, frozen=True, kw_only=True):
     attempts: int
     executions: int
     """Attempts that ran to their end, wanted or not."""
+    useful_seconds: float
+    """Time that workers spent on attempts whose outcome was delivered."""
+    wasted_seconds: float
+    """Time that they spent on others: destroyed by a fault, or not needed any more."""
     rerouted: int
     late: int
     detections: tuple[Detection, ...]

@@ -18,6 +18,7 @@ _FULL_AFTER: Final = 0.5
 class Running(NamedTuple):
     """An attempt that runs."""
 
+    since: float
     until: float
     task: SimTask
     node: int
@@ -79,13 +80,17 @@ class Site:
         elif task.raises:
             failure = raised("ValueError", "raised by the task")
         self.busy[node] += 1
-        return Running(at + seconds, task, node, failure)
+        return Running(at, at + seconds, task, node, failure)
 
     def end(self, attempt: int) -> Running:
         """An attempt is over; its worker is free."""
         running = self.running.pop(attempt)
         self.busy[running.node] -= 1
         return running
+
+    def spent(self, at: float) -> float:
+        """Seconds that what runs here has run until now, over all workers."""
+        return sum((self.frozen_at or at) - running.since for running in self.running.values())
 
     def lose(self, node: int) -> list[int]:
         """A node is gone; returns the attempts that ran there."""

@@ -125,6 +125,9 @@ class _Run:
         self.faults = faults
         self.endpoints = endpoints
         self.false_suspicions = self.precautions = self.quarantined = 0
+        #: Worker time of attempts that ended and are not judged yet, in all, and of those that were of use.
+        self.took: dict[int, float] = {}
+        self.busy = self.useful = 0.0
         self.wake = float("inf")
         self.settled: dict[int, int] = {}
         self.resolved = self.attempts = self.executions = self.steps = 0
@@ -182,6 +185,8 @@ class _Run:
             surviving_makespan=surviving_makespan(self.endpoints, self.tasks, self.faults),
             attempts=self.attempts,
             executions=self.executions,
+            useful_seconds=self.useful,
+            wasted_seconds=self.busy - self.useful,
             rerouted=self.core.rerouted,
             late=self.core.late,
             detections=tuple(self.detections),
@@ -221,9 +226,12 @@ class _Run:
         self.settled[action.task] = self.settled.get(action.task, 0) + 1
         self.resolved += isinstance(action, words.Resolve)
         self.makespan = self.now
+        if action.attempt is not None:
+            self.useful += self.took.get(action.attempt, 0.0)
 
     def revive(self, action: words.Revive) -> None:
         site = self.sites[action.endpoint]
+        self.busy += site.spent(self.now)
         site.stop()
         site.generation = action.generation
         self.plan(self.now, self.start, action.endpoint, action.generation)
@@ -332,6 +340,9 @@ class _Run:
         if running is None or running.until != self.now or site.frozen_at is not None:
             return  # it was lost, or stands still until the thaw
         site.end(attempt)
+        seconds = self.now - running.since
+        self.busy += seconds
+        self.took[attempt] = seconds
         if running.task.kills:
             self.tell(words.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "it died")))
         elif running.raises is not None:
@@ -340,6 +351,8 @@ class _Run:
         else:
             self.executions += 1
             self.tell(words.Finished(self.now, attempt))
+        if self.now >= self.stalled_until:
+            del self.took[attempt]
         self.work(site)
 
     # --- faults ---------------------------------------------------------------------------------------------------
@@ -366,6 +379,7 @@ class _Run:
         match fault:
             case f.Kill():
                 self.expect_notice(label, fault)
+                self.busy += site.spent(self.now)
                 site.stop()
                 if site.spec.notice is not None:
                     at = self.now + site.spec.notice
@@ -407,20 +421,23 @@ class _Run:
         site.well_from = self.now + 2.0 * (site.spec.heartbeat or 1.0)
         self.pending.pop(site.spec.label, None)
         for attempt, running in list(site.running.items()):
-            self.run_until_end(site, attempt, running._replace(until=running.until + pause))
+            later = running._replace(since=running.since + pause, until=running.until + pause)
+            self.run_until_end(site, attempt, later)
         self.work(site)
 
     def lose_worker(self, site: Site) -> None:
         if site.running and site.frozen_at is None:
             attempt = next(iter(site.running))
-            site.end(attempt)
+            self.busy += self.now - site.end(attempt).since
             self.tell(words.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "lost by the script")))
             self.work(site)
 
     def lose_node(self, site: Site, node: int) -> None:
         if node in site.lost_nodes or site.frozen_at is not None:
             return
+        before = site.spent(self.now)
         lost = site.lose(node)
+        self.busy += before - site.spent(self.now)
         notice = site.spec.notice or 1.0
         site.lost_nodes[node] = self.now
         back = notice + site.spec.start_delay

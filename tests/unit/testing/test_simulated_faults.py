@@ -64,6 +64,21 @@ def test_a_closed_site_stays_away() -> None:
     assert report.makespan < 1.10 * report.surviving_makespan + 8.0
 
 
+def test_worker_time_is_useful_or_wasted() -> None:
+    calm = run(tasks=400)
+    assert calm.wasted_seconds == pytest.approx(0.0, abs=1e-6)
+    assert calm.useful_seconds == pytest.approx(400.0, rel=0.1)
+    lost = run(
+        Kill(at=10.0, endpoint="alpha"), LoseNode(at=20.0, endpoint="beta"), LoseWorker(at=25.0, endpoint="beta")
+    )
+    assert 0.0 < lost.wasted_seconds < 6 * 1.7, "at most what six workers had begun"
+    frozen = run(Freeze(at=10.5, endpoint="alpha", until=40.0))
+    assert frozen.late > 0
+    assert 0.0 < frozen.wasted_seconds < 8 * 1.7
+    waited = run(ClockJump(at=10.0, seconds=60.0))
+    assert waited.wasted_seconds == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_pool_that_stood_still_blames_nobody() -> None:
     report = run(ClockJump(at=10.0, seconds=60.0))
     assert (report.rerouted, report.quarantined, report.false_suspicions) == (0, 0, 0)
