@@ -80,6 +80,7 @@ def figures(report: Report) -> dict[str, Any]:
         "detection_p99_killed": rounded(quantile(killed, 0.99)),
         "detection_p99_frozen": rounded(quantile(frozen, 0.99)),
         "false_suspicions": report.false_suspicions,
+        "precautions": report.precautions,
         "endpoint_months": round(report.endpoint_seconds / MONTH, 4),
         "stimuli": report.steps,
     }
