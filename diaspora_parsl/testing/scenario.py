@@ -57,6 +57,8 @@ class SimTask(Struct, frozen=True, kw_only=True):
     eligible: frozenset[str] | None = None
     """Labels of the endpoints that may run it; None: all."""
     priority: float = 0.0
+    repeatable: bool = False
+    """It may run twice, as python apps without output files may: then an exception can get a second opinion."""
     raises: bool = False
     """It ends with an exception of its own."""
     kills: bool = False

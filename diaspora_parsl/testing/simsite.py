@@ -5,14 +5,19 @@ from __future__ import annotations
 import random
 from typing import Final, NamedTuple
 
-from diaspora_parsl.failures import Failure, Kind
+from diaspora_parsl.failures import Failure
+from diaspora_parsl.rules import Rulebook
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.scenario import SimEndpoint, SimTask
+from diaspora_parsl.testing.subject import BlackHoleError, FlakyError
 
 #: Seconds that an attempt takes which fails at once.
 AT_ONCE: Final = 0.01
 #: The share of its time after which an attempt finds that there is too little memory.
 _FULL_AFTER: Final = 0.5
+
+
+_RULES: Final = Rulebook()
 
 
 class Running(NamedTuple):
@@ -78,7 +83,7 @@ class Site:
         if failure is not None:
             seconds = min(seconds, _duration(failure, seconds))
         elif task.raises:
-            failure = raised("ValueError", "raised by the task")
+            failure = _TASKS_OWN
         self.busy[node] += 1
         return Running(at, at + seconds, task, node, failure)
 
@@ -114,22 +119,28 @@ class Site:
         match fault:
             case f.Flaky():
                 draw = self.draws.setdefault(fault, random.Random(fault.seed))  # noqa: S311 - reproducible on purpose
-                return raised("FlakyError", "this attempt drew a blank") if draw.random() < fault.rate else None
+                return _FLAKY if draw.random() < fault.rate else None
             case f.BlackHole():
-                return raised("BlackHoleError", "this node fails everything") if node == fault.node else None
+                return _BLACK_HOLE if node == fault.node else None
             case f.WrongEnvironment():
                 hit = fault.function in {None, task.function}
-                return raised("ModuleNotFoundError", f"No module named {task.function!r}") if hit else None
+                return raised(ModuleNotFoundError(f"No module named {task.function!r}")) if hit else None
             case f.OutOfMemory():
-                return raised("MemoryError", "") if fault.function in {None, task.function} else None
+                return _MEMORY if fault.function in {None, task.function} else None
 
 
-def raised(error: str, message: str) -> Failure:
-    """What the pool is told of an exception of user code."""
-    return Failure(Kind.USER, error, message)
+def raised(error: BaseException) -> Failure:
+    """What the pool is told of an exception of user code, by the built-in rules."""
+    return _RULES.judge(error, raised=True)
 
 
 def _duration(failure: Failure, seconds: float) -> float:
     if failure.error == "FlakyError":
         return seconds
     return seconds * _FULL_AFTER if failure.error == "MemoryError" else AT_ONCE
+
+
+_TASKS_OWN: Final = raised(ValueError("raised by the task"))
+_FLAKY: Final = raised(FlakyError("this attempt drew a blank"))
+_BLACK_HOLE: Final = raised(BlackHoleError("this node fails everything"))
+_MEMORY: Final = raised(MemoryError())

@@ -262,7 +262,7 @@ class _Run:
 
     def submit(self, number: int, task: SimTask) -> None:
         eligible = self.everywhere if task.eligible is None else task.eligible
-        self.tell(words.Submitted(self.now, number, task.function, eligible, task.priority))
+        self.tell(words.Submitted(self.now, number, task.function, eligible, task.priority, repeatable=task.repeatable))
 
     def start(self, label: str, generation: int) -> None:
         site = self.sites[label]

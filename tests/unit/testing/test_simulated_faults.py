@@ -52,6 +52,20 @@ def test_one_function_fails_at_one_place(kind: type[WrongEnvironment | OutOfMemo
     assert run(kind(at=0.0, endpoint="alpha", until=1e6), tasks=tasks).rejected == 200
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        WrongEnvironment(at=0.0, endpoint="alpha", until=1e6),
+        BlackHole(at=0.0, endpoint="alpha", until=1e6, node=1),
+        Flaky(at=0.0, endpoint="alpha", until=1e6, rate=0.3),
+    ],
+)
+def test_a_bad_place_fails_no_task_that_may_run_twice(fault: Fault) -> None:
+    report = run(fault, tasks=[SimTask(function="f", repeatable=True)] * 400)
+    assert report.rejected == 0
+    assert report.executions > 400, "something failed there"
+
+
 def test_a_lost_node_costs_what_ran_there() -> None:
     report = run(LoseNode(at=10.0, endpoint="alpha", node=1))
     assert report.attempts == report.submitted + 1
