@@ -12,15 +12,15 @@ def surviving_makespan(endpoints: Sequence[SimEndpoint], tasks: Sequence[SimTask
     """The time in which all slots that are alive, at their speed of the moment, can do all the work.
 
     The capacity is summed over time: an endpoint counts from its first start on, without the time in which it was
-    killed, frozen or lost a node, and divided by the factor by which it was slowed. What a perfect pool would not need
-    is not counted as capacity lost: noticing, restarting where that is possible at once, and work destroyed. So it is
-    a lower bound.
+    killed, frozen or failed every function, without nodes that are black holes, and divided by the factor by which it
+    was slowed. What a perfect pool would not need is not counted as capacity lost: noticing, restarting where that is
+    possible at once, and work destroyed. So it is a lower bound.
     """
     work = sum(task.seconds for task in tasks)
     changes: list[tuple[float, float]] = []
     of: dict[str, list[f.Fault]] = {spec.label: [] for spec in endpoints}
     for fault in script:
-        if isinstance(fault, f.Kill | f.Freeze | f.Slow | f.BlackHole):
+        if isinstance(fault, f.Kill | f.Freeze | f.Slow | f.BlackHole | f.WrongEnvironment | f.OutOfMemory):
             of[fault.endpoint].append(fault)
     for spec in endpoints:
         power = 0.0
@@ -51,7 +51,14 @@ def _power(spec: SimEndpoint, faults: Sequence[f.Fault]) -> float:
     slow = [fault for fault in faults if isinstance(fault, f.Slow)]
     if slow:
         power /= slow[-1].factor
-    return 0.0 if any(isinstance(fault, f.Kill | f.Freeze) for fault in faults) else power
+    return 0.0 if any(_is_useless(fault) for fault in faults) else power
+
+
+def _is_useless(fault: f.Fault) -> bool:
+    """Whether nothing at all can be done there meanwhile."""
+    if isinstance(fault, f.WrongEnvironment | f.OutOfMemory):
+        return fault.function is None
+    return isinstance(fault, f.Kill | f.Freeze)
 
 
 def _until(fault: f.Fault) -> float:

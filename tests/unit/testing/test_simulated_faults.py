@@ -113,6 +113,8 @@ def test_the_capacity_that_survives_is_counted_over_time() -> None:
     assert ideal(Freeze(at=0.0, endpoint="a", until=5.0), Kill(at=2.0, endpoint="a", until=4.0)) == 12.5
     assert ideal(Slow(at=0.0, endpoint="b", until=1e9, factor=4.0)) == 16.0
     assert ideal(BlackHole(at=0.0, endpoint="a", until=1e9, node=3)) == pytest.approx(80 / 7)
+    assert ideal(WrongEnvironment(at=0.0, endpoint="a", until=1e9)) == 20.0
+    assert ideal(OutOfMemory(at=0.0, endpoint="a", until=1e9, function="f")) == 10.0, "others can run there"
     assert ideal(*(Kill(at=1.0, endpoint=label, until=1e9) for label in "ab")) == pytest.approx(1e9 + 9.0)
 
 
