@@ -47,6 +47,7 @@ def test_the_script_costs_no_simulated_task() -> None:
 
 
 @pytest.mark.serial
+@pytest.mark.timeout(300)
 def test_the_script_costs_no_real_task(pool_of: PoolOf) -> None:
     with (
         LocalSite("alpha", workers=1, nodes=2) as alpha,
