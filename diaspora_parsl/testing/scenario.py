@@ -34,6 +34,9 @@ class SimEndpoint(Struct, frozen=True, kw_only=True):
     """From its death until the pool is told by its own evidence; None: it never is, only silence tells."""
     heartbeat: float | None = None
     """Interval of its heartbeats on the fabric; None: no agent runs there."""
+    stragglers: float = 0.0
+    """This share of the attempts takes ``straggling`` times as long, whichever tasks they are of."""
+    straggling: float = 10.0
     lateness: tuple[float, ...] = ()
     """Delays of which one is drawn for each heartbeat, such as `LOADED`; none: they are on time."""
     maintenance: tuple[tuple[float, float], ...] = ()
@@ -63,6 +66,8 @@ class SimTask(Struct, frozen=True, kw_only=True):
     """It ends with an exception of its own."""
     kills: bool = False
     """It takes its worker with it, wherever it runs."""
+    repeatable: bool = False
+    """A second attempt may run beside the first."""
 
 
 class Detection(Struct, frozen=True):
@@ -98,6 +103,10 @@ class Report(Struct, frozen=True, kw_only=True):
     """Time that they spent on others: destroyed by a fault, or not needed any more."""
     rerouted: int
     late: int
+    hedged: int
+    """Second attempts that were sent after slow ones."""
+    latency_p99: float
+    """Within so many seconds 99 % of the settled tasks were settled after they were submitted."""
     detections: tuple[Detection, ...]
     false_suspicions: int
     """How often an endpoint was suspected, left or declared dead with which nothing was wrong, `precautions` aside."""

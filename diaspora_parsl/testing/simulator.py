@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
@@ -19,7 +20,7 @@ from diaspora_parsl.pool import words
 from diaspora_parsl.pool.core import PoolCore
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.capacity import surviving_makespan
-from diaspora_parsl.testing.scenario import Detection, Report, SimEndpoint, SimTask
+from diaspora_parsl.testing.scenario import Detection, Report, SimEndpoint, SimTask, quantile
 from diaspora_parsl.testing.simsite import Running, Site
 
 __all__ = ["Detection", "Report", "SimEndpoint", "SimTask", "Simulator"]
@@ -132,6 +133,7 @@ class _Run:
         self.settled: dict[int, int] = {}
         self.resolved = self.attempts = self.executions = self.steps = 0
         self.makespan = 0.0
+        self.latencies = array("d")
         self.pending: dict[str, f.Fault] = {}
         self.detections: list[Detection] = []
         self.digest = hashlib.sha256()
@@ -189,6 +191,8 @@ class _Run:
             wasted_seconds=self.busy - self.useful,
             rerouted=self.core.rerouted,
             late=self.core.late,
+            hedged=self.core.hedger.count,
+            latency_p99=quantile(sorted(self.latencies), 0.99) or 0.0,
             detections=tuple(self.detections),
             false_suspicions=self.false_suspicions,
             precautions=self.precautions,
@@ -228,6 +232,7 @@ class _Run:
         self.makespan = self.now
         if action.attempt is not None:
             self.useful += self.took.get(action.attempt, 0.0)
+        self.latencies.append(self.now - self.tasks[action.task - 1].at)
 
     def revive(self, action: words.Revive) -> None:
         site = self.sites[action.endpoint]
@@ -329,6 +334,8 @@ class _Run:
             attempt = next(iter(site.waiting))
             task = site.waiting.pop(attempt)
             seconds = task.seconds / site.spec.speed * (1.0 + self.rng.uniform(-self.jitter, self.jitter))
+            if site.spec.stragglers and self.rng.random() < site.spec.stragglers:
+                seconds *= site.spec.straggling
             self.run_until_end(site, attempt, site.begin(self.now, task, node, seconds))
 
     def run_until_end(self, site: Site, attempt: int, running: Running) -> None:
