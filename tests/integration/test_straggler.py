@@ -43,7 +43,8 @@ def see_a_straggler(run: Run, flag: Path, labels: set[str], **options: Any) -> N
     def is_known() -> bool:
         for future in [app("", 0.0) for _ in range(8)]:
             future.result(30)
-        done = [event.endpoint for event in run.events(ev.TaskFinished)]
+        mine = {event.task for event in run.events(ev.TaskSubmitted) if "first_is_slow" in event.function}
+        done = [event.endpoint for event in run.events(ev.TaskFinished) if event.task in mine]
         return all(done.count(label) >= 2 * LEARNT.hedge_after for label in labels)
 
     run.until(is_known, 60.0, "some place never worked")
