@@ -1,4 +1,4 @@
-"""Tasks that wait, in one line per set of eligible endpoints, oldest and most urgent first."""
+"""Tasks that wait, in lines per set of eligible endpoints, oldest and most urgent first."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from diaspora_parsl.pool.tasks import Task, TaskState
 
 
 class Line:
-    """The waiting tasks that may run at the same set of endpoints."""
+    """The waiting tasks that may run at the same set of endpoints.
 
-    __slots__ = ("_heap", "dark_since", "eligible", "length")
+    Args:
+        eligible: their labels.
+        function: of all its tasks, if some endpoint would rather not have that function: nobody waits behind it.
+    """
 
-    def __init__(self, eligible: frozenset[str]) -> None:
+    __slots__ = ("_heap", "dark_since", "eligible", "function", "length")
+
+    def __init__(self, eligible: frozenset[str], function: str | None = None) -> None:
         self.eligible = eligible
+        self.function = function
         self.length = 0
         #: Since when none of the endpoints is a hope.
         self.dark_since: float | None = None
@@ -21,6 +27,7 @@ class Line:
 
     def push(self, task: Task) -> None:
         """Add a task; task ids count up, so an older task goes first, a rerouted one too."""
+        task.line = self
         heappush(self._heap, (task.priority, task.id, task))
         self.length += 1
 
@@ -53,14 +60,14 @@ class Backlog:
     """All lines."""
 
     def __init__(self, labels: list[str]) -> None:
-        self._lines: dict[frozenset[str], Line] = {}
+        self._lines: dict[tuple[frozenset[str], str | None], Line] = {}
         self._of: dict[str, list[Line]] = {label: [] for label in labels}
 
-    def line(self, eligible: frozenset[str]) -> Line:
-        """The line for this set of endpoints."""
-        line = self._lines.get(eligible)
+    def line(self, eligible: frozenset[str], function: str | None = None) -> Line:
+        """The line for this set of endpoints, or that of one function for it."""
+        line = self._lines.get((eligible, function))
         if line is None:
-            line = self._lines[eligible] = Line(eligible)
+            line = self._lines[eligible, function] = Line(eligible, function)
             for label in eligible:
                 self._of[label].append(line)
         return line

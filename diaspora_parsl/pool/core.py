@@ -177,7 +177,7 @@ class PoolCore(Weighing):
         self._line_up(task)
 
     def _line_up(self, task: Task) -> None:
-        line = self.scheduler.backlog.line(task.eligible)
+        line = self.scheduler.backlog.line(task.eligible if task.opinion is None else self.judge.reach(task))
         line.push(task)
         self.scheduler.place(line, task, self.now)
         if line.length and line.eligible.isdisjoint(self.scheduler.open):
@@ -328,7 +328,7 @@ class PoolCore(Weighing):
     def _settle(self, task: Task) -> None:
         """The task is decided: nothing that is still under way for it is wanted."""
         if task.state is TaskState.WAITING and not self.waitroom.left(task):
-            self.scheduler.backlog.line(task.eligible).left()
+            (task.line or self.scheduler.backlog.line(task.eligible)).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
         self._close_opinion(task)

@@ -70,7 +70,7 @@ class Darkness:
             text = f"task {task.id} ({task.function}): no endpoint was up for {now - since:.0f} s"
             self._give_up(task, Kind.ENDPOINT_LOST, EndpointsUnavailableError(f"{text}. {seen}"))
         if line.length:
-            self._deadlines.at(until, ("dark", line.eligible), lambda: self._check(line))
+            self._deadlines.at(until, ("dark", line.eligible, line.function), lambda: self._check(line))
         else:
             line.dark_since = None
 

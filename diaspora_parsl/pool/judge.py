@@ -197,6 +197,13 @@ class Judge:
             for other in task.eligible
         )
 
+    def reach(self, task: Task) -> frozenset[str]:
+        """Where it may run: only where a second opinion can come from, if its first error is kept."""
+        opinion = task.opinion
+        if opinion is None or opinion.kept is None:
+            return task.eligible
+        return frozenset(label for label in task.eligible if self._suits(opinion, label))
+
     def is_hopeless(self, task: Task, at: float) -> bool:
         """Whether the second opinion on this task can no longer be had."""
         opinion = task.opinion

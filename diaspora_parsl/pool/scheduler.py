@@ -158,7 +158,7 @@ class Scheduler:
         load = self.loads[label]
         passed: list[tuple[Line, Task]] = []
         while len(passed) < LOOKED_PAST:
-            line = self._next_line(label)
+            line = self._next_line(label, at)
             head = line.head() if line is not None else None
             if line is None or head is None:
                 break
@@ -166,7 +166,9 @@ class Scheduler:
             if not (load.has_room(head[2].function) if label in self.open else load.has_idle_slot()):
                 break
             task = line.pop()
-            if self.declines(label, task, at):
+            if self.judge.records and line.function is None and self.judge.avoids(task, label, at):
+                self.backlog.line(line.eligible, task.function).push(task)
+            elif self.declines(label, task, at):
                 passed.append((line, task))
             else:
                 self._dispatch(task, label, at)
@@ -200,7 +202,7 @@ class Scheduler:
         """Whether tasks may still wait for this endpoint."""
         return self._board.hopeful(label, self.verdicts[label].state, at)
 
-    def _next_line(self, label: str) -> Line | None:
+    def _next_line(self, label: str, at: float) -> Line | None:
         """The line with the most urgent head that this endpoint may serve now."""
         best: Line | None = None
         best_key: tuple[float, int] | None = None
@@ -208,6 +210,8 @@ class Scheduler:
             if line.length and self.may_serve(label, line):
                 head = line.head()
                 if head is not None and (best_key is None or head[:2] < best_key):
+                    if line.function is not None and self.judge.avoids(head[2], label, at):
+                        continue
                     best, best_key = line, head[:2]
         return best
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from diaspora_parsl.pool.backlog import Line
     from diaspora_parsl.pool.judge import Opinion
 
 
@@ -44,8 +45,8 @@ class Task:
     """One task of the pool."""
 
     __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "hedge", "id",
-                 "imports", "killed_at", "kills", "opinion", "priority", "refused_by", "repeatable", "state",
-                 "waiting_since", "walltime")  # fmt: skip
+                 "imports", "killed_at", "kills", "line", "opinion", "priority", "refused_by", "repeatable",
+                 "state", "waiting_since", "walltime")  # fmt: skip
 
     def __init__(
         self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False,
@@ -60,6 +61,8 @@ class Task:
         self.imports = imports
         self.state = TaskState.NEW
         self.waiting_since = 0.0
+        #: The line it waits in, or waited in last.
+        self.line: Line | None = None
         self.attempts = 0
         self.kills = 0
         self.bound: Attempt | None = None

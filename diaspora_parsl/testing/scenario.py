@@ -61,13 +61,12 @@ class SimTask(Struct, frozen=True, kw_only=True):
     """Labels of the endpoints that may run it; None: all."""
     priority: float = 0.0
     repeatable: bool = False
-    """It may run twice, as python apps without output files may: then an exception can get a second opinion."""
+    """It may run twice, as python apps without output files may: a second attempt does no harm, not even beside the
+    first."""
     raises: bool = False
     """It ends with an exception of its own."""
     kills: bool = False
     """It takes its worker with it, wherever it runs."""
-    repeatable: bool = False
-    """A second attempt may run beside the first."""
 
 
 class Detection(Struct, frozen=True):
