@@ -61,7 +61,8 @@ class ResilientPoolExecutor(ParslExecutor):
     """One executor out of several endpoints: a site that dies, hangs or lies costs time, never tasks.
 
     The endpoint is chosen for each attempt, by health, load and observed speed. Attempts that are lost with their
-    place go elsewhere and are not charged to the user's ``retries``; a user's own exception is delivered unchanged.
+    place go elsewhere and are not charged to the user's ``retries``. A user's own exception is delivered unchanged; if
+    the place may have caused it, after a second opinion.
     Everything that happens is told on the fabric.
 
     Args:

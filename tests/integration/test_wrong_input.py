@@ -51,6 +51,8 @@ def pool(*endpoints: Any, **options: Any) -> ResilientPoolExecutor:
         (lambda: Endpoint(threads("_parsl_internal")), "cannot be labelled '_parsl_internal'"),
         (lambda: Endpoint(threads(), tags="gpu"), 'Write tags={"gpu"}'),
         (lambda: Endpoint(threads(), slots=0), "it must be a whole number from 1 up"),
+        (lambda: Endpoint(threads(), memory=0), "the GB of each slot, such as memory=4"),
+        (lambda: pool(threads(), rules=["OSError"]), "give a list of Rule"),
         (lambda: Endpoint(threads(), heartbeats=(4, 4)), "with the threshold above the period, such as (1, 4)"),
         (lambda: pool(threads(), strategy="clever"), 'write "none", "simple" or "htex_auto_scale"'),
         (lambda: pool(threads(), down_limit=0), "down_limit (seconds) must be above 0"),
