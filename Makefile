@@ -5,6 +5,7 @@ PYTHON ?= python3.12 python3.11 python3 python3.13 python3.14 python
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
+BENCH ?= all --quick
 PYTEST ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -44,8 +45,8 @@ parsl-suite: ## Parsl's own test suite with pools as its configuration
 oldest: ## what is private of Parsl, against the oldest Parsl that is supported
 	@PYTHON="$(PYTHON)" tests/contract/oldest.sh
 
-bench: $(VENV)/.test-ready ## overhead of a pool, side by side with Parsl alone
-	@$(BIN)/python benchmarks/overhead.py
+bench: $(VENV)/.bench-ready ## the pool beside Parsl, Dask and Ray (BENCH="all --json out" in full, BENCH="--help" for more)
+	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .venv-suite .venv-oldest build dist site *.egg-info
@@ -58,6 +59,7 @@ $(VENV)/.created: .ci/venv
 
 $(VENV)/.demo-ready: EXTRAS := campaigns
 $(VENV)/.test-ready: EXTRAS := campaigns,test
+$(VENV)/.bench-ready: EXTRAS := campaigns,test,bench
 $(VENV)/.dev-ready: EXTRAS := campaigns,test,dev
 $(VENV)/.%-ready: $(VENV)/.created pyproject.toml
 	@echo "Installing diaspora_parsl[$(EXTRAS)] into $(VENV) (once) ..."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -159,6 +160,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--only", choices=["htex", "threads", "memory"], help="measure one part")
     arguments = parser.parse_args()
+    # Parsl starts its programs by name; they are beside this interpreter, whether or not its folder is on PATH.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     figures: dict[str, Any] = {"machine": machine(), "tasks": arguments.tasks, "rounds": arguments.rounds}
     if arguments.only in {None, "htex"}:
         figures["htex"] = compare(htex, arguments.tasks, arguments.rounds, arguments.fabric)

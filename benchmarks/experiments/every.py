@@ -1,0 +1,19 @@
+"""All experiments, in the order of the page."""
+
+from __future__ import annotations
+
+from benchmarks.experiments import (
+    black_hole,
+    doomed,
+    environment,
+    fabric_away,
+    fault_table,
+    makespan,
+    managers,
+    overhead,
+)
+
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (fault_table, black_hole, environment, managers, doomed, makespan, fabric_away, overhead)
+}
