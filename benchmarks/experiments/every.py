@@ -7,13 +7,26 @@ from benchmarks.experiments import (
     doomed,
     environment,
     fabric_away,
+    fault_cost,
     fault_table,
     makespan,
     managers,
     overhead,
+    virtual,
 )
 
 EXPERIMENTS = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (fault_table, black_hole, environment, managers, doomed, makespan, fabric_away, overhead)
+    for module in (
+        fault_table,
+        black_hole,
+        environment,
+        managers,
+        doomed,
+        makespan,
+        fabric_away,
+        virtual,
+        fault_cost,
+        overhead,
+    )
 }

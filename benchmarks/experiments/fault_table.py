@@ -21,7 +21,7 @@ FAULTS = {
     "kill-interchange": "kill -9 of the interchange",
     "stop-interchange": "SIGSTOP of the interchange",
 }
-_START = 45.0
+_START = 90.0
 
 
 def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment

@@ -53,6 +53,7 @@ def _run(experiment: str, case: Case, python: str, folder: Path, family: _Family
         "PYTHONWARNINGS": "ignore",
     }
     environment.pop("DIASPORA_PARSL_FABRIC", None)  # a run of the user's must not be disturbed
+    load = os.getloadavg()[0]
     began, began_unix = time.monotonic(), time.time()
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -94,6 +95,7 @@ def _run(experiment: str, case: Case, python: str, folder: Path, family: _Family
         seconds=round(seconds, 3),
         exit_seconds=None if exit_seconds is None else round(exit_seconds, 3),
         processes_left=left,
+        load=round(load, 1),
         figures=figures,
     )
 

@@ -58,7 +58,9 @@ def _section(experiment: Experiment, report: Report | None) -> str:
         return "\n".join([*lines, "Not measured yet.", ""])
     kind = "short form" if report.is_quick else "in full"
     note = f"; {report.note}" if report.note else ""
-    lines += [f"Measured {report.date[:10]}, {kind}{note}.", "", _measurements(experiment, report)]
+    loads = [m.load for m in report.measurements if m.load is not None]
+    load = f"; load average before each case {min(loads):.1f} to {max(loads):.1f}" if loads else ""
+    lines += [f"Measured {report.date[:10]}, {kind}{note}{load}.", "", _measurements(experiment, report)]
     if experiment.plot is not None:
         alt = f"{experiment.title}: {experiment.plot.axis}, by peer"
         lines += [f"![{alt}](images/{picture_name(experiment)})", ""]

@@ -41,6 +41,8 @@ def draw(experiment: Experiment, report: Report) -> bytes:
         axes = figure.add_subplot()
         top, ticks, named = 0.0, [], set()
         biggest = max((value for value in bars.values() if value is not None), default=1.0)
+        if plot.axis.endswith("%"):
+            biggest = 100.0  # shares are seen as such
         for variant, peers in groups:
             for number, peer in enumerate(peers):
                 value = bars[f"{variant}/{peer}"]

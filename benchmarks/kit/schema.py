@@ -26,6 +26,7 @@ class Measurement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         seconds: from the start of its process to the end of it.
         exit_seconds: from the last figure to the end of its process; None if it did not end by itself.
         processes_left: how many of its processes still ran three seconds after its end; they were killed then.
+        load: of the machine just before it, by what else ran: processes that wanted a core, over the last minute.
         figures: by name; the experiment says what each is.
     """
 
@@ -36,6 +37,7 @@ class Measurement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     seconds: float = 0.0
     exit_seconds: float | None = None
     processes_left: int | None = None
+    load: float | None = None
     figures: dict[str, Value] = {}
 
     def figure(self, name: str) -> float | None:

@@ -28,7 +28,7 @@ from diaspora_parsl.testing.sites import LocalSite
 P = TypeVar("P", bound=ev.Payload)
 
 #: Seconds that endpoints may take to run their first task.
-WARM_UP = 40.0
+WARM_UP = 60.0
 _NAP = 0.02
 
 
