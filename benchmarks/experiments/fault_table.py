@@ -37,7 +37,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
             # Without the pool some cases never end: they are told as unresolved after this time.
             wait = 15 if quick else 150 if heartbeats is None else 60
             plain = {**spec, "retries": 1, "wait": wait}
-            if not quick or fault in {"kill-manager", "kill-worker", "kill-interchange"}:
+            if not quick or fault in {"kill-manager", "kill-interchange"}:
                 found.append(Case("plain", variant, plain, wait + _START))
             if fault == "kill-worker" and heartbeats is None:
                 found += [Case(peer, words, {**spec, "retries": 3}, 60 + _START) for peer in ("dask", "ray")]

@@ -16,7 +16,7 @@ _WORKERS = 2
 
 def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     """The pool without retries, plain Parsl with three."""
-    spec = {"tasks": 60 if quick else 200, "seconds": 0.5, "apart": 2.0 if quick else 5.0, "wait": 30 if quick else 120}
+    spec = {"tasks": 60 if quick else 200, "seconds": 0.5, "apart": 2.0 if quick else 5.0, "wait": 20 if quick else 120}
     return [
         Case("pool", "retries=0", {**spec, "retries": 0}, spec["wait"] + 75),
         Case("plain", "retries=3", {**spec, "retries": 3}, spec["wait"] + 75),

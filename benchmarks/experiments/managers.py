@@ -16,7 +16,7 @@ _STEPS = 4
 
 def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     """The pool needs no retries; plain Parsl gets three."""
-    spec = {"applications": 8 if quick else 40, "rate": 0.3, "seconds": 0.2, "wait": 30 if quick else 150}
+    spec = {"applications": 8 if quick else 40, "rate": 0.3, "seconds": 0.2, "wait": 20 if quick else 150}
     limit = spec["wait"] + 75
     return [
         Case("pool", "retries=0", {**spec, "retries": 0}, limit),
