@@ -10,6 +10,7 @@ one. The page of the documentation is drawn from what is kept in benchmarks/resu
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -55,4 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
 VERDICTS = {True: "yes", False: "NO", None: "not measured"}
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a case in hand is ended, as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

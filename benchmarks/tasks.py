@@ -86,6 +86,20 @@ def needs_a_module(value: int, seconds: float) -> int:
     return int(bench_science.step(value))
 
 
+def straggles(number: int, seconds: float, slow: float, flag: str, book: str) -> int:
+    """Usually so many seconds; the first to hold the flag is the slow one."""
+    write_down(book, "start", number)
+    if flag:
+        try:
+            os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass  # another attempt is the slow one
+        else:
+            seconds = slow
+    time.sleep(seconds)
+    return number
+
+
 def doomed(number: int, seconds: float, book: str) -> float:
     """Fail by its own fault, wherever it runs."""
     write_down(book, "start", number)

@@ -43,7 +43,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
 
 def _warm(counted: Any) -> bool:
     """Whether all four workers have run something that works everywhere."""
-    for future in [counted(n, 0.1, "warm-up") for n in range(2 * _NODES)]:
+    for future in [counted(n, 0.5, "warm-up") for n in range(2 * _NODES)]:
         future.result(60)
     return len({line.pid for line in tasks.lines("warm-up", "end")}) >= _NODES
 

@@ -12,6 +12,7 @@ from benchmarks.experiments import (
     makespan,
     managers,
     overhead,
+    stragglers,
     virtual,
 )
 
@@ -28,5 +29,6 @@ EXPERIMENTS = {
         virtual,
         fault_cost,
         overhead,
+        stragglers,
     )
 }

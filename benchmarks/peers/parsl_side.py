@@ -120,7 +120,7 @@ def warm_up(kernel: parsl.DataFlowKernel, sites: set[str], each: int = 1) -> Non
     counted = app(tasks.counted, kernel)
     end = time.monotonic() + WARM_UP
     while True:
-        futures = [counted(n, 0.1, "warm-up") for n in range(4 * len(sites) * each)]
+        futures = [counted(n, 0.5, "warm-up") for n in range(2 * len(sites) * each)]  # long enough to need all
         wait_for(futures, timeout=WARM_UP)
         seen = {(line.site, line.pid) for line in tasks.lines("warm-up", "end")}
         workers = Counter(name for name, _ in seen)
