@@ -41,7 +41,7 @@ def test_the_page_and_its_plots_show_what_is_kept() -> None:
     assert not stale_files(ROOT), "run benchmarks/page.py"
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_is_kept_is_whole(name: str) -> None:
     experiment, kept = EXPERIMENTS[name], KEPT[name]
     cases = [(case.peer, case.variant) for case in experiment.cases(kept.is_quick)]
