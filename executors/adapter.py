@@ -407,8 +407,11 @@ def fixed_slots(executor: ParslExecutor) -> int | None:
 
 
 def has_nodes(executor: ParslExecutor) -> bool:
-    """Whether its attempts run on workers that know their host, block and manager."""
-    return isinstance(executor, HighThroughputExecutor)
+    """Whether its attempts may run on several nodes, by workers that know their host, block and manager."""
+    if not isinstance(executor, HighThroughputExecutor):
+        return False
+    provider: Any = executor.provider
+    return provider is None or getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1) > 1
 
 
 def asks_for_slots(executor: ParslExecutor) -> bool:
