@@ -31,8 +31,8 @@ _SELF_DISTRUST: Final = 1.5
 _BATCH: Final = 200
 #: While endpoints hold so many attempts per slot, results are gathered for so long (seconds) before they are handled:
 #: each wake-up of a thread costs more than the work it finds, and no worker waits meanwhile.
-_DEEP: Final = 8
-_LINGER: Final = 0.02
+_DEEP: Final = 64
+_LINGER: Final = 0.05
 
 #: After so many submissions in a row, the submitting thread steps aside for so long (seconds).
 _BURST: Final = 32
