@@ -219,8 +219,8 @@ class NodeBook:
 
         A probe that fails keeps the function, or everything, from the node for twice as long.
         """
+        self.noted(endpoint, attempt)
         ward = self._wards[endpoint]
-        ward.known = max(ward.known, attempt)
         node = self.node(endpoint, name)
         streak = self._streak(node, function)
         if len(streak.row) < _ROW:
@@ -279,6 +279,11 @@ class NodeBook:
             self._tidy(ward, name, node)
 
     # --- what follows ---------------------------------------------------------------------------------------------
+
+    def noted(self, endpoint: str, attempt: int) -> None:
+        """An attempt failed there, for whatever reason: workers need not hold back for it any more."""
+        ward = self._wards[endpoint]
+        ward.known = max(ward.known, attempt)
 
     def known(self, endpoint: str) -> int:
         """The last failed attempt whose failure is taken into account; 0 if nothing has failed."""

@@ -232,6 +232,8 @@ class PoolCore(Weighing):
             self._out.append(words.Discard(s.attempt))
             return
         label, task, failure = attempt.endpoint, attempt.task, s.failure
+        if s.node:
+            self.wards.book.noted(label, attempt.id)
         was_bound = attempt.state is AttemptState.BOUND
         worked = self.scheduler.loads[label].service(task.function) is not None
         self.scheduler.ended(attempt)

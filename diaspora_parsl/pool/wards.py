@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: So often a task is refused while its second opinion is awaited, then its first exception is believed.
 _MOST_REFUSALS: Final = 40
+#: A task that was refused as often, whatever for, is sent so that every node takes it.
+_ALL_KNOWN: Final = 2**62
 
 
 class Doubt:
@@ -60,6 +62,8 @@ class Wards:
         self.book = NodeBook(core.specs)
         #: By task.
         self.doubts: dict[int, Doubt] = {}
+        #: How often nodes refused a task that is open.
+        self.refusals: dict[int, int] = {}
         self._core = core
         self._act = act
         self._reroute = reroute
@@ -72,6 +76,8 @@ class Wards:
         """The order to send an attempt, with what it must avoid."""
         task, label = attempt.task, attempt.endpoint
         known = self.book.known(label)
+        if self.refusals and self.refusals.get(task.id, 0) > _MOST_REFUSALS:
+            return words.Dispatch(task.id, attempt.id, label, attempt.generation, (), _ALL_KNOWN)
         if not known:
             return words.Dispatch(task.id, attempt.id, label, attempt.generation)
         avoid = self.book.avoid(label, task.function, self._core.now)
@@ -158,6 +164,8 @@ class Wards:
             return
         label, task = attempt.endpoint, attempt.task
         self.book.node(label, s.node)
+        if task.state is not TaskState.SETTLED:
+            self.refusals[task.id] = self.refusals.get(task.id, 0) + 1
         was_wanted = attempt is task.bound or attempt is task.hedge
         core.scheduler.ended(attempt, refused=True)
         core.hedger.ended(attempt, s.at, succeeded=False)
@@ -195,6 +203,7 @@ class Wards:
 
     def settled(self, task: Task) -> None:
         """A task is decided: nothing is held against nodes for it any more, unless it was proven."""
+        self.refusals.pop(task.id, None)
         doubt = self.doubts.pop(task.id, None)
         if doubt is None:
             return

@@ -117,7 +117,7 @@ class Weighing(ABC):
                 self._out.append(Discard(opinion.kept.id))
             for label in self.judge.close(task):
                 self.scheduler.fill(label, self.now)
-        if self.wards.doubts:
+        if self.wards.doubts or self.wards.refusals:
             self.wards.settled(task)
 
     def _refute(self, attempt: Attempt) -> None:

@@ -26,17 +26,17 @@ def test_a_killed_controller_costs_no_task(
         assert not run.events(ev.EndpointDown), "its jobs go on without their controller"
         assert not run.rerouted()
         alpha.start_controller()
-        run.until(lambda: _answers(alpha), what="the controller does not come back")
-        job = next(job.number for job in alpha.jobs() if job.state == "RUNNING")
+        run.until(lambda: _running(alpha), what="the controller does not come back with its jobs")
+        job = _running(alpha)[0]
         alpha.cancel(job)
         run.with_load(lambda: sum(j.state == "RUNNING" and j.number != job for j in alpha.jobs()) == len(alpha.nodes))
         run.warm_up("alpha")
         run.assert_each_ran_once(but=run.rerouted())
 
 
-def _answers(cluster: LocalSlurm) -> bool:
+def _running(cluster: LocalSlurm) -> list[str]:
+    """Numbers of the jobs that run, as far as the controller answers."""
     try:
-        cluster.jobs()
+        return [job.number for job in cluster.jobs() if job.state == "RUNNING"]
     except RuntimeError:
-        return False
-    return True
+        return []

@@ -210,3 +210,23 @@ def test_the_decision_alone() -> None:
     assert not second_run(failure, (one, two), repeatable=True, has_other=True)
     assert not second_run(failure, (one,), repeatable=True, has_other=False)
     assert not second_run(failure, (one,), repeatable=True, has_other=True, may_repeat=False)
+
+
+def test_workers_learn_that_a_certain_failure_is_known(pool: Any) -> None:
+    task = submit(pool)
+    first = pool.attempt(task)
+    raises(pool, task, NAMES[0], "ZeroDivisionError")
+    assert last_order(pool, submit(pool)).known == first
+
+
+def test_refusals_end(pool: Any) -> None:
+    task = submit(pool)
+    for _ in range(100):
+        order = last_order(pool, task)
+        if order.known > 1000:
+            break
+        pool.wait(0.25)
+        pool.tell(w.Bounced, order.attempt, NAMES[0])
+    assert (order.avoid, order.known) == ((), 2**62), "whatever the nodes think, one must take it"
+    pool.tell(w.Finished, order.attempt, NAMES[0])
+    assert not pool.core.wards.refusals
