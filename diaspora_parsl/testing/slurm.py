@@ -276,6 +276,19 @@ class LocalSlurm:
         """The walltime of a job is over: the scheduler ends it as TIMEOUT when it next looks, within half a minute."""
         self.run("scontrol", "update", f"jobid={job}", "EndTime=now")
 
+    def save(self) -> None:
+        """Have the controller write down what it knows of its jobs: it does so some seconds late.
+
+        One that is killed before has forgotten the jobs that began since, and ends them when it is back.
+
+        Raises:
+            RuntimeError: it does not within a minute.
+        """
+        began, written = time.time(), self._folder / "state" / "job_state"
+        for job in self.jobs():
+            self.run("scontrol", "update", f"JobId={job.number}", f"Comment=saved-{began:.0f}")
+        self._until(lambda: written.exists() and written.stat().st_mtime > began, "the controller saves no state")
+
     def kill_controller(self) -> None:
         """SIGKILL the controller: commands fail until `start_controller`; what runs goes on."""
         self._kill("slurmctld")

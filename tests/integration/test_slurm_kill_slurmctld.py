@@ -20,6 +20,8 @@ def test_a_killed_controller_costs_no_task(
 ) -> None:
     alpha, beta = two_clusters
     with pool_of(alpha.endpoint(), beta.endpoint()) as run:
+        run.until(lambda: len(_running(alpha)) == len(alpha.nodes))
+        alpha.save()
         the_cluster_fault(run, alpha, alpha.kill_controller)
         with pytest.raises(RuntimeError, match="slurm"):
             alpha.jobs()
