@@ -38,6 +38,9 @@ _LINGER: Final = 0.05
 _BURST: Final = 32
 _STEP_ASIDE: Final = 0.0005
 
+#: What is told of every task.
+_EVERYDAY: Final = frozenset({events.TaskSubmitted, events.TaskDispatched, events.TaskFinished})
+
 #: What came of an attempt: its result, or an exception.
 Outcome = tuple[Any, BaseException | None]
 Emit = Callable[[events.Payload, str, str], None]
@@ -274,9 +277,8 @@ class Driver:
 
     def _dispatch(self, action: words.Dispatch) -> None:
         task, member = self._open[action.task], self._members[action.endpoint]
-        takes = adapter.resources(member.executor)
         resources = task.resources
-        if resources and takes is not None:
+        if resources and (takes := adapter.resources(member.executor)) is not None:
             resources = {key: value for key, value in resources.items() if key in takes}
         member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app,
                       known=action.known, avoid=action.avoid)  # fmt: skip
@@ -304,22 +306,28 @@ class Driver:
     def _publish(self, action: words.Publish) -> None:
         payload = action.payload
         self._emit(payload, str(action.subject), action.key)
-        if isinstance(payload, events.EndpointPayload):
-            level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
-            logger.log(level, "Pool %s: %s", self._label, _sentence(payload))
-        elif isinstance(payload, events.TaskHedged):
-            logger.info(
-                "Pool %s: task %d goes to %s too: %s", self._label, payload.task, payload.endpoint, payload.reason
-            )
-        elif isinstance(payload, events.NodeQuarantined | events.NodeRestored):
-            what = "quarantined" if isinstance(payload, events.NodeQuarantined) else "restored"
-            for_what = f" for {payload.function}" if payload.function else ""
-            logger.warning(
-                "Pool %s: node %s (block %s) of endpoint %s %s%s: %s",
-                self._label, payload.node, payload.block, payload.endpoint, what, for_what, payload.reason,
-            )  # fmt: skip
-        elif isinstance(payload, events.TaskRerouted):
-            logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
+        if type(payload) not in _EVERYDAY:
+            self._log(payload)
+
+    def _log(self, payload: events.Payload) -> None:
+        """What is out of the ordinary stands in Parsl's log too."""
+        match payload:
+            case events.EndpointPayload():
+                level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
+                logger.log(level, "Pool %s: %s", self._label, _sentence(payload))
+            case events.TaskHedged():
+                logger.info(
+                    "Pool %s: task %d goes to %s too: %s", self._label, payload.task, payload.endpoint, payload.reason
+                )
+            case events.TaskRerouted():
+                logger.info("Pool %s: task %d left %s: %s", self._label, payload.task, payload.endpoint, payload.reason)
+            case events.NodeQuarantined() | events.NodeRestored():
+                what = "quarantined" if isinstance(payload, events.NodeQuarantined) else "restored"
+                for_what = f" for {payload.function}" if payload.function else ""
+                logger.warning(
+                    "Pool %s: node %s (block %s) of endpoint %s %s%s: %s",
+                    self._label, payload.node, payload.block, payload.endpoint, what, for_what, payload.reason,
+                )  # fmt: skip
 
     def _evict(self, action: words.Evict) -> None:
         member = self._members[action.endpoint]

@@ -186,7 +186,7 @@ class Scheduler:
         judge = self.judge
         if (
             (self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None)
-            or (self.environments.known and self.environments.refuses(label, task, at, self.open))
+            or (task.imports and self.environments.known and self.environments.refuses(label, task, at, self.open))
             or (task.opinion is not None and judge.bars(task, label, at))
             or (judge.records and judge.avoids(task, label, at))
         ):
