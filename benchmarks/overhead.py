@@ -101,10 +101,13 @@ def compare(make: Callable[[str], ParslExecutor], tasks: int, rounds: int, fabri
         with parsl.load(config) as kernel:
             for executor in (bare, pool):
                 settle([executor.submit(noop, {}) for _ in range(500)])
+            sides = [("bare", bare), ("pool", pool)]
             for _ in range(rounds):
-                for name, executor in (("bare", bare), ("pool", pool)):
+                for name, executor in sides:
                     result["executor"][name].append(tasks / through_executor(executor, tasks))
+                for name, executor in sides:
                     result["kernel"][name].append(tasks / through_kernel(kernel, executor, tasks))
+                sides.reverse()  # what one run leaves behind is not always paid by the same side
     for layer in ("executor", "kernel"):
         pairs = zip(result[layer]["bare"], result[layer]["pool"], strict=True)
         ratios = [pool_rate / bare_rate for bare_rate, pool_rate in pairs]
