@@ -135,7 +135,7 @@ class Injector:
             self._open.remove(fault)
         elif getattr(fault, "until", None) is not None:
             self._open.append(fault)
-        self._done.append(Injected(round(time.monotonic() - self._began, 3), fault, ends, time.time()))
+        done = Injected(round(time.monotonic() - self._began, 3), fault, ends, time.time())
         logger.info("Injector: %s %s", "end of" if ends else "", fault)
         match fault:
             case f.LoseFabric():
@@ -151,6 +151,7 @@ class Injector:
                 self._sites[fault.endpoint].kill_worker()
             case _:
                 self._stop_or_start(fault, ends=ends)
+        self._done.append(done)  # only now: who waits for it relies on it
 
     def _stop_or_start(self, fault: f.Kill | f.Freeze | f.Mute, *, ends: bool) -> None:
         """Begin or end one of these; it ends for good only when the last of its kind does."""

@@ -29,7 +29,7 @@ def test_an_expired_walltime_costs_no_task(
         the_cluster_fault(run, alpha, expire)
         run.until(lambda: _states(alpha, before) == {"TIMEOUT"}, 45.0, "the scheduler ends no job")
         assert run.results(run.tasks(20, 0.1))
-        run.until(lambda: any(j.state == "RUNNING" and j.number not in before for j in alpha.jobs()), 45.0)
+        run.with_load(lambda: any(j.state == "RUNNING" and j.number not in before for j in alpha.jobs()))
         run.warm_up("alpha")
         run.assert_each_ran_once(but=run.rerouted())
 
