@@ -64,6 +64,8 @@ class Observation(Struct, frozen=True):
     """Id and block of each manager that takes tasks."""
     more: bool = False
     """Blocks are on their way whose managers have not connected, whether or not others have."""
+    deserted: frozenset[str] = frozenset()
+    """Blocks whose jobs run, and whose managers came and are gone."""
 
 
 class RunContext(Struct, frozen=True):
@@ -316,20 +318,23 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
     slots = sum(manager["worker_count"] for manager in useful)
     pairs = tuple(sorted((manager["manager"], manager["block_id"] or "") for manager in useful))
     there = {manager["block_id"] for manager in managers} | ended
-    more = any(
-        status.state in {JobState.PENDING, JobState.RUNNING} and block not in there
+    awaited = {
+        block: status.state
         for block, status in list(executor.status_facade.items())
-    )
+        if status.state in {JobState.PENDING, JobState.RUNNING} and block not in there
+    }
+    came = set(executor.connected_blocks()) if awaited or not slots else set()
+    deserted = frozenset(block for block, state in awaited.items() if state is JobState.RUNNING and block in came)
+    more = bool(awaited.keys() - deserted)
     if slots:
         blocks = frozenset(str(manager["block_id"]) for manager in useful)
-        return Observation(slots, blocks=blocks, managers=pairs, more=more)
-    came = set(executor.connected_blocks())
+        return Observation(slots, blocks=blocks, managers=pairs, more=more, deserted=deserted)
     expected = any(
         status.state in {JobState.PENDING, JobState.HELD}
         or (status.state in {JobState.RUNNING, JobState.UNKNOWN} and block not in came)
         for block, status in list(executor.status_facade.items())
     )
-    return Observation(0, blocks_expected=expected, more=more)
+    return Observation(0, blocks_expected=expected, more=more, deserted=deserted)
 
 
 def hold_node(executor: ParslExecutor, manager: str, block: str) -> bool:

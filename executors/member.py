@@ -33,6 +33,8 @@ _ANSWER_DUE: Final = 1.0
 _MOST_ASKED: Final = 64
 #: Seconds that sending a node away may take, a call to a batch system included.
 _EVICTION_LIMIT: Final = 10.0
+#: Seconds that a block may run without the managers that it had.
+_DESERTED_LIMIT: Final = 10.0
 #: Seconds between SIGTERM and SIGKILL for the processes of a block.
 _COURTESY: Final = 1.5
 
@@ -105,6 +107,8 @@ class Member:
         #: Nodes to be held, and blocks to be ended once nothing runs there: for the control lane.
         self._to_hold: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._to_end: set[str] = set()
+        #: Blocks that run without managers, and since when.
+        self._deserted: dict[str, float] = {}
         self._closing = threading.Event()
         self._closed = threading.Event()
         self._close_lock = threading.Lock()
@@ -165,6 +169,7 @@ class Member:
                 self._asked_at = None
                 self._note_groups(seen.slots)
                 self._ask_for_environment(seen.blocks)
+                self._note_deserted(seen.deserted)
                 self._see_to_evictions()
             self._closing.wait(_WATCH_PERIOD)
 
@@ -192,6 +197,18 @@ class Member:
         """
         if self._scaling.strategy != "none":
             self._to_hold.put((manager, block))
+
+    def _note_deserted(self, blocks: frozenset[str]) -> None:
+        """A job that runs although its managers are gone does nothing for us: it is ended, so that another may come.
+
+        A manager that was stopped for too long gives itself up, and at times hangs while it ends.
+        """
+        now = time.monotonic()
+        self._deserted = {block: self._deserted.get(block, now) for block in blocks}
+        for block, since in self._deserted.items():
+            if now - since >= _DESERTED_LIMIT and block not in self._to_end and self._scaling.strategy != "none":
+                logger.warning("Endpoint %s: block %s runs without managers; it is ended", self.endpoint.label, block)
+                self._to_end.add(block)
 
     def _see_to_evictions(self) -> None:
         def see() -> None:

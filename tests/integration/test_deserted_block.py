@@ -1,0 +1,51 @@
+"""The managers of a block are gone and its job goes on, as if all were well: the block is ended, and another comes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.launchers import SimpleLauncher
+from parsl.providers import LocalProvider
+
+from diaspora_parsl import events as ev
+from diaspora_parsl.testing.sites import LocalSite
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import PoolOf
+
+
+@pytest.mark.serial
+def test_a_deserted_block_is_replaced(pool_of: PoolOf) -> None:
+    alpha = HighThroughputExecutor(
+        label="alpha",
+        address="127.0.0.1",
+        max_workers_per_node=1,
+        encrypted=False,
+        launch_cmd=DEFAULT_LAUNCH_CMD + "; sleep 600",
+        provider=LocalProvider(
+            init_blocks=1,
+            min_blocks=1,
+            max_blocks=1,
+            launcher=SimpleLauncher(),
+            worker_init="export DIASPORA_PARSL_SITE=alpha",
+        ),
+    )
+    with LocalSite("beta", workers=2) as beta, pool_of(alpha, beta) as run:
+        run.warm_up("alpha")
+        (manager,) = [p for p in run.processes() if _is_manager(p) and "alpha" in " ".join(p.cmdline())]
+        for process in [manager, *manager.children(recursive=True)]:
+            process.kill()
+        killed = time.time()
+        run.with_load(
+            lambda: any(e.site == "alpha" and e.start > killed for e in run.executions()), "no other block came"
+        )
+        assert not run.events(ev.EndpointReviving, endpoint="alpha")
+
+
+def _is_manager(process: psutil.Process) -> bool:
+    return any(word.endswith("process_worker_pool.py") for word in process.cmdline()[1:2])
