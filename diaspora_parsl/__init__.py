@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diaspora_parsl.executors.endpoint import Endpoint
+    from diaspora_parsl.executors.globus import GlobusEndpoint
     from diaspora_parsl.executors.maintenance import Maintenance
     from diaspora_parsl.executors.pool import ResilientPoolExecutor
     from diaspora_parsl.executors.retries import retry_handler
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Endpoint",
     "Fabric",
+    "GlobusEndpoint",
     "Maintenance",
     "ResilientPoolExecutor",
     "Rule",
@@ -27,6 +29,7 @@ __all__ = [
 _HOMES = {
     "Endpoint": "diaspora_parsl.executors.endpoint",
     "Fabric": "diaspora_parsl.fabric.base",
+    "GlobusEndpoint": "diaspora_parsl.executors.globus",
     "Maintenance": "diaspora_parsl.executors.maintenance",
     "ResilientPoolExecutor": "diaspora_parsl.executors.pool",
     "Rule": "diaspora_parsl.rules",

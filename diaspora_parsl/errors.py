@@ -6,6 +6,10 @@ DiasporaParslError
 │   └── PlacementError                  a task asks for what no endpoint of the pool has
 ├── FabricError
 │   └── FabricUnavailableError          the event fabric cannot be reached now; trying later may help
+├── EndpointError                       an endpoint did not do its part; the pool goes on elsewhere
+│   ├── SubmitFailedError               it did not take an attempt
+│   ├── AttemptLostError                it lost one
+│   └── PayloadTooLargeError            it takes no arguments of that size
 └── PoolError
     ├── EndpointsUnavailableError       every endpoint that could run the task was down for too long
     ├── PoisonTaskError                 the task was lost with its place again and again, and is given up
@@ -35,6 +39,22 @@ class FabricError(DiasporaParslError):
 
 class FabricUnavailableError(FabricError):
     """The event fabric cannot be reached now; trying later may help."""
+
+
+class EndpointError(DiasporaParslError):
+    """An endpoint did not do its part; the pool goes on elsewhere."""
+
+
+class SubmitFailedError(EndpointError):
+    """An endpoint, or the service before it, did not take an attempt."""
+
+
+class AttemptLostError(EndpointError):
+    """An endpoint took an attempt and lost it."""
+
+
+class PayloadTooLargeError(EndpointError):
+    """An endpoint takes no arguments of that size; the message says what to do instead."""
 
 
 class PoolError(DiasporaParslError):

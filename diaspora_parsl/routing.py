@@ -21,14 +21,14 @@ class Load:
         horizon: seconds of known work bound per slot beyond what runs.
     """
 
-    __slots__ = ("_horizon", "_last_done", "_service", "_work", "in_flight", "pace", "slots")
+    __slots__ = ("_last_done", "_service", "_work", "horizon", "in_flight", "pace", "slots")
 
     def __init__(self, horizon: float = 1.0) -> None:
         self.slots = 0
         self.in_flight = 0
         self.pace = 1.0
         """Service time here over the pool's mean of the same function: 2.0 is half as fast."""
-        self._horizon = horizon
+        self.horizon = horizon
         self._work = 0.0
         self._service: dict[str, float] = {}
         self._last_done = float("-inf")
@@ -48,14 +48,14 @@ class Load:
         service = self._service.get(function)
         return (
             service is not None
-            and self._work + service <= self.slots * self._horizon
+            and self._work + service <= self.slots * self.horizon
             and self.in_flight < self.slots * _DEEPEST
         )
 
     def bind(self, function: str) -> float:
         """An attempt was sent there; returns the seconds of work it is counted as, for `release`."""
         self.in_flight += 1
-        work = self._service.get(function, self._horizon)
+        work = self._service.get(function, self.horizon)
         self._work += work
         return work
 

@@ -82,6 +82,12 @@ def _around(error: str, kind: Kind) -> Rule:
     return Rule(error=error, kind=kind, raised=False)
 
 
+def _remote(message: str, kind: Kind) -> Rule:
+    return Rule(
+        error="globus_compute_sdk.errors.error_types.TaskExecutionFailed", message=message, kind=kind, raised=False
+    )
+
+
 def _fails(error: str) -> Rule:
     return Rule(error=error, kind=Kind.USER, action=FailureAction.FAIL, raised=True)
 
@@ -100,6 +106,13 @@ INFRASTRUCTURE: Final = (
     _around("parsl.serialize.errors.SerializationError", Kind.INVALID),
     _around("parsl.serialize.errors.DeserializationError", Kind.PLACE),
     _around("parsl.serialize.errors.DeserializerPluginError", Kind.PLACE),
+    _around("diaspora_parsl.errors.SubmitFailedError", Kind.SUBMIT),
+    _around("diaspora_parsl.errors.AttemptLostError", Kind.MANAGER_LOST),
+    _around("diaspora_parsl.errors.PayloadTooLargeError", Kind.PLACE),
+    # Globus Compute has one exception for whatever went wrong around a task; the class is named in its text only.
+    _remote(r"\bWorkerLost\b", Kind.WORKER_LOST),
+    _remote(r"\bManagerLost\b", Kind.MANAGER_LOST),
+    _remote(r"MaxResultSizeExceeded|DeserializationError|SerializationError", Kind.PLACE),
     _around("zmq.error.Again", Kind.ENDPOINT_LOST),  # a bounded send to an interchange that takes nothing
     _around("concurrent.futures._base.CancelledError", Kind.MANAGER_LOST),
     _around("concurrent.futures.process.BrokenProcessPool", Kind.WORKER_LOST),

@@ -33,6 +33,7 @@ from parsl.serialize.errors import SerializationError
 from parsl.serialize.facade import pack_buffers
 from parsl.utils import RepresentationMixin, Timer
 
+from diaspora_parsl.executors.aware import AwareExecutor, Observation
 from diaspora_parsl.executors.block_budget import PROVEN_AFTER, BlockBudget
 
 #: Parsl's own defaults, in seconds: they are what makes its detection slow.
@@ -49,23 +50,6 @@ _LARGE = 1 << 20
 _APP_CODE = wrap_error(lambda: None).__code__
 _HINTS = frozenset({"priority"})
 _MPI = frozenset({"num_nodes", "ranks_per_node", "num_ranks", "launcher_options"})
-
-
-class Observation(Struct, frozen=True):
-    """What an executor says about itself."""
-
-    slots: int
-    """Workers connected now."""
-    blocks_expected: bool = True
-    """Blocks are on their way, so that workers may still come."""
-    blocks: frozenset[str] = frozenset()
-    """Those that the workers are in."""
-    managers: tuple[tuple[str, str], ...] = ()
-    """Id and block of each manager that takes tasks."""
-    more: bool = False
-    """Blocks are on their way whose managers have not connected, whether or not others have."""
-    deserted: frozenset[str] = frozenset()
-    """Blocks whose jobs run, and whose managers came and are gone."""
 
 
 class RunContext(Struct, frozen=True):
@@ -284,6 +268,8 @@ class _EagerPoller(JobStatusPoller):
 
 def why_dead(executor: ParslExecutor) -> str | None:
     """Why this executor can never work again, or None. Never blocks."""
+    if isinstance(executor, AwareExecutor):
+        return executor.why_dead()
     if isinstance(executor, BlockProviderExecutor) and executor.bad_state_is_set:
         cause = executor.executor_exception
         text = " ".join(str(cause).split())
@@ -306,6 +292,8 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
     Raises:
         Exception: whatever Parsl raises when the interchange does not answer.
     """
+    if isinstance(executor, AwareExecutor):
+        return executor.observe()
     if not isinstance(executor, HighThroughputExecutor):
         return Observation(fixed_slots)
     managers = executor.connected_managers()
@@ -404,6 +392,8 @@ def runs_here(executor: ParslExecutor) -> bool:
 
 def fixed_slots(executor: ParslExecutor) -> int | None:
     """Attempts it can run at once, if that never changes and can be known."""
+    if isinstance(executor, AwareExecutor):
+        return executor.most_slots()
     for name in ("max_threads", "max_workers"):
         value = getattr(executor, name, None)
         if isinstance(value, int) and value > 0:
@@ -436,6 +426,8 @@ def capacity(executor: ParslExecutor, slots: int | None) -> int:
 
 def resources(executor: ParslExecutor) -> frozenset[str] | None:
     """Keys of a resource specification that it takes; None if it says nothing, and gets them all."""
+    if isinstance(executor, AwareExecutor):
+        return executor.takes
     if isinstance(executor, MPIExecutor):
         return _MPI
     if isinstance(executor, HighThroughputExecutor):

@@ -37,6 +37,8 @@ class Endpoint:
         agent: start ``diaspora-parsl agent`` in each block, so that its nodes give signs of life on the fabric. The
             package must be installed there.
         maintenance: when it is not to be used: ``[Maintenance(start=..., end=...)]``.
+        ahead: seconds of known work that are sent ahead to each worker, more where a round trip takes long; the
+            ``horizon`` of the pool's settings if not given.
 
     Raises:
         ConfigurationError: something cannot work; the message says what to write instead.
@@ -50,6 +52,7 @@ class Endpoint:
     memory: float | None
     agent: bool
     maintenance: tuple[Maintenance, ...]
+    ahead: float | None
     executor: ParslExecutor | None
     build: Callable[[], ParslExecutor] | None
 
@@ -65,6 +68,7 @@ class Endpoint:
         memory: float | None = None,
         agent: bool = False,
         maintenance: Iterable[Maintenance] = (),
+        ahead: float | None = None,
     ) -> None:
         first, build = _first_and_factory(executor, label)
         name = first.label if first is not None and label is None else label
@@ -91,10 +95,12 @@ class Endpoint:
             raise ConfigurationError(
                 f"Endpoint {name!r}: memory={memory!r}, but it must be the GB of each slot, such as memory=4."
             )
+        if ahead is not None and not ahead > 0:
+            raise ConfigurationError(f"Endpoint {name!r}: ahead={ahead!r}, but it must be seconds, such as ahead=1.0.")
         values: dict[str, Any] = {
             "label": name, "site": site or name, "slots": slots, "tags": frozenset(tags), "heartbeats": heartbeats,
             "memory": memory, "agent": agent, "maintenance": as_windows(maintenance, name), "executor": first,
-            "build": build,
+            "build": build, "ahead": ahead,
         }  # fmt: skip
         for key, value in values.items():
             object.__setattr__(self, key, value)

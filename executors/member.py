@@ -164,8 +164,12 @@ class Member:
                 if (seen.managers, seen.more) != self._told:
                     self._told = (seen.managers, seen.more)
                     self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._told))
-                self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
-                                    seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
+                if seen.silent_since is None:
+                    self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
+                                        seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
+                else:
+                    since = seen.silent_since
+                    self._post(Unanswered(time.monotonic(), self.endpoint.label, self.generation, since))
                 self._asked_at = None
                 self._note_groups(seen.slots)
                 self._ask_for_environment(seen.blocks)

@@ -26,6 +26,7 @@ from parsl.monitoring.radios.htex import HTEXRadio
 from diaspora_parsl import events
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, PlacementError, PoolShutdownError
 from diaspora_parsl.executors import adapter, staging
+from diaspora_parsl.executors.aware import AwareExecutor
 from diaspora_parsl.executors.block_budget import BlockBudget
 from diaspora_parsl.executors.driver import Driver, OpenTask
 from diaspora_parsl.executors.endpoint import Endpoint
@@ -255,6 +256,7 @@ class ResilientPoolExecutor(ParslExecutor):
             capacity=adapter.capacity(executor, endpoint.slots),
             revivable=endpoint.build is not None,
             memory=endpoint.memory,
+            ahead=endpoint.ahead,
         )
 
     def _build(self, label: str, generation: int) -> Member:
@@ -266,6 +268,9 @@ class ResilientPoolExecutor(ParslExecutor):
         executor = self._first[label] if generation == 0 or endpoint.build is None else endpoint.build()
         mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}"
         mark_line = f"export {adapter.BLOCK_VARIABLE}={shlex.quote(mark)}"
+        if isinstance(executor, AwareExecutor) and self._publisher is not None:
+            publisher = self._publisher
+            executor.connect(lambda payload: publisher.emit(payload, label, label))
         run_dir = self.run_dir if generation == 0 else str(Path(self.run_dir) / "revived" / str(generation))
         return Member(
             endpoint,

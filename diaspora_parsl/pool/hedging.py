@@ -144,7 +144,9 @@ class Hedger:
         s = self._settings
         if history is None or history.count < s.hedge_after:
             return None
-        return max(s.hedge_floor, s.hedge_factor * history.quantile(s.hedge_quantile))
+        # Where work is sent further ahead, results come in larger lumps.
+        floor = s.hedge_floor * max(1.0, self._scheduler.loads[label].horizon / s.horizon)
+        return max(floor, s.hedge_factor * history.quantile(s.hedge_quantile))
 
     def _look_at(self, label: str, at: float) -> None:
         if at < self._next[label]:

@@ -40,7 +40,7 @@ class Scheduler:
         board: Board,
         dispatched: Callable[[Attempt, str], None],
     ) -> None:
-        self.loads = {label: Load(settings.horizon) for label in specs}
+        self.loads = {label: Load(spec.ahead or settings.horizon) for label, spec in specs.items()}
         self.backlog = Backlog(list(specs))
         self.held: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
         #: Attempts that were given up with their slot, and may still report: late results, or fenced for good.

@@ -22,6 +22,8 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     """Whether the shell knows how to build it anew."""
     memory: float | None = None
     """GB that each slot has, if known."""
+    ahead: float | None = None
+    """Seconds of known work bound per slot beyond what runs; None: the pool's horizon."""
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True):

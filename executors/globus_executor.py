@@ -1,0 +1,459 @@
+"""The executor of a Globus Compute endpoint: the only file of the product that imports the SDK."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final
+
+from diaspora_parsl.errors import AttemptLostError, ConfigurationError, PayloadTooLargeError, SubmitFailedError
+from diaspora_parsl.events import NodeHeartbeat, Payload
+from diaspora_parsl.executors.account import account_called
+from diaspora_parsl.executors.aware import AwareExecutor, Observation
+from diaspora_parsl.executors.functions import PerFunction
+from diaspora_parsl.executors.journal import Journal
+from diaspora_parsl.executors.liveness import SignsOfLife
+from diaspora_parsl.executors.posted import Posted, Posts
+
+try:
+    from globus_compute_sdk import Client
+    from globus_compute_sdk.errors import TaskExecutionFailed
+    from globus_compute_sdk.sdk import executor as sdk_module
+    from globus_compute_sdk.sdk.executor import Executor
+except ImportError as missing:
+    raise ConfigurationError(
+        'Globus Compute endpoints need the SDK of Globus Compute: pip install "diaspora-parsl[globus]".'
+    ) from missing
+
+logger = logging.getLogger(__name__)
+
+#: Share of the bytes that one submission may have: arguments are not all of it.
+_FILL: Final = 0.8
+#: Tasks sent at once at most, and asked about at once.
+_BATCH: Final = 128
+#: Seconds after which a submission that is not answered makes the endpoint suspect, and after which it has failed.
+_SUBMIT_DUE: Final = 3.0
+_SUBMIT_LIMIT: Final = 20.0
+#: Seconds between two looks at what was submitted.
+_TURN: Final = 0.01
+#: Seconds that the end waits for the SDK's thread, which may be asleep before it connects again.
+_WATCHER_LIMIT: Final = 2.0
+#: Seconds without requests after the service said that it got too many.
+_BARRED: Final = 10.0
+#: Seconds for which a result overrules a status that says "offline".
+_RESULT_SPEAKS: Final = 10.0
+#: Seconds between two heartbeats of a real endpoint; its status is at most that old.
+_STATUS_AGE: Final = 30.0
+
+
+def _canary() -> None:
+    """Show that somebody runs tasks there."""
+
+
+class _OwnGroupExecutor(Executor):
+    """An SDK Executor whose task group is its own: the SDK's is shared by all Executors of the process."""
+
+    @property
+    def task_group_id(self) -> uuid.UUID | None:
+        """The group that results are received for."""
+        return self._own_group
+
+    @task_group_id.setter
+    def task_group_id(self, group: uuid.UUID | str | None) -> None:
+        self._own_group = None if group is None else uuid.UUID(str(group))
+
+
+def default_client() -> Any:
+    """A client with the login that is stored on this host."""
+    return Client(do_version_check=False)
+
+
+class GlobusExecutor(AwareExecutor):
+    """The executor of a `GlobusEndpoint`, for one generation; the arguments are those of the endpoint.
+
+    Two threads: one sends tasks, in batches as large as what came in while the last was under way; one looks after
+    what was sent. Results come on the SDK's own thread. An SDK Executor lives until a submission fails; then another
+    takes its place, and goes on with the same task group.
+    """
+
+    takes = None
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        site: str,
+        endpoint_id: str,
+        client_factory: Callable[[], Any],
+        slots: int | None,
+        account: str,
+        user_endpoint_config: dict[str, Any] | None,
+        status_period: float,
+        patience: float,
+        payload_limit: int,
+        journal: Journal | None = None,
+    ) -> None:
+        super().__init__()
+        self.label = label
+        self._site = site
+        self._endpoint_id = endpoint_id
+        self._client_factory = client_factory
+        self._slots = slots
+        self._account = account_called(account)
+        self._user_endpoint_config = user_endpoint_config
+        self._status_period = status_period
+        self._payload_limit = payload_limit
+        self._journal = journal
+        self._tell: Callable[[Payload], None] = lambda _: None
+        self._lock = threading.Lock()
+        self._life = SignsOfLife(patience)
+        self._patience = patience
+        self._posts = Posts()
+        self._functions = PerFunction()
+        self._codes = PerFunction()
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._client: Any = None
+        self._status_client: Any = None
+        self._sdk: Executor | None = None
+        self._group: uuid.UUID | None = None
+        self._sending_since: float | None = None
+        self._online = False
+        self._total = 0
+        self._heartbeat = _STATUS_AGE
+        self._last_result = float("-inf")
+        #: Since when its status has said that nobody works there.
+        self._idle_since: float | None = None
+
+    # --- what a pool asks -----------------------------------------------------------------------------------------
+
+    def connect(self, tell: Callable[[Payload], None]) -> None:
+        """Before `start`: how to publish its heartbeats."""
+        self._tell = tell
+
+    def most_slots(self) -> int:
+        """As configured; 1 if only the status will tell."""
+        return self._slots or 1
+
+    def why_dead(self) -> str | None:
+        """Why it can never work again, or None."""
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        return f"its thread {dead[0]} has ended" if dead and not self._stop.is_set() else None
+
+    def observe(self) -> Observation:
+        """What its status and its results say."""
+        now = time.monotonic()
+        with self._lock:
+            slots = (self._slots or max(1, self._total)) if self._seems_online(now) else 0
+            silent = self._life.silent_since(now, slots) if slots else None
+        sending = self._sending_since
+        if silent is None and sending is not None and now - sending > _SUBMIT_DUE:
+            silent = sending
+        return Observation(slots, silent_since=silent)
+
+    def _seems_online(self, now: float) -> bool:
+        return self._online or now - self._last_result < _RESULT_SPEAKS
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the clients, and start the threads.
+
+        Raises:
+            Exception: whatever ``client_factory`` raises.
+        """
+        self._client = self._client_factory()
+        self._status_client = self._client_factory()
+        for name, work in (("send", self._send_all), ("look", self._look_after)):
+            thread = threading.Thread(target=work, name=f"globus-{self.label}-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def shutdown(self) -> None:
+        """End the threads and the SDK's; tasks at the endpoint go on there, and nobody waits for them."""
+        self._stop.set()
+        self._posts.close()
+        self._retire()
+        # The SDK keeps the interpreter alive as long as a result is awaited: its watchers must be told.
+        watchers = sdk_module._RESULT_WATCHERS  # noqa: SLF001 - nothing public ends them
+        watcher = None if self._group is None else watchers.get(self._group)
+        if watcher is not None:
+            watcher.shutdown(wait=False, cancel_futures=True)
+            watcher.join(_WATCHER_LIMIT)
+        for thread in self._threads:
+            thread.join(2.0)
+        super().shutdown()
+
+    def _retire(self) -> None:
+        """The SDK Executor, if there is one, sends nothing more; what it waits for is still received."""
+        sdk, self._sdk = self._sdk, None
+        if sdk is not None:
+            sdk.shutdown(wait=False, cancel_futures=True)
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """Take a task, to be sent soon.
+
+        Args:
+            func: what to run.
+            resource_specification: for the engine of the endpoint; ``user_endpoint_config`` in it for its template.
+            args: of the function.
+            kwargs: of the function.
+
+        Raises:
+            PayloadTooLargeError: the service would refuse it.
+        """
+        size = self._size(args, kwargs)
+        if size > self._payload_limit:
+            raise PayloadTooLargeError(
+                f"The arguments are {size / 1e6:.1f} MB, and Globus Compute takes {self._payload_limit / 1e6:.1f} MB. "
+                f"Pass a file or a ProxyStore proxy, or give the task to another endpoint with tags."
+            )
+        wishes = {key: value for key, value in resource_specification.items() if key != "priority"}
+        config = wishes.pop("user_endpoint_config", self._user_endpoint_config)
+        post = Posted(func, args, kwargs, size, wishes or None, config)
+        self._posts.put(post)
+        return post.future
+
+    def _size(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Bytes on the wire. What cannot be serialised is found here: inside the SDK it would end its thread."""
+        values = (*args, *kwargs.values())
+        if all(value is None or isinstance(value, bool | int | float) for value in values):
+            return 64 * (1 + len(values))
+        serialize = self._client.fx_serializer.serialize
+        return len(serialize(args)) + len(serialize(kwargs))
+
+    def _send_all(self) -> None:
+        while not self._stop.is_set():
+            batch = self._posts.take(_BATCH, int(self._payload_limit * _FILL), 0.5)
+            if self._journal is not None:
+                batch = [post for post in batch if not self._adopt(post, self._journal)]
+            if batch and self._account.take(self._stop):
+                self._sending_since = time.monotonic()
+                try:
+                    self._send(batch)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those that wait
+                    self._note(batch, error)
+                else:
+                    self._note(batch, None)
+                self._sending_since = None
+
+    def _send(self, batch: list[Posted]) -> None:
+        """Hand a batch over, and wait until the service has answered."""
+        sdk = self._sdk
+        if sdk is None:
+            sdk = self._sdk = _OwnGroupExecutor(
+                self._endpoint_id, client=self._client, label=self.label, batch_size=_BATCH, api_burst_limit=8,
+                api_burst_window_s=1,
+            )  # fmt: skip
+            sdk.task_group_id = self._group
+        for post in batch:
+            function = self._functions.of(post.function, self._register)
+            sdk.resource_specification, sdk.user_endpoint_config = post.resources, post.config
+            post.sent(sdk.submit_to_registered_function(function, post.args, post.kwargs))
+        end = time.monotonic() + _SUBMIT_LIMIT
+        # The SDK tells nobody when the service has answered: it gives the future its task id, or ends it.
+        while not all(post.is_answered() for post in batch) and not self._stop.wait(_TURN):
+            if time.monotonic() > end:
+                raise TimeoutError(f"the service did not answer within {_SUBMIT_LIMIT:.0f} s")
+        self._group = sdk.task_group_id or self._group
+
+    def _adopt(self, post: Posted, journal: Journal) -> bool:
+        """If the process before this one sent it already, ask for what came of it instead of sending it."""
+        if post.is_canary:
+            return False
+        serialize = self._client.fx_serializer.serialize
+        try:
+            code = self._codes.of(post.function, serialize)
+            post.digest = journal.digest(code, serialize(post.args), serialize(post.kwargs))
+        except Exception as error:  # noqa: BLE001 - whatever the user's objects raise: sending it will tell
+            logger.debug("Endpoint %s: a task has no digest: %s", self.label, error)
+            return False
+        post.adopted = journal.claim(post.digest)
+        if post.adopted is None:
+            return False
+        self._posts.accepted(post, time.monotonic())
+        self._posts.doubt(post)
+        return True
+
+    def _register(self, function: Callable[..., Any]) -> str:
+        if not self._account.take(self._stop):
+            raise SubmitFailedError("the endpoint is being closed")
+        return str(self._client.register_function(function))
+
+    def _note(self, batch: list[Posted], error: BaseException | None) -> None:
+        """What became of a batch: which tasks the service has, and which it has not."""
+        accepted = [post for post in batch if post.task_id is not None]
+        now = time.monotonic()
+        for post in accepted:
+            self._posts.accepted(post, now)
+        if self._journal is not None and accepted:
+            self._journal.sent((str(post.task_id), post.digest) for post in accepted if post.digest)
+        with self._lock:
+            self._life.accepted(now, sum(not post.is_canary for post in accepted))
+        for post in accepted:  # only now: whoever hears of its end counts on its being noted
+            post.inner.add_done_callback(functools.partial(self._came_back, post))
+        refused = [post for post in batch if post.task_id is None]
+        if not refused or self._stop.is_set():
+            return
+        # One failed submission ends an SDK Executor for good. Of its tasks some have the cause; the others were
+        # cancelled when its thread ended.
+        self._retire()
+        causes = [why for post in refused if (why := post.why_ended()) is not None]
+        cause = next((why for why in causes if not isinstance(why, CancelledError)), error or CancelledError())
+        if getattr(cause, "http_status", None) == 429:  # noqa: PLR2004 - too many requests
+            self._account.bar(_BARRED)
+        logger.info("Endpoint %s: %d tasks could not be submitted: %s", self.label, len(refused), cause)
+        for post in refused:
+            failed = SubmitFailedError(f"Globus Compute did not take it: {type(cause).__name__}: {cause}")
+            failed.__cause__ = cause
+            self._posts.settle(post, error=failed)
+
+    # --- what comes back ------------------------------------------------------------------------------------------
+
+    def _came_back(self, post: Posted, inner: Future[Any]) -> None:
+        """A future of the SDK is done, on one of its threads."""
+        if self._stop.is_set():
+            return
+        try:
+            error = inner.exception()
+        except CancelledError as cancelled:
+            error = cancelled
+        if error is None:
+            self._returned(post, inner.result(), None)
+        elif isinstance(error, TaskExecutionFailed):
+            self._returned(post, None, error)
+        else:  # the SDK gave up waiting; the service has not
+            self._posts.doubt(post)
+            logger.debug("Endpoint %s: the SDK gave up waiting for a result: %s", self.label, error)
+
+    def _returned(self, post: Posted, value: Any, error: BaseException | None) -> None:
+        if self._settle(post, value, error):
+            now = time.monotonic()
+            with self._lock:
+                if post.is_canary:
+                    self._life.canary_returned(now)
+                elif post.adopted is None:
+                    self._life.returned(now)
+                self._last_result = now
+                self._idle_since = None
+
+    def _settle(self, post: Posted, value: Any = None, error: BaseException | None = None) -> bool:
+        task = post.task_id
+        if self._journal is not None and post.digest and task is not None:
+            self._journal.came_back(task)
+        return self._posts.settle(post, value, error)
+
+    # --- looking after what was sent --------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """Until the end: ask for the status, and for results that should be there."""
+        next_status = next_question = 0.0
+        while not self._stop.is_set():
+            now = time.monotonic()
+            try:
+                if now >= next_status and self._account.try_take():
+                    next_status = now + self._status_period
+                    self._ask_status()
+                with self._lock:
+                    is_late = self._life.wants_canary(now, self._slots or max(1, self._total))
+                if (is_late or self._posts.doubted()) and now >= next_question:
+                    next_question = now + self._status_period
+                    self._ask_for_results(everything=is_late)
+                    if is_late and self._online:
+                        self._send_canary()
+            except Exception as error:  # noqa: BLE001 - a service that fails says nothing about the endpoint
+                logger.info("Endpoint %s: the service could not be asked: %s", self.label, error)
+            self._stop.wait(min(1.0, self._status_period / 2))
+
+    def _ask_status(self) -> None:
+        answer = self._status_client.get_endpoint_status(self._endpoint_id)
+        now = time.monotonic()
+        details = answer.get("details") or {}
+        online = answer.get("status") == "online"
+        if self._online and not online:
+            self._ask_for_results(everything=True)  # what it finished need not be run elsewhere
+        total, idle = details.get("total_workers"), details.get("idle_workers")
+        rests = online and bool(total) and total == idle and not details.get("pending_tasks")
+        with self._lock:
+            if online is not self._online:
+                logger.info("Endpoint %s: its status is %r", self.label, answer.get("status"))
+            self._online = online
+            self._total = int(total or 0)
+            self._heartbeat = float(details.get("heartbeat_period") or _STATUS_AGE)
+            self._idle_since = (self._idle_since or now) if rests else None
+            alive = online and self._life.silent_since(now, self._slots or max(1, self._total)) is None
+        if alive:
+            beat = NodeHeartbeat(endpoint=self.label, site=self._site, node="globus", interval=self._status_period)
+            self._tell(beat)
+        self._give_up_lost(now)
+
+    def _give_up_lost(self, now: float) -> None:
+        """All its workers have been idle for long, and yet there are tasks that did not come back: they are lost."""
+        with self._lock:
+            since = self._idle_since
+        if since is None or now - since < max(self._patience, 2 * self._heartbeat):
+            return
+        lost = self._posts.accepted_before(since)
+        if lost:
+            self._ask_for_results(everything=True)
+        for post in lost:
+            gone = AttemptLostError(
+                f"Endpoint {self.label} has been idle for {now - since:.0f} s, and the service has no result: the task "
+                f"was lost there."
+            )
+            if self._settle(post, error=gone) and not post.is_canary and post.adopted is None:
+                with self._lock:
+                    self._life.forgotten(now)
+
+    def _ask_for_results(self, *, everything: bool) -> None:
+        """Ask the service what came of tasks: those whose results the SDK stopped waiting for, or all."""
+        posts = self._posts.open() if everything else self._posts.doubted()
+        if posts:
+            logger.info("Endpoint %s: the service is asked what came of %d tasks", self.label, len(posts))
+        known = {post.task_id: post for post in posts}
+        ids = list(known)
+        for start in range(0, len(ids), _BATCH):
+            if not self._account.take(self._stop):
+                return
+            web = self._status_client._compute_web_client  # noqa: SLF001 - `get_batch_result` only logs failures
+            answer = web.v2.get_task_batch(ids[start : start + _BATCH])
+            results = answer["results"]
+            for task_id in ids[start : start + _BATCH]:
+                post, found = known[task_id], results.get(task_id)
+                if post.adopted is not None and (found is None or _is_expired(found)):
+                    if self._journal is not None:
+                        self._journal.came_back(post.adopted)
+                    self._posts.again(post)
+                elif found is not None and found.get("completion_t") and not _is_expired(found):
+                    self._found(post, found)
+
+    def _found(self, post: Posted, found: dict[str, Any]) -> None:
+        if found.get("status") != "success":
+            self._returned(post, None, TaskExecutionFailed(str(found.get("exception")), str(found["completion_t"])))
+            return
+        try:
+            value = self._status_client.fx_serializer.deserialize(found["result"])
+        except Exception as error:  # noqa: BLE001 - whatever the user's classes raise while they are built
+            self._returned(post, None, error)
+        else:
+            self._returned(post, value, None)
+
+    def _send_canary(self) -> None:
+        """Send a task that does nothing, ahead of nobody: does anything come back?"""
+        with self._lock:
+            self._life.canary_sent(time.monotonic())
+        self._posts.put(Posted(_canary, (), {}, 0, None, self._user_endpoint_config, is_canary=True))
+
+
+def _is_expired(found: dict[str, Any]) -> bool:
+    """The service knows that it succeeded, and does not have its result any more."""
+    return found.get("status") == "success" and "result" not in found
