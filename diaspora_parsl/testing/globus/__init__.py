@@ -1,0 +1,1 @@
+"""A Globus Compute service on this machine, for the unmodified SDK."""
