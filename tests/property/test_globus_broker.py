@@ -13,6 +13,8 @@ from diaspora_parsl.testing.globus.queues import Channel, Consumer, Delivery, Me
 
 NAMES = ("one", "two")
 pick = st.integers(0, 1 << 16)
+#: Of the channels of both clients; the first one sees most of it.
+which_channel = st.sampled_from((0, 0, 0, 0, 1, 2, 3))
 
 
 class Book:
@@ -23,6 +25,7 @@ class Book:
         self.published = 0
         self.ready: set[int] = set()
         self.out: dict[int, tuple[Channel, int]] = {}
+        self.holders: dict[int, Consumer | None] = {}
         self.seen: set[int] = set()
 
     def publish(self) -> Message:
@@ -38,6 +41,7 @@ class Book:
         self.seen.add(number)
         if not no_ack:
             self.out[number] = (channel, delivery.tag)
+            self.holders[number] = delivery.consumer
 
 
 class Client:
@@ -56,9 +60,7 @@ class Client:
         consumer = delivery.consumer
         assert consumer is not None
         assert (consumer.tag, consumer.queue) == (consumer_tag, delivery.queue)
-        assert self.reads
-        assert consumer.channel.flowing
-        assert not consumer.prefetch or consumer.held <= consumer.prefetch
+        assert self.machine.takes(consumer)
         self.machine.books[delivery.queue].hand(consumer.channel, delivery, no_ack=consumer.no_ack)
 
     def cancelled(self, consumer_tag: str) -> None:
@@ -75,6 +77,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for name in NAMES:
             self.declare(name)
         self.clients = [Client(self) for _ in range(2)]
+        self.shared: dict[Channel, int] = {}
         self.now = 0.0
         self.tags = 0
 
@@ -94,6 +97,18 @@ class BrokerMachine(RuleBasedStateMachine):
     def open_tags(self, channel: Channel) -> list[int]:
         return sorted(tag for book in self.books.values() for owner, tag in book.out.values() if owner is channel)
 
+    def takes(self, consumer: Consumer) -> bool:
+        """Whether a consumer may and must take one more message, by this account."""
+        channel = consumer.channel
+        reads = any(client.reads for client in self.clients if channel in client.channels)
+        if not (reads and channel.flowing) or consumer.no_ack:
+            return reads and channel.flowing
+        holders = [book.holders[number] for book in self.books.values() for number in book.out]
+        own = sum(holder is consumer for holder in holders)
+        together = sum(holder is not None and holder.channel is channel for holder in holders)
+        limit = self.shared.get(channel, 0)
+        return (not consumer.prefetch or own < consumer.prefetch) and (not limit or together < limit)
+
     def let_go(self, channels: list[Channel], tags: list[int] | None = None, *, back: bool) -> None:
         """Note that deliveries are settled or go back, before the queues are told."""
         for book in self.books.values():
@@ -111,7 +126,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert self.queues.publish(self.book(name).publish(), self.now) == 1
 
     @rule(
-        choice=pick,
+        choice=which_channel,
         name=st.sampled_from(NAMES),
         prefetch=st.integers(0, 3),
         no_ack=st.sampled_from([False, False, True]),
@@ -123,8 +138,9 @@ class BrokerMachine(RuleBasedStateMachine):
         channel.consume(queue, str(self.tags), no_ack=no_ack)
         queue.pump()
 
-    @rule(choice=pick, count=st.integers(0, 4))
+    @rule(choice=which_channel, count=st.integers(0, 4))
     def share_prefetch(self, choice: int, count: int) -> None:
+        self.shared[self.channel(choice)] = count
         self.channel(choice).qos(count, shared=True)
 
     @precondition(lambda self: self.consumers())
@@ -135,7 +151,7 @@ class BrokerMachine(RuleBasedStateMachine):
         consumer.channel.cancel(consumer.tag)
         consumer.channel.cancel(consumer.tag)
 
-    @rule(choice=pick, name=st.sampled_from(NAMES), no_ack=st.booleans())
+    @rule(choice=which_channel, name=st.sampled_from(NAMES), no_ack=st.booleans())
     def get(self, choice: int, name: str, *, no_ack: bool) -> None:
         channel, book = self.channel(choice), self.book(name)
         delivery = channel.get(book.queue, no_ack=no_ack)
@@ -143,7 +159,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if delivery is not None:
             book.hand(channel, delivery, no_ack=no_ack)
 
-    @rule(choice=pick, which=pick, multiple=st.booleans(), requeue=st.booleans())
+    @rule(choice=which_channel, which=pick, multiple=st.booleans(), requeue=st.booleans())
     def settle(self, choice: int, which: int, *, multiple: bool, requeue: bool) -> None:
         channel = self.channel(choice)
         tags = self.open_tags(channel)
@@ -157,24 +173,24 @@ class BrokerMachine(RuleBasedStateMachine):
         self.let_go([channel], settled, back=requeue)
         channel.settle(0 if everything else tag, multiple=multiple, requeue=requeue)
 
-    @rule(choice=pick)
+    @rule(choice=which_channel)
     def recover(self, choice: int) -> None:
         self.let_go([self.channel(choice)], back=True)
         self.channel(choice).recover()
 
-    @rule(choice=pick, reads=st.booleans())
+    @rule(choice=which_channel, reads=st.booleans())
     def read_or_not(self, choice: int, *, reads: bool) -> None:
         client = self.clients[choice % 2]
         client.reads = reads
         for channel in client.channels:
             channel.resume()
 
-    @rule(choice=pick, flowing=st.booleans())
+    @rule(choice=which_channel, flowing=st.booleans())
     def flow(self, choice: int, *, flowing: bool) -> None:
         self.channel(choice).flowing = flowing
         self.channel(choice).resume()
 
-    @rule(choice=pick)
+    @rule(choice=which_channel)
     def close_channel(self, choice: int) -> None:
         channel = self.channel(choice)
         self.let_go([channel], back=True)
@@ -182,7 +198,7 @@ class BrokerMachine(RuleBasedStateMachine):
         client = self.clients[choice % 2]
         client.channels[choice // 2 % 2] = Channel(self.queues, client)
 
-    @rule(choice=pick)
+    @rule(choice=which_channel)
     def vanish(self, choice: int) -> None:
         client = self.clients[choice % 2]
         client.reads = False
@@ -233,7 +249,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def nothing_waits_that_somebody_would_take(self) -> None:
         for queue in self.queues:
             if queue.ready:
-                assert not any(consumer.channel.takes(consumer) for consumer in queue.consumers)
+                assert not any(self.takes(consumer) for consumer in queue.consumers)
 
     def teardown(self) -> None:
         """Everything that was neither settled nor forgotten is still there, in order."""

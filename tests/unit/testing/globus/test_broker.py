@@ -188,6 +188,21 @@ def test_prefetch_is_honoured(brokers: Brokers, broker: Broker, connect: Connect
         brokers.until(lambda: len(tags) == 10, connection)
 
 
+def test_a_shared_prefetch_holds_for_all_queues(brokers: Brokers, broker: Broker, connect: Connect) -> None:
+    connection = connect(broker)
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=1, global_qos=True)
+    came: list[tuple[str, int]] = []
+    for queue in ("p", "q"):
+        brokers.call(broker.declare, queue)
+        brokers.call(broker.publish, queue, b"")
+        channel.basic_consume(queue, lambda _, method, __, ___: came.append((method.routing_key, method.delivery_tag)))
+    brokers.until(lambda: came == [("p", 1)], connection)
+    assert brokers.call(broker.waiting, "q") == 1
+    channel.basic_ack(1)
+    brokers.until(lambda: came == [("p", 1), ("q", 2)], connection)
+
+
 def test_a_deleted_queue_cancels_its_consumers(brokers: Brokers, broker: Broker, connect: Connect) -> None:
     brokers.fill(broker, 1)
     connection = connect(broker)
