@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pytest
 
 if TYPE_CHECKING:
+    from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
     from diaspora_parsl.testing.globus.broker import Broker
+    from tests.unit.testing.globus.rest import Rest
+
+#: What these need comes with the extra `globus-test`.
+collect_ignore = (
+    []
+    if importlib.util.find_spec("globus_compute_sdk") and importlib.util.find_spec("aiohttp")
+    else ["test_core.py", "test_endpoint.py", "test_engine.py", "test_ledger.py", "test_service.py", "test_web.py"]
+)
 
 T = TypeVar("T")
 LIMIT = 20.0
@@ -122,3 +132,23 @@ def connect() -> Iterator[Connect]:
             connection.close()
         except pika.exceptions.AMQPError:
             continue  # the test ended it
+
+
+@pytest.fixture
+def service() -> Iterator[LocalGlobusCompute]:
+    from diaspora_parsl.testing.globus import LocalGlobusCompute  # noqa: PLC0415 - may be missing
+
+    with LocalGlobusCompute() as running:
+        yield running
+
+
+@pytest.fixture
+def alpha(service: LocalGlobusCompute) -> EmulatedEndpoint:
+    return service.endpoint("alpha", workers=2)
+
+
+@pytest.fixture
+def rest(service: LocalGlobusCompute) -> Rest:
+    from tests.unit.testing.globus.rest import Rest  # noqa: PLC0415 - what it needs may be missing
+
+    return Rest(service)
