@@ -58,9 +58,9 @@ $(VENV)/.created: .ci/venv
 	@touch $@
 
 $(VENV)/.demo-ready: EXTRAS := campaigns
-$(VENV)/.test-ready: EXTRAS := campaigns,test
-$(VENV)/.bench-ready: EXTRAS := campaigns,test,bench
-$(VENV)/.dev-ready: EXTRAS := campaigns,test,dev
+$(VENV)/.test-ready: EXTRAS := campaigns,globus-test,test
+$(VENV)/.bench-ready: EXTRAS := campaigns,globus-test,test,bench
+$(VENV)/.dev-ready: EXTRAS := campaigns,globus-test,test,dev
 $(VENV)/.%-ready: $(VENV)/.created pyproject.toml
 	@echo "Installing diaspora_parsl[$(EXTRAS)] into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet -e ".[$(EXTRAS)]"

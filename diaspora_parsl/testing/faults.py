@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -111,15 +111,82 @@ class ClockJump(_Fault, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
+# --- Globus Compute: the way between the client and an endpoint --------------------------------------------------
+
+
+class Refuse(_Fault, frozen=True, kw_only=True, tag=True):
+    """The service answers submissions to the endpoint with an error until ``until``; without one, every request.
+
+    ``status`` is the HTTP status, ``delay`` how many seconds the client waits for it, to ``until`` at most.
+    """
+
+    until: float
+    endpoint: str | None = None
+    status: int = 503
+    delay: float = 0.0
+
+
+class LoseResults(_Window, frozen=True, kw_only=True, tag=True):
+    """A share of the results never reaches the client, drawn from ``seed``.
+
+    ``kept``: the service has them, and tells who asks for the task; if not, the task runs for ever, as it seems.
+    """
+
+    rate: float = 1.0
+    seed: int = 0
+    kept: bool = False
+
+
+class RepeatResults(_Window, frozen=True, kw_only=True, tag=True):
+    """A share of the results is delivered twice, drawn from ``seed``."""
+
+    rate: float = 1.0
+    seed: int = 0
+
+
+class WrongStatus(_Window, frozen=True, kw_only=True, tag=True):
+    """Its status says ``status``, whatever is true.
+
+    ``counts``: with the numbers of workers and tasks that were true when it began; if not, without any.
+    """
+
+    status: str = "online"
+    counts: bool = True
+
+
+class LoseConnection(_Fault, frozen=True, kw_only=True, tag=True):
+    """Every connection on which clients wait for results is dropped; they may connect again at once."""
+
+
+class LoseBroker(_Fault, frozen=True, kw_only=True, tag=True):
+    """Clients cannot wait for results until ``until``; the service goes on, and keeps what comes."""
+
+    until: float
+
+
+class ForgetResults(_Fault, frozen=True, kw_only=True, tag=True):
+    """Every result that waits at the service is kept no longer, as if it had waited for too long."""
+
+
+#: What happens at one endpoint, anywhere.
 PlaceFault: TypeAlias = (
     Kill | LoseNode | LoseWorker | Freeze | Mute | Slow | Flaky | BlackHole | WrongEnvironment | OutOfMemory
 )
 #: What a worker applies to user code; see `diaspora_parsl.testing.subject`.
 WorkerFault: TypeAlias = Slow | Flaky | BlackHole | WrongEnvironment | OutOfMemory
-Fault: TypeAlias = PlaceFault | LoseFabric | ClockJump
+#: What happens to clients of Globus Compute only; see `diaspora_parsl.testing.globus`.
+GlobusFault: TypeAlias = (
+    Refuse | LoseResults | RepeatResults | WrongStatus | LoseConnection | LoseBroker | ForgetResults
+)
+Fault: TypeAlias = PlaceFault | LoseFabric | ClockJump | GlobusFault
+
+#: Why other places refuse a `GlobusFault`.
+GLOBUS_ONLY: Final = "only Globus Compute knows it; give it to the endpoints of a LocalGlobusCompute"
 
 #: Faults of the infrastructure: a pool loses no task to them.
 INFRASTRUCTURE: tuple[type[Fault], ...] = (Kill, Freeze, Mute, Slow, LoseWorker, LoseFabric)
+
+_HTTP_ERRORS: Final = range(400, 600)
 
 
 class FaultScript(Struct, frozen=True):
@@ -138,14 +205,16 @@ class FaultScript(Struct, frozen=True):
             until = getattr(fault, "until", None)
             if until is not None and until < fault.at:
                 raise ConfigurationError(f"{fault} ends before it begins; give `until` >= `at`")
-            if isinstance(fault, Flaky) and not 0.0 <= fault.rate <= 1.0:
-                raise ConfigurationError(f"{fault} fails an impossible share; give `rate` from 0 to 1")
+            if not 0.0 <= getattr(fault, "rate", 0.0) <= 1.0:
+                raise ConfigurationError(f"{fault} meets an impossible share; give `rate` from 0 to 1")
             if isinstance(fault, Slow) and fault.factor < 1.0:
                 raise ConfigurationError(f"{fault} is faster than without it; give `factor` >= 1")
             if isinstance(fault, ClockJump) and fault.seconds <= 0.0:
                 raise ConfigurationError(f"{fault} does not jump ahead; give `seconds` > 0")
             if isinstance(fault, LoseNode | BlackHole) and fault.node < 0:
                 raise ConfigurationError(f"{fault} names no node; give `node` >= 0")
+            if isinstance(fault, Refuse) and (fault.status not in _HTTP_ERRORS or fault.delay < 0.0):
+                raise ConfigurationError(f"{fault} refuses nothing; give `status` from 400 to 599, `delay` >= 0")
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(sorted(self.faults, key=lambda fault: fault.at))
@@ -159,7 +228,8 @@ class FaultScript(Struct, frozen=True):
 
     def endpoints(self) -> set[str]:
         """Labels of the endpoints that something happens to."""
-        return {fault.endpoint for fault in self.faults if isinstance(fault, PlaceFault)}
+        named = (getattr(fault, "endpoint", None) for fault in self.faults)
+        return {label for label in named if label is not None}
 
     @classmethod
     def drawn(

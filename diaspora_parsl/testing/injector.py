@@ -1,4 +1,4 @@
-"""Applies a fault script to real local sites, in real time."""
+"""Applies a fault script to real local sites and emulated endpoints, in real time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.fabric.address import read_record
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.places import Place
 
 logger = logging.getLogger(__name__)
 
@@ -39,35 +39,36 @@ class Injected(Struct, frozen=True):
 
 
 class Injector:
-    """Applies a script to real sites while a workflow runs: ``with Injector(script, sites):`` around the workflow.
+    """Applies a script to places while a workflow runs: ``with Injector(script, places):`` around the workflow.
 
     The same words as in the simulator, and the same meaning, as far as a real HTEX allows: `Mute` stops its
     interchange, which results pass through too; `Slow`, `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` meet
     functions decorated with `subject_to_faults`; `LoseFabric` stops the server of an embedded fabric; `ClockJump` stops
-    the workflow's own process.
+    the workflow's own process. What the words mean for Globus Compute, `EmulatedEndpoint` says.
 
     Faults begin and end in a thread of the injector's own. At the exit faults that last are ended, so that whatever is
     frozen goes on and closed sites open.
 
     Args:
         script: what happens; its times count from the entry.
-        sites: where; every endpoint of the script must be one of them.
+        places: where: instances of `LocalSite` or `EmulatedEndpoint`. Every endpoint of the script must be one of them.
+            A fault without an endpoint meets each service of which one endpoint is given.
         run_dir: of the workflow with its embedded fabric, such as ``dfk.run_dir``; needed for `LoseFabric` only.
 
     Raises:
-        ConfigurationError: the script cannot be applied to these sites.
+        ConfigurationError: the script cannot be applied to these places.
     """
 
-    def __init__(self, script: f.FaultScript, sites: Iterable[LocalSite], *, run_dir: str | Path | None = None) -> None:
-        self._sites = {site.label: site for site in sites}
-        missing = script.endpoints() - set(self._sites)
+    def __init__(self, script: f.FaultScript, places: Iterable[Place], *, run_dir: str | Path | None = None) -> None:
+        self._places = {place.label: place for place in places}
+        missing = script.endpoints() - set(self._places)
         if missing:
             raise ConfigurationError(f"no such site: {', '.join(sorted(missing))}; give them all to the Injector")
         for fault in script:
             if isinstance(fault, f.LoseFabric) and run_dir is None:
                 raise ConfigurationError("LoseFabric needs Injector(..., run_dir=dfk.run_dir) to find the fabric")
-            if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= self._sites[fault.endpoint].nodes:
-                raise ConfigurationError(f"{fault}: the site has {self._sites[fault.endpoint].nodes} nodes, from 0 up")
+            if not isinstance(fault, f.LoseFabric | f.ClockJump):
+                self._targets(fault)
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="fault-injector", daemon=True)
@@ -142,33 +143,20 @@ class Injector:
                 self._lose_fabric(ends=ends)
             case f.ClockJump():
                 _stand_still(fault.seconds)
-            case f.Slow() | f.Flaky() | f.BlackHole() | f.WrongEnvironment() | f.OutOfMemory():
-                wrong = [o for o in self._open if isinstance(o, f.WorkerFault) and o.endpoint == fault.endpoint]
-                self._sites[fault.endpoint].afflict(*wrong)
-            case f.LoseNode():
-                self._sites[fault.endpoint].kill_node(fault.node)
-            case f.LoseWorker():
-                self._sites[fault.endpoint].kill_worker()
             case _:
-                self._stop_or_start(fault, ends=ends)
+                for place in self._targets(fault):
+                    (place.end if ends else place.begin)(fault)
         self._done.append(done)  # only now: who waits for it relies on it
 
-    def _stop_or_start(self, fault: f.Kill | f.Freeze | f.Mute, *, ends: bool) -> None:
-        """Begin or end one of these; it ends for good only when the last of its kind does."""
-        site = self._sites[fault.endpoint]
-        if ends and any(type(other) is type(fault) and other.endpoint == fault.endpoint for other in self._open):
-            return
-        do: dict[tuple[type, bool], Callable[[], object]] = {
-            (f.Kill, False): site.kill,
-            (f.Kill, True): site.restore,
-            (f.Freeze, False): site.freeze,
-            (f.Freeze, True): site.thaw,
-            (f.Mute, False): lambda: _signal(site.interchange(), psutil.Process.suspend),
-            (f.Mute, True): lambda: _signal(site.interchange(), psutil.Process.resume),
-        }
-        do[type(fault), ends]()
-        if isinstance(fault, f.Kill) and fault.until is None:
-            site.restore()
+    def _targets(self, fault: f.Fault) -> Sequence[Place]:
+        """The places that a fault is applied to: its endpoint, or one of each domain that knows it."""
+        label = getattr(fault, "endpoint", None)
+        asked = list(self._places.values()) if label is None else [self._places[label]]
+        refusals = {place.label: place.refuses(fault) for place in asked}
+        found = {id(place.domain): place for place in asked if refusals[place.label] is None}
+        if not found:
+            raise ConfigurationError(f"{fault}: {next(iter(refusals.values()), 'no place is given')}")
+        return list(found.values())
 
     def _lose_fabric(self, *, ends: bool) -> None:
         if any(isinstance(other, f.LoseFabric) for other in self._open) and ends:

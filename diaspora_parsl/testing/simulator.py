@@ -51,7 +51,8 @@ class Simulator:
         validate_every: check the invariants of the core after so many stimuli; 0: at the end only.
 
     Raises:
-        ConfigurationError: two endpoints share a label, or a fault or a task names an endpoint that does not exist.
+        ConfigurationError: two endpoints share a label, a fault or a task names an endpoint that does not exist, or a
+            fault cannot be simulated.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Simulator:
         named.update(label for task in self._tasks for label in task.eligible or ())
         nodes = {spec.label: spec.nodes for spec in self._endpoints}
         for fault in self._faults:
+            if isinstance(fault, f.GlobusFault):
+                raise ConfigurationError(f"{fault} cannot be simulated: {f.GLOBUS_ONLY}")
             if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= nodes.get(fault.endpoint, fault.node + 1):
                 raise ConfigurationError(f"{fault}: {fault.endpoint} has {nodes[fault.endpoint]} nodes; count from 0")
         if named - set(labels):
@@ -373,6 +376,8 @@ class _Run:
                 self.stalled_until = max(self.stalled_until, fault.at + fault.seconds)
                 self.plan(self.stalled_until, self.go_on)
                 return
+        if not isinstance(fault, f.PlaceFault):
+            raise TypeError(f"{fault} cannot be simulated")
         site = self.sites[fault.endpoint]
         if isinstance(fault, f.Kill) and fault.until is not None:
             site.closed_until = max(site.closed_until, fault.until)

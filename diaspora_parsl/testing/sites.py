@@ -9,9 +9,9 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import psutil
 from parsl.executors import HighThroughputExecutor
@@ -21,8 +21,9 @@ from parsl.providers import LocalProvider
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.executors import processes
 from diaspora_parsl.executors.endpoint import Endpoint
+from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing import subject
-from diaspora_parsl.testing.faults import WorkerFault
+from diaspora_parsl.testing.places import Troubles
 
 _ROUNDS = 50
 _ROUND = 0.05
@@ -63,6 +64,7 @@ class LocalSite:
             raise ConfigurationError(f"LocalSite({label!r}, nodes={nodes}): give at least one node")
         self.label = label
         self.nodes = nodes
+        self._troubles = Troubles()
         self._mark = f"{label}-{uuid.uuid4()}"
         self._folder = Path(tempfile.mkdtemp(prefix="diaspora-site-"))
         self._closed = self._folder / "closed"
@@ -175,7 +177,7 @@ class LocalSite:
             time.sleep(_ROUND)  # no wait: the interchange is this process's child, and its executor reaps it
         raise RuntimeError(f"site {self.label} does not die: {self.processes()}")
 
-    def afflict(self, *faults: WorkerFault) -> None:
+    def afflict(self, *faults: f.WorkerFault) -> None:
         """From now on these faults, and no others, meet functions that are `subject_to_faults`."""
         subject.make_wrong(self._folder, faults)
 
@@ -199,6 +201,63 @@ class LocalSite:
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
                 process.resume()
+
+    # --- for scripts of faults ------------------------------------------------------------------------------------
+
+    @property
+    def domain(self) -> object:
+        """Itself: it shares nothing that a script could break."""
+        return self
+
+    def refuses(self, fault: f.Fault) -> str | None:
+        """Why the fault cannot be applied here, None if it can."""
+        if isinstance(fault, f.GlobusFault):
+            return f.GLOBUS_ONLY
+        if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= self.nodes:
+            return f"the site has {self.nodes} nodes, from 0 up"
+        return None
+
+    def begin(self, fault: f.Fault) -> None:
+        """From now on this is wrong here; what has no ``until`` is over at once."""
+        self._troubles.begin(fault)
+        match fault:
+            case f.Kill():
+                self.kill()
+                if fault.until is None:
+                    self.restore()
+            case f.Freeze():
+                self.freeze()
+            case f.Mute():
+                self._signal_interchange(psutil.Process.suspend)
+            case f.LoseNode():
+                self.kill_node(fault.node)
+            case f.LoseWorker():
+                self.kill_worker()
+            case _:
+                self._afflict()
+
+    def end(self, fault: f.Fault) -> None:
+        """What has begun is wrong no longer, unless another fault of the same kind lasts."""
+        was_last = self._troubles.end(fault)
+        match fault:
+            case f.Kill() if was_last:
+                self.restore()
+            case f.Freeze() if was_last:
+                self.thaw()
+            case f.Mute() if was_last:
+                self._signal_interchange(psutil.Process.resume)
+            case _:
+                self._afflict()
+
+    def _afflict(self) -> None:
+        met = [fault for kind in get_args(f.WorkerFault) for fault in self._troubles.of(kind)]
+        self.afflict(*met)
+
+    def _signal_interchange(self, what: Callable[[psutil.Process], None]) -> None:
+        process = self.interchange()
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                what(process)
 
     def remove(self) -> None:
         """Kill what is left and delete the site's folder."""

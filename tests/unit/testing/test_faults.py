@@ -11,20 +11,28 @@ from diaspora_parsl.testing.faults import (
     Fault,
     FaultScript,
     Flaky,
+    ForgetResults,
     Freeze,
     Kill,
+    LoseBroker,
+    LoseConnection,
     LoseFabric,
     LoseNode,
+    LoseResults,
     LoseWorker,
     Mute,
     OutOfMemory,
+    PlaceFault,
+    Refuse,
+    RepeatResults,
     Slow,
     WrongEnvironment,
+    WrongStatus,
 )
 
 ALL: tuple[type[Fault], ...] = (
     Kill, LoseNode, LoseWorker, Freeze, Mute, Slow, Flaky, BlackHole, WrongEnvironment, OutOfMemory, LoseFabric,
-    ClockJump,
+    ClockJump, Refuse, LoseResults, RepeatResults, WrongStatus, LoseConnection, LoseBroker, ForgetResults,
 )  # fmt: skip
 SITES = {f"site{i}": [f"e{i}{j}" for j in range(5)] for i in range(20)}
 
@@ -42,7 +50,7 @@ def test_a_drawn_script_depends_on_its_seed_only() -> None:
 
 
 def test_a_script_survives_json() -> None:
-    script = FaultScript.drawn(1, ["a"], count=200, seconds=10.0, kinds=ALL)
+    script = FaultScript.drawn(1, ["a"], count=400, seconds=10.0, kinds=ALL)
     assert {type(fault) for fault in script} == set(ALL)
     assert FaultScript.from_json(script.to_json()) == script
 
@@ -63,11 +71,22 @@ def test_wrong_scripts_are_refused_with_a_sentence() -> None:
         (Slow(at=0.0, endpoint="a", until=1.0, factor=0.5), "give `factor` >= 1"),
         (ClockJump(at=0.0, seconds=0.0), "give `seconds` > 0"),
         (LoseNode(at=0.0, endpoint="a", node=-1), "give `node` >= 0"),
+        (LoseResults(at=0.0, endpoint="a", until=1.0, rate=-0.1), "give `rate` from 0 to 1"),
+        (RepeatResults(at=0.0, endpoint="a", until=1.0, rate=2.0), "give `rate` from 0 to 1"),
+        (Refuse(at=0.0, until=1.0, status=200), "give `status` from 400 to 599"),
+        (Refuse(at=0.0, until=1.0, delay=-1.0), "`delay` >= 0"),
+        (LoseBroker(at=2.0, until=1.0), "give `until` >= `at`"),
     ],
 )
 def test_impossible_faults_are_refused(fault: Fault, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         FaultScript((fault,))
+
+
+def test_a_script_names_the_endpoints_that_it_needs() -> None:
+    script = FaultScript((Kill(at=0.0, endpoint="a"), Refuse(at=0.0, until=1.0), LoseConnection(at=0.0)))
+    assert script.endpoints() == {"a"}
+    assert (script + FaultScript((Refuse(at=0.0, until=1.0, endpoint="b"),))).endpoints() == {"a", "b"}
 
 
 def test_a_clustered_script_depends_on_its_seed_only() -> None:
@@ -81,7 +100,7 @@ def test_failures_come_in_clusters() -> None:
         script = FaultScript.clustered(1, SITES, seconds=1e6, between=1e5, again=again, soon=60.0, together=0.0)
         times: dict[str, list[float]] = {}
         for fault in script:
-            assert not isinstance(fault, LoseFabric | ClockJump)
+            assert isinstance(fault, PlaceFault)
             times.setdefault(fault.endpoint, []).append(fault.at)
         gaps = [b - a for of in times.values() for a, b in pairwise(of)]
         return sum(gap < 300.0 for gap in gaps) / len(gaps)

@@ -9,11 +9,16 @@ from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import subject
 from diaspora_parsl.testing.faults import (
     BlackHole,
+    Fault,
     FaultScript,
     Flaky,
+    Kill,
+    LoseConnection,
     LoseFabric,
     LoseNode,
+    LoseResults,
     OutOfMemory,
+    Refuse,
     Slow,
 )
 from diaspora_parsl.testing.injector import Injector
@@ -72,6 +77,53 @@ def test_a_script_that_does_not_fit_the_sites_is_refused(site: LocalSite) -> Non
         Injector(FaultScript((LoseFabric(at=0.0, until=1.0),)), [site])
     with pytest.raises(ConfigurationError, match="at least one node"):
         LocalSite("alpha", nodes=0)
+    for fault in (LoseConnection(at=0.0), LoseResults(at=0.0, endpoint="alpha", until=1.0)):
+        with pytest.raises(ConfigurationError, match="only Globus Compute knows it"):
+            Injector(FaultScript((fault,)), [site])
+    with pytest.raises(ConfigurationError, match="no place is given"):
+        Injector(FaultScript((LoseConnection(at=0.0),)), [])
+
+
+class Recorder:
+    """A place that writes down what happens to it."""
+
+    def __init__(self, label: str, domain: object, *, knows: bool = True) -> None:
+        self.label = label
+        self.domain = domain
+        self.knows = knows
+        self.steps: list[tuple[Fault, str]] = []
+
+    def refuses(self, fault: Fault) -> str | None:
+        return None if self.knows else f"{fault.at} is no good"
+
+    def begin(self, fault: Fault) -> None:
+        self.steps.append((fault, "begin"))
+
+    def end(self, fault: Fault) -> None:
+        self.steps.append((fault, "end"))
+
+
+def test_a_fault_without_an_endpoint_meets_each_service_once() -> None:
+    places = [Recorder("a", 1), Recorder("b", 1), Recorder("c", 2), Recorder("d", 3, knows=False)]
+    refuse = Refuse(at=0.0, until=0.01)
+    with Injector(FaultScript((refuse, LoseConnection(at=0.02))), places) as injector:
+        injector.wait(10.0)
+    met = [place.steps for place in places]
+    assert met[3] == []
+    assert sorted(map(len, met[:2])) == [0, 3]
+    assert met[2] == [(refuse, "begin"), (refuse, "end"), (LoseConnection(at=0.02), "begin")]
+
+
+def test_faults_of_a_kind_that_overlap_end_with_the_last(site: LocalSite) -> None:
+    short, long = (Kill(at=0.0, endpoint="alpha", until=until) for until in (1.0, 2.0))
+    site.begin(short)
+    site.begin(long)
+    site.end(short)
+    assert site._closed.exists()
+    site.end(long)
+    assert not site._closed.exists()
+    site.begin(Kill(at=0.0, endpoint="alpha"))
+    assert not site._closed.exists()
 
 
 def test_a_function_without_a_place_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from diaspora_parsl.testing.faults import (
     Flaky,
     Freeze,
     Kill,
+    LoseConnection,
     LoseFabric,
     LoseNode,
     LoseWorker,
@@ -162,4 +163,6 @@ def test_wrong_input_says_so() -> None:
         SimEndpoint(label="a", slots=4, nodes=3)
     with pytest.raises(ConfigurationError, match="alpha has 4 nodes"):
         Simulator(endpoints=TWO, tasks=1, faults=[LoseNode(at=1.0, endpoint="alpha", node=4)])
+    with pytest.raises(ConfigurationError, match=r"LoseConnection.* cannot be simulated: only Globus Compute knows it"):
+        Simulator(endpoints=TWO, tasks=1, faults=[LoseConnection(at=1.0)])
     assert quantile([], 0.5) is None

@@ -1,0 +1,294 @@
+"""The inside of an emulated endpoint: what waits for it, what it holds, and the workers that run it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import shutil
+import signal
+import tempfile
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from globus_compute_common import messagepack
+from globus_compute_common.messagepack.message_types import Result
+from globus_compute_common.messagepack.message_types.result import ResultErrorDetails
+from globus_compute_common.tasks import TaskState
+
+from diaspora_parsl.testing import subject
+from diaspora_parsl.testing.globus.ledger import Ledger, Task
+from diaspora_parsl.testing.globus.process import Assignment, WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that workers may take to be ready, and to die.
+_READY_LIMIT: Final = 30.0
+_DEATH_LIMIT: Final = 5.0
+#: Seconds before another worker is started for one that ended before it was ready.
+_PAUSE: Final = 0.5
+#: What is said of a task when the endpoint itself is gone.
+_NOTHING: Final = ""
+#: Where the classes live whose names a real endpoint gives for what it lost.
+_ERRORS: Final = "parsl.executors.high_throughput.errors"
+
+
+class Engine:
+    """Runs the tasks of one endpoint in processes of its own, in the thread of a running loop.
+
+    Args:
+        label: of the endpoint.
+        name: its id.
+        workers: of each node.
+        nodes: how many.
+        result_limit: bytes that a result may have.
+        environment: further variables for its workers.
+        ledger: where tasks are moved from state to state.
+        report: called with a task and the packed message that says what came of it.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        name: str,
+        *,
+        workers: int,
+        nodes: int,
+        result_limit: int,
+        environment: Mapping[str, str],
+        ledger: Ledger,
+        report: Callable[[Task, bytes], None],
+    ) -> None:
+        self.label = label
+        self.workers = workers
+        self.nodes = nodes
+        #: What starts now takes so many times as long.
+        self.slowness = 1.0
+        self.folder = Path(tempfile.mkdtemp(prefix="diaspora-endpoint-"))
+        #: What user code prints there.
+        self.output = self.folder / "output.log"
+        (self.folder / "tasks").mkdir()
+        self._arguments = [name, str(result_limit), str(self.folder / "tasks")]
+        self._environment = {**environment, "DIASPORA_PARSL_SITE": label, subject.VARIABLE: str(self.folder)}
+        self._ledger = ledger
+        self._report = report
+        self._online = asyncio.Event()
+        self._online.set()
+        self._frozen = False
+        #: Tasks at the service, and tasks inside the endpoint.
+        self._waiting: deque[Assignment] = deque()
+        self._held: deque[Assignment] = deque()
+        self._processes: dict[int, WorkerProcess] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._total = 0
+
+    # --- from start to stop ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the workers, and wait until they are ready.
+
+        Raises:
+            RuntimeError: they do not start.
+        """
+        ready = [asyncio.Event() for _ in range(self.workers * self.nodes)]
+        self._keepers = [asyncio.create_task(self._keep(number, event)) for number, event in enumerate(ready)]
+        try:
+            async with asyncio.timeout(_READY_LIMIT):
+                for event in ready:
+                    await event.wait()
+        except TimeoutError:
+            said = self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
+            await self.stop()
+            raise RuntimeError(f"the workers of {self.label} do not start:\n{said}") from None
+
+    async def stop(self) -> None:
+        """End every process, and forget everything.
+
+        Raises:
+            Exception: what went wrong while it worked.
+        """
+        self._online.clear()
+        for keeper in self._keepers:
+            keeper.cancel()
+        ends = await asyncio.gather(*self._keepers, return_exceptions=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for failure in ends:
+            if isinstance(failure, Exception):
+                raise failure
+
+    async def _keep(self, number: int, ready: asyncio.Event) -> None:
+        """See to it that there is a worker of that number as long as the endpoint is online.
+
+        Args:
+            number: counted from 0, node by node.
+            ready: set when the first one is.
+        """
+        node = f"{self.label}-{number // self.workers}"
+        variables = {**self._environment, subject.NODE_VARIABLE: node}
+        while True:
+            await self._online.wait()
+            process = WorkerProcess(number, self._arguments, variables, self.output)
+            self._processes[number] = process
+            try:
+                async for message in process.messages():
+                    if process.is_ready:
+                        self._take(process, message)
+                    process.is_ready = True
+                    ready.set()
+                    self._hand_out()
+            finally:
+                del self._processes[number]
+                process.gone.set()
+                await process.end()
+            if process.job is not None and process.epitaph != _NOTHING:
+                self._tell_loss(process.job.task, process.epitaph or self._worker_lost(number))
+            if not process.is_ready and process.epitaph is None:
+                logger.warning("A worker of %s ended before it was ready; see %s", node, self.output)
+                await asyncio.sleep(_PAUSE)
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    def accept(self, assignments: Iterable[Assignment]) -> None:
+        """Tasks for this endpoint have come to the service."""
+        self._waiting.extend(assignments)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """From the service to the endpoint, and from the endpoint to its workers, whatever can go."""
+        if not self._online.is_set():
+            return
+        while self._waiting:
+            job = self._waiting.popleft()
+            self._ledger.move(job.task, TaskState.WAITING_FOR_NODES)
+            self._held.append(job)
+            self._total += 1
+        if self._frozen:
+            return
+        for process in self._processes.values():
+            if self._held and process.is_idle:
+                job = self._held.popleft()
+                self._ledger.move(job.task, TaskState.RUNNING)
+                process.run(job, _now(), self.slowness)
+
+    def _take(self, process: WorkerProcess, result: bytes) -> None:
+        """A worker is done. On a slow endpoint it is held back, as if it had taken longer."""
+        now = _now()
+        process.result = result
+        process.due = now + (now - process.began) * (process.slowness - 1.0)
+        if process.due > now:
+            asyncio.get_running_loop().call_at(process.due, self._deliver, process)
+        else:
+            self._deliver(process)
+
+    def _deliver(self, process: WorkerProcess) -> None:
+        """Pass its result on, unless it died or was frozen meanwhile."""
+        is_alive = self._processes.get(process.number) is process and process.epitaph is None
+        if is_alive and process.result is not None and process.due <= _now() and not self._frozen:
+            job, result = process.take()
+            self._report(job.task, result)
+            self._hand_out()
+
+    def _tell_loss(self, task: Task, error: str) -> None:
+        """The endpoint itself says what became of a task, as a real one does."""
+        text = f"{'+' * 68}\nTraceback (most recent call last):\n{error}\n{'-' * 68}"
+        why = ResultErrorDetails(
+            code="RemoteExecutionError", user_message="An error occurred during the execution of this task"
+        )
+        self._report(task, messagepack.pack(Result(task_id=uuid.UUID(task.id), data=text, error_details=why)))
+
+    # --- what may happen to it ------------------------------------------------------------------------------------
+
+    async def die(self) -> None:
+        """Everything that it holds is lost in silence; what comes waits at the service until `revive`."""
+        self._online.clear()
+        self._held.clear()
+        await self._kill(list(self._processes.values()), _NOTHING)
+
+    def revive(self) -> None:
+        """It is online again, with new workers."""
+        self._online.set()
+
+    async def lose_worker(self) -> None:
+        """One of its workers dies, one that is at work if there is one; it says so, and starts another."""
+        for process in sorted(self._processes.values(), key=lambda process: process.job is None)[:1]:
+            await self._kill([process], self._worker_lost(process.number))
+
+    async def lose_node(self, node: int) -> None:
+        """All workers of a node die; the endpoint says so, and asks for another node.
+
+        Args:
+            node: counted from 0.
+        """
+        there = [process for process in self._processes.values() if process.number // self.workers == node]
+        host = platform.node()
+        await self._kill(there, f"{_ERRORS}.ManagerLost: Task failure due to loss of manager {node} on host {host}")
+
+    def freeze(self) -> None:
+        """Its workers stand still, and nothing is handed out."""
+        self._frozen = True
+        for process in self._processes.values():
+            process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Everything goes on where it stopped."""
+        self._frozen = False
+        for process in list(self._processes.values()):
+            process.signal(signal.SIGCONT)
+            self._deliver(process)
+        self._hand_out()
+
+    async def _kill(self, processes: Collection[WorkerProcess], epitaph: str) -> None:
+        for process in processes:
+            process.kill(epitaph)
+        async with asyncio.timeout(_DEATH_LIMIT):
+            for process in processes:
+                await process.gone.wait()
+
+    def _worker_lost(self, number: int) -> str:
+        return f"{_ERRORS}.WorkerLost: Task failure due to loss of worker {number} on host {platform.node()}"
+
+    # --- what it says of itself -----------------------------------------------------------------------------------
+
+    @property
+    def is_online(self) -> bool:
+        """It is there, as far as it knows itself."""
+        return self._online.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that the service keeps for it."""
+        return len(self._waiting)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of its worker processes."""
+        return [self._processes[number].pid for number in sorted(self._processes)]
+
+    def counts(self) -> dict[str, int]:
+        """Its workers and tasks, in the words of a real endpoint's report."""
+        ready = self._ready()
+        busy = sum(process.job is not None for process in ready)
+        nodes = len({process.number // self.workers for process in ready})
+        return {
+            "managers": nodes,
+            "active_managers": nodes,
+            "total_workers": len(ready),
+            "idle_workers": len(ready) - busy,
+            "pending_tasks": len(self._held),
+            "outstanding_tasks": len(self._held) + busy,
+            "total_tasks": self._total,
+            "max_blocks": self.nodes,
+            "min_blocks": self.nodes,
+            "max_workers_per_node": self.workers,
+            "nodes_per_block": 1,
+        }
+
+    def _ready(self) -> list[WorkerProcess]:
+        return [process for process in self._processes.values() if process.is_ready]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

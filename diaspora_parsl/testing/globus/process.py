@@ -1,0 +1,147 @@
+"""A worker process, as the endpoint that owns it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from globus_compute_common import messagepack
+from globus_compute_common.messagepack import message_types
+from msgspec import Struct
+
+from diaspora_parsl.testing.globus.ledger import Task
+
+#: Seconds that a killed process may take to end, and how long to wait between two looks.
+_END: Final = 5.0
+_LOOK: Final = 0.005
+#: Before each message on the channel: how long it is. The same as in `worker`, which this process does not import.
+_LENGTH: Final = 4
+
+
+class Assignment(Struct, frozen=True):
+    """A task with what it needs to run."""
+
+    task: Task
+    payload: str
+    """The function and its arguments, as the client packed them."""
+    serializers: tuple[str, ...] = ()
+    """Import paths of the strategies that the client wants for the result; none: the usual ones."""
+
+
+class WorkerProcess:
+    """Runs one task at a time in a process of its own, the leader of a process group of its own.
+
+    The process ends when its channel does, so that it outlives nobody who owns it. All methods must be called in the
+    thread of the loop.
+
+    Args:
+        number: of the worker at its endpoint.
+        arguments: of the program.
+        variables: of its environment, besides those of this process.
+        output: file to which what user code prints is appended.
+    """
+
+    def __init__(self, number: int, arguments: list[str], variables: Mapping[str, str], output: Path) -> None:
+        self.number = number
+        self.is_ready = False
+        #: What runs there now.
+        self.job: Assignment | None = None
+        #: What came of it, as long as it is held back.
+        self.result: bytes | None = None
+        #: When it began and when its result is due, by the clock of the loop.
+        self.began = self.due = 0.0
+        #: It is to take so many times as long as it does.
+        self.slowness = 1.0
+        #: Set by its owner when it counts no longer.
+        self.gone = asyncio.Event()
+        #: Why the process was killed, in the words of a real endpoint.
+        self.epitaph: str | None = None
+        self._channel, theirs = socket.socketpair()
+        self._writer: asyncio.StreamWriter | None = None
+        program = [sys.executable, "-m", "diaspora_parsl.testing.globus.worker", *arguments]
+        with theirs, output.open("ab") as out:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                program,
+                stdin=theirs.fileno(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **variables},
+                # Not a session: the kernel continues and ends a stopped group whose parent, of the same session, died.
+                process_group=0,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process, and of its group."""
+        return self._process.pid
+
+    @property
+    def is_idle(self) -> bool:
+        """It can take a task now."""
+        return self.is_ready and self.job is None and self.epitaph is None
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """What it says, until it ends. At most one reader."""
+        reader, self._writer = await asyncio.open_connection(sock=self._channel)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                length = int.from_bytes(await reader.readexactly(_LENGTH))
+                yield await reader.readexactly(length)
+
+    def run(self, job: Assignment, now: float, slowness: float) -> None:
+        """Give it a task; it must be idle."""
+        if self._writer is None or not self.is_idle:
+            raise RuntimeError(f"worker {self.number} is not idle")
+        self.job, self.began, self.slowness = job, now, slowness
+        body = messagepack.pack(message_types.Task(task_id=uuid.UUID(job.task.id), task_buffer=job.payload))
+        message = json.dumps(job.serializers).encode() + b"\n" + body
+        self._writer.write(len(message).to_bytes(_LENGTH) + message)
+
+    def take(self) -> tuple[Assignment, bytes]:
+        """The task and its result, which has come; the worker is idle again."""
+        if self.job is None or self.result is None:
+            raise RuntimeError(f"worker {self.number} has no result")
+        done = self.job, self.result
+        self.job = self.result = None
+        return done
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and its children."""
+        if self._process.returncode is None:  # as long as nobody took its status, its group is ours
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended meanwhile
+                os.killpg(self._process.pid, number)
+
+    def kill(self, epitaph: str) -> None:
+        """Let it die at once, with what it does.
+
+        Args:
+            epitaph: see there; the first counts.
+        """
+        if self.epitaph is None:
+            self.epitaph = epitaph
+        self.signal(signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Kill what is left, and wait until it is gone.
+
+        Raises:
+            TimeoutError: it does not die.
+        """
+        self.signal(signal.SIGKILL)
+        if self._writer is not None:
+            self._writer.transport.abort()
+        else:
+            self._channel.close()
+        async with asyncio.timeout(_END):
+            while self._process.poll() is None:  # noqa: ASYNC110 - see below
+                await asyncio.sleep(_LOOK)  # there is no event for it on every platform
