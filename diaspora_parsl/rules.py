@@ -109,6 +109,7 @@ INFRASTRUCTURE: Final = (
     _around("diaspora_parsl.errors.SubmitFailedError", Kind.SUBMIT),
     _around("diaspora_parsl.errors.AttemptLostError", Kind.MANAGER_LOST),
     _around("diaspora_parsl.errors.PayloadTooLargeError", Kind.PLACE),
+    _around("globus_compute_sdk.errors.error_types.SerializationError", Kind.INVALID),
     # Globus Compute has one exception for whatever went wrong around a task; the class is named in its text only.
     _remote(r"\bWorkerLost\b", Kind.WORKER_LOST),
     _remote(r"\bManagerLost\b", Kind.MANAGER_LOST),

@@ -509,6 +509,11 @@ def submit(
     return executor.submit(function, resources, *args, **kwargs)
 
 
+def catching(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its exceptions caught into its result, as those of apps are, so that they come as they are."""
+    return function if describe(function).is_app else wrap_error(function)
+
+
 def _is_plain(values: tuple[Any, ...]) -> bool:
     return len(values) <= _FEW and all(type(value) in _PLAIN for value in values)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from diaspora_parsl.errors import AttemptLostError, ConfigurationError, PayloadTooLargeError, SubmitFailedError
 from diaspora_parsl.events import NodeHeartbeat, Payload
+from diaspora_parsl.executors import adapter
 from diaspora_parsl.executors.account import account_called
 from diaspora_parsl.executors.aware import AwareExecutor, Observation
 from diaspora_parsl.executors.functions import PerFunction
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 _FILL: Final = 0.8
 #: Tasks sent at once at most, and asked about at once.
 _BATCH: Final = 128
+#: Functions whose ids are remembered by their code.
+_MOST_FUNCTIONS: Final = 1000
 #: Seconds after which a submission that is not answered makes the endpoint suspect, and after which it has failed.
 _SUBMIT_DUE: Final = 3.0
 _SUBMIT_LIMIT: Final = 20.0
@@ -55,8 +58,26 @@ def _canary() -> None:
     """Show that somebody runs tasks there."""
 
 
+class _Exit:
+    """Shared by the SDK Executors of one endpoint: once it is left, none of them begins to wait for results."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.is_left = False
+
+
 class _OwnGroupExecutor(Executor):
-    """An SDK Executor whose task group is its own: the SDK's is shared by all Executors of the process."""
+    """An SDK Executor with a task group of its own; the SDK's is shared by all Executors of the process.
+
+    And one that can be left: else a submission that is answered late starts a thread that keeps the interpreter alive
+    until its results come, which may be never.
+    """
+
+    def __init__(self, endpoint_id: str, group: uuid.UUID | None, leaving: _Exit, **options: Any) -> None:
+        self._own_group: uuid.UUID | None = None
+        self._leaving = leaving
+        super().__init__(endpoint_id, **options)
+        self._own_group = group
 
     @property
     def task_group_id(self) -> uuid.UUID | None:
@@ -66,6 +87,12 @@ class _OwnGroupExecutor(Executor):
     @task_group_id.setter
     def task_group_id(self, group: uuid.UUID | str | None) -> None:
         self._own_group = None if group is None else uuid.UUID(str(group))
+
+    def _get_result_watcher(self) -> Any:
+        with self._leaving.lock:
+            if self._leaving.is_left:
+                raise RuntimeError("nobody waits for results any more")
+            return super()._get_result_watcher()
 
 
 def default_client() -> Any:
@@ -116,12 +143,14 @@ class GlobusExecutor(AwareExecutor):
         self._posts = Posts()
         self._functions = PerFunction()
         self._codes = PerFunction()
+        self._registered: dict[str, str] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._client: Any = None
         self._status_client: Any = None
         self._sdk: Executor | None = None
         self._group: uuid.UUID | None = None
+        self._leaving = _Exit()
         self._sending_since: float | None = None
         self._online = False
         self._total = 0
@@ -180,9 +209,10 @@ class GlobusExecutor(AwareExecutor):
         self._posts.close()
         self._retire()
         # The SDK keeps the interpreter alive as long as a result is awaited: its watchers must be told.
+        with self._leaving.lock:
+            self._leaving.is_left = True
         watchers = sdk_module._RESULT_WATCHERS  # noqa: SLF001 - nothing public ends them
-        watcher = None if self._group is None else watchers.get(self._group)
-        if watcher is not None:
+        for watcher in [watcher for watcher in list(watchers.values()) if watcher.client is self._client]:
             watcher.shutdown(wait=False, cancel_futures=True)
             watcher.join(_WATCHER_LIMIT)
         for thread in self._threads:
@@ -251,12 +281,11 @@ class GlobusExecutor(AwareExecutor):
         sdk = self._sdk
         if sdk is None:
             sdk = self._sdk = _OwnGroupExecutor(
-                self._endpoint_id, client=self._client, label=self.label, batch_size=_BATCH, api_burst_limit=8,
-                api_burst_window_s=1,
+                self._endpoint_id, self._group, self._leaving, client=self._client, label=self.label,
+                batch_size=_BATCH, api_burst_limit=8, api_burst_window_s=1,
             )  # fmt: skip
-            sdk.task_group_id = self._group
-        for post in batch:
-            function = self._functions.of(post.function, self._register)
+        functions = [self._functions.of(post.function, self._register) for post in batch]
+        for post, function in zip(batch, functions, strict=True):  # in one go, so that the SDK sends them in one
             sdk.resource_specification, sdk.user_endpoint_config = post.resources, post.config
             post.sent(sdk.submit_to_registered_function(function, post.args, post.kwargs))
         end = time.monotonic() + _SUBMIT_LIMIT
@@ -285,9 +314,19 @@ class GlobusExecutor(AwareExecutor):
         return True
 
     def _register(self, function: Callable[..., Any]) -> str:
-        if not self._account.take(self._stop):
-            raise SubmitFailedError("the endpoint is being closed")
-        return str(self._client.register_function(function))
+        """The id of a function. Wrappers are often made anew for each call: the same code is registered once."""
+        caught = adapter.catching(function)
+        code = Journal.digest(self._client.fx_serializer.serialize(caught))
+        known = self._registered.get(code)
+        if known is None:
+            if not self._account.take(self._stop):
+                raise SubmitFailedError("the endpoint is being closed")
+            self._sending_since = time.monotonic()  # until now it was not the service that was waited for
+            known = str(self._client.register_function(caught))
+            while len(self._registered) >= _MOST_FUNCTIONS:
+                del self._registered[next(iter(self._registered))]
+            self._registered[code] = known
+        return known
 
     def _note(self, batch: list[Posted], error: BaseException | None) -> None:
         """What became of a batch: which tasks the service has, and which it has not."""
@@ -336,6 +375,9 @@ class GlobusExecutor(AwareExecutor):
             logger.debug("Endpoint %s: the SDK gave up waiting for a result: %s", self.label, error)
 
     def _returned(self, post: Posted, value: Any, error: BaseException | None) -> None:
+        raised = adapter.raised_by_user(value)
+        if raised is not None and not adapter.describe(post.function).is_app:
+            value, error = None, raised  # who submits an app looks into its result
         if self._settle(post, value, error):
             now = time.monotonic()
             with self._lock:

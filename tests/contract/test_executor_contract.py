@@ -19,8 +19,9 @@ from parsl.executors.base import ParslExecutor
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
-from diaspora_parsl import Endpoint, ResilientPoolExecutor
+from diaspora_parsl import Endpoint, GlobusEndpoint, ResilientPoolExecutor
 from diaspora_parsl.errors import PoolShutdownError
+from diaspora_parsl.testing.globus import LocalGlobusCompute
 
 PATIENCE = 40.0
 
@@ -61,9 +62,20 @@ KINDS: dict[str, Callable[[], Endpoint]] = {
 }
 
 
-@pytest.fixture(params=list(KINDS))
-def endpoint(request: pytest.FixtureRequest) -> Endpoint:
-    return KINDS[request.param]()
+@pytest.fixture(params=[*KINDS, "globus"])
+def endpoint(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    if request.param in KINDS:
+        yield KINDS[request.param]()
+        return
+    with LocalGlobusCompute() as service:
+        place = service.endpoint("tested", workers=2)
+        yield GlobusEndpoint(
+            endpoint_id=place.id,
+            label="tested",
+            client_factory=service.client,
+            account=place.id,
+            status_period=0.5,
+        )
 
 
 @contextlib.contextmanager
