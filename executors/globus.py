@@ -10,6 +10,7 @@ from typing import Any, Final
 from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl.errors import ConfigurationError
+from diaspora_parsl.executors.account import Account
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.journal import journal_at
 from diaspora_parsl.executors.maintenance import Maintenance
@@ -36,7 +37,8 @@ class GlobusEndpoint(Endpoint):
         tags: as of `Endpoint`.
         memory: as of `Endpoint`.
         maintenance: as of `Endpoint`.
-        account: endpoints of one account share its allowance of requests.
+        account: endpoints of one account share its allowance of requests, 20 in 10 s. The name of one, or an `Account`
+            with another allowance, for a service of your own.
         user_endpoint_config: for templated endpoints.
         status_period: seconds between two looks at its status.
         patience: seconds without any sign of life, though a worker should be free, after which an endpoint that says
@@ -62,7 +64,7 @@ class GlobusEndpoint(Endpoint):
         tags: Iterable[str] = (),
         memory: float | None = None,
         maintenance: Iterable[Maintenance] = (),
-        account: str = "default",
+        account: str | Account = "default",
         user_endpoint_config: dict[str, Any] | None = None,
         status_period: float = 5.0,
         patience: float = 30.0,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from diaspora_parsl.errors import AttemptLostError, ConfigurationError, PayloadTooLargeError, SubmitFailedError
 from diaspora_parsl.events import NodeHeartbeat, Payload
 from diaspora_parsl.executors import adapter
-from diaspora_parsl.executors.account import account_called
+from diaspora_parsl.executors.account import Account, account_called
 from diaspora_parsl.executors.aware import AwareExecutor, Observation
 from diaspora_parsl.executors.functions import PerFunction
 from diaspora_parsl.executors.journal import Journal
@@ -48,8 +48,9 @@ _TURN: Final = 0.01
 _WATCHER_LIMIT: Final = 2.0
 #: Seconds without requests after the service said that it got too many.
 _BARRED: Final = 10.0
-#: Seconds for which a result overrules a status that says "offline".
+#: Seconds for which a result overrules a status that says "offline", if it came so long after that.
 _RESULT_SPEAKS: Final = 10.0
+_UNDER_WAY: Final = 1.0
 #: Seconds between two heartbeats of a real endpoint; its status is at most that old.
 _STATUS_AGE: Final = 30.0
 
@@ -64,6 +65,11 @@ class _Exit:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.is_left = False
+
+    @staticmethod
+    def watch_for_task_results(_executor: Executor, _futures: list[Any]) -> int:
+        """In place of the SDK's thread that would: nobody does."""
+        return 0
 
 
 class _OwnGroupExecutor(Executor):
@@ -91,8 +97,14 @@ class _OwnGroupExecutor(Executor):
     def _get_result_watcher(self) -> Any:
         with self._leaving.lock:
             if self._leaving.is_left:
-                raise RuntimeError("nobody waits for results any more")
-            return super()._get_result_watcher()
+                return self._leaving
+            group = uuid.UUID(str(self.task_group_id))
+            watcher = sdk_module._RESULT_WATCHERS.get(group)  # noqa: SLF001 - as the SDK does here
+            if watcher is None or not watcher.is_alive():
+                watcher = sdk_module._ResultWatcher(group, self.client, port=self.amqp_port)  # noqa: SLF001 - the same
+                watcher.daemon = True  # it may sleep for ten seconds before it connects again
+                watcher.start()
+            return watcher
 
 
 def default_client() -> Any:
@@ -118,7 +130,7 @@ class GlobusExecutor(AwareExecutor):
         endpoint_id: str,
         client_factory: Callable[[], Any],
         slots: int | None,
-        account: str,
+        account: str | Account,
         user_endpoint_config: dict[str, Any] | None,
         status_period: float,
         patience: float,
@@ -131,7 +143,7 @@ class GlobusExecutor(AwareExecutor):
         self._endpoint_id = endpoint_id
         self._client_factory = client_factory
         self._slots = slots
-        self._account = account_called(account)
+        self._account = account_called(account) if isinstance(account, str) else account
         self._user_endpoint_config = user_endpoint_config
         self._status_period = status_period
         self._payload_limit = payload_limit
@@ -156,6 +168,9 @@ class GlobusExecutor(AwareExecutor):
         self._total = 0
         self._heartbeat = _STATUS_AGE
         self._last_result = float("-inf")
+        #: When its status last began to say "offline", and "online".
+        self._offline_since = float("inf")
+        self._online_since = float("-inf")
         #: Since when its status has said that nobody works there.
         self._idle_since: float | None = None
 
@@ -186,7 +201,8 @@ class GlobusExecutor(AwareExecutor):
         return Observation(slots, silent_since=silent)
 
     def _seems_online(self, now: float) -> bool:
-        return self._online or now - self._last_result < _RESULT_SPEAKS
+        is_contradicted = self._last_result > self._offline_since + _UNDER_WAY
+        return self._online or (is_contradicted and now - self._last_result < _RESULT_SPEAKS)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -386,7 +402,8 @@ class GlobusExecutor(AwareExecutor):
                 elif post.adopted is None:
                     self._life.returned(now)
                 self._last_result = now
-                self._idle_since = None
+                if not post.is_canary:
+                    self._idle_since = None
 
     def _settle(self, post: Posted, value: Any = None, error: BaseException | None = None) -> bool:
         task = post.task_id
@@ -428,10 +445,17 @@ class GlobusExecutor(AwareExecutor):
         with self._lock:
             if online is not self._online:
                 logger.info("Endpoint %s: its status is %r", self.label, answer.get("status"))
+                if online:
+                    self._online_since = now
+                else:
+                    self._offline_since = now
             self._online = online
             self._total = int(total or 0)
             self._heartbeat = float(details.get("heartbeat_period") or _STATUS_AGE)
-            self._idle_since = (self._idle_since or now) if rests else None
+            if rests:
+                self._idle_since = self._idle_since or now
+            elif not self._life.has_canary:
+                self._idle_since = None
             alive = online and self._life.silent_since(now, self._slots or max(1, self._total)) is None
         if alive:
             beat = NodeHeartbeat(endpoint=self.label, site=self._site, node="globus", interval=self._status_period)
@@ -439,22 +463,28 @@ class GlobusExecutor(AwareExecutor):
         self._give_up_lost(now)
 
     def _give_up_lost(self, now: float) -> None:
-        """All its workers have been idle for long, and yet there are tasks that did not come back: they are lost."""
+        """All its workers have been idle for long, and yet there are tasks that did not come back: they are lost.
+
+        A status may be as old as the heartbeats of the endpoint. Of what it had before it went offline, and was idle
+        when it came back, nothing will be heard of.
+        """
         with self._lock:
-            since = self._idle_since
-        if since is None or now - since < max(self._patience, 2 * self._heartbeat):
+            since, back = self._idle_since, self._online_since
+        if since is None or now - since < self._patience:
             return
         lost = self._posts.accepted_before(since)
+        if now - since < max(self._patience, 2 * self._heartbeat):
+            lost = [post for post in lost if post.accepted_at is not None and post.accepted_at < back]
         if lost:
             self._ask_for_results(everything=True)
         for post in lost:
-            gone = AttemptLostError(
-                f"Endpoint {self.label} has been idle for {now - since:.0f} s, and the service has no result: the task "
-                f"was lost there."
-            )
-            if self._settle(post, error=gone) and not post.is_canary and post.adopted is None:
-                with self._lock:
-                    self._life.forgotten(now)
+            self._give_up(post, f"the endpoint has been idle for {now - since:.0f} s, and the service has no result")
+
+    def _give_up(self, post: Posted, why: str) -> None:
+        gone = AttemptLostError(f"Endpoint {self.label} lost the task: {why}.")
+        if self._settle(post, error=gone) and not post.is_canary and post.adopted is None:
+            with self._lock:
+                self._life.forgotten(time.monotonic())
 
     def _ask_for_results(self, *, everything: bool) -> None:
         """Ask the service what came of tasks: those whose results the SDK stopped waiting for, or all."""
@@ -470,13 +500,19 @@ class GlobusExecutor(AwareExecutor):
             answer = web.v2.get_task_batch(ids[start : start + _BATCH])
             results = answer["results"]
             for task_id in ids[start : start + _BATCH]:
-                post, found = known[task_id], results.get(task_id)
-                if post.adopted is not None and (found is None or _is_expired(found)):
-                    if self._journal is not None:
-                        self._journal.came_back(post.adopted)
-                    self._posts.again(post)
-                elif found is not None and found.get("completion_t") and not _is_expired(found):
-                    self._found(post, found)
+                self._told(known[task_id], results.get(task_id))
+
+    def _told(self, post: Posted, found: dict[str, Any] | None) -> None:
+        """What the service says of a task; None: it does not know it."""
+        is_expired = found is not None and found.get("status") == "success" and "result" not in found
+        if post.adopted is not None and (found is None or is_expired):
+            if self._journal is not None:
+                self._journal.came_back(post.adopted)
+            self._posts.again(post)
+        elif is_expired:
+            self._give_up(post, "the service does not keep its result any more")
+        elif found is not None and found.get("completion_t"):
+            self._found(post, found)
 
     def _found(self, post: Posted, found: dict[str, Any]) -> None:
         if found.get("status") != "success":
@@ -494,8 +530,3 @@ class GlobusExecutor(AwareExecutor):
         with self._lock:
             self._life.canary_sent(time.monotonic())
         self._posts.put(Posted(_canary, (), {}, 0, None, self._user_endpoint_config, is_canary=True))
-
-
-def _is_expired(found: dict[str, Any]) -> bool:
-    """The service knows that it succeeded, and does not have its result any more."""
-    return found.get("status") == "success" and "result" not in found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 #: While all its workers may be busy, silence is normal: it counts after so many times the longest so far,
-_USUAL: Final = 5.0
+_USUAL: Final = 3.0
 #: or after so many times the patience, if nothing is known.
 _LONGEST: Final = 20.0
 
@@ -36,6 +36,11 @@ class SignsOfLife:
     def outstanding(self) -> int:
         """Tasks that were accepted and have not come back."""
         return self._out
+
+    @property
+    def has_canary(self) -> bool:
+        """A canary is under way."""
+        return self._canary_sent is not None
 
     def accepted(self, at: float, count: int = 1) -> None:
         """The endpoint, or its service, took tasks."""
