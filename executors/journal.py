@@ -6,11 +6,11 @@ import hashlib
 import sqlite3
 import threading
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
-from weakref import WeakValueDictionary
 
 from diaspora_parsl.errors import ConfigurationError
 
@@ -19,7 +19,7 @@ _OLDEST: Final = 14 * 24 * 3600.0
 #: Seconds that a write waits for another process that holds the file.
 _PATIENCE: Final = 5.0
 
-_journals: WeakValueDictionary[Path, Journal] = WeakValueDictionary()
+_journals: weakref.WeakValueDictionary[Path, Journal] = weakref.WeakValueDictionary()
 _journals_lock: Final = threading.Lock()
 
 
@@ -42,6 +42,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rows = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False, isolation_level=None)
+            weakref.finalize(self, self._rows.close)
             self._rows.execute("PRAGMA journal_mode=WAL")  # survives kill -9 without waiting for the disk each time
             self._rows.execute("PRAGMA synchronous=NORMAL")
             self._rows.execute("CREATE TABLE IF NOT EXISTS sent (task TEXT PRIMARY KEY, digest TEXT, at REAL)")
