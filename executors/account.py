@@ -31,26 +31,32 @@ class Account:
         self._window = window
         self._clock = clock
         self._lock = threading.Lock()
-        self._taken: deque[float] = deque()
+        #: When those that were urgent, and those that were not, were sent; and how many of each there may be.
+        self._taken: dict[bool, deque[float]] = {True: deque(), False: deque()}
+        self._share = {True: most - most // 3, False: max(1, most // 2)}
         self._barred_until = float("-inf")
 
-    def wait_time(self, *, reserve: float = 0.0) -> float:
+    def wait_time(self, *, urgent: bool = True) -> float:
         """Take one request if it may be sent now, and return 0; else seconds until it is worth asking again.
 
         Args:
-            reserve: share of the requests that is left to those who ask for less; for what is not urgent.
+            urgent: whether somebody waits for it. A third of the requests is kept for what is not urgent, or those who
+                always have something to send would leave it none; and it gets no more than half of them.
         """
         with self._lock:
             now = self._clock()
-            while self._taken and self._taken[0] <= now - self._window:
-                self._taken.popleft()
-            allowed = max(1, int(self._most * (1.0 - reserve)))
+            for times in self._taken.values():
+                while times and times[0] <= now - self._window:
+                    times.popleft()
+            own = self._taken[urgent]
             wait = self._barred_until - now
-            if len(self._taken) >= allowed:
-                wait = max(wait, self._taken[len(self._taken) - allowed] + self._window - now)
+            if sum(map(len, self._taken.values())) >= self._most:
+                wait = max(wait, min(times[0] for times in self._taken.values() if times) + self._window - now)
+            if len(own) >= self._share[urgent]:
+                wait = max(wait, own[0] + self._window - now)
             if wait > 0.0:
                 return wait
-            self._taken.append(now)
+            own.append(now)
             return 0.0
 
     def take(self, stop: threading.Event) -> bool:
@@ -63,8 +69,8 @@ class Account:
         return False
 
     def try_take(self) -> bool:
-        """Take a request that is not urgent, if half of them are still free."""
-        return self.wait_time(reserve=0.5) == 0.0
+        """Take a request that is not urgent, if it may be sent now; ask again soon if not."""
+        return self.wait_time(urgent=False) == 0.0
 
     def bar(self, seconds: float) -> None:
         """The service said that it got too many: none for so long."""

@@ -21,18 +21,18 @@ class Clock:
 
 @given(
     most=st.integers(1, 20),
-    steps=st.lists(st.tuples(st.floats(0.0, 3.0), st.sampled_from([0.0, 0.5])), max_size=100),
+    steps=st.lists(st.tuples(st.floats(0.0, 3.0), st.booleans()), max_size=100),
 )
-def test_no_window_has_more_than_allowed_and_waiting_helps(most: int, steps: list[tuple[float, float]]) -> None:
+def test_no_window_has_more_than_allowed_and_waiting_helps(most: int, steps: list[tuple[float, bool]]) -> None:
     clock = Clock()
     account = Account(most, 10.0, clock)
     taken: list[float] = []
-    for pause, reserve in steps:
+    for pause, urgent in steps:
         clock.now += pause
-        wait = account.wait_time(reserve=reserve)
+        wait = account.wait_time(urgent=urgent)
         if wait > 0.0:
             clock.now += wait + 1e-9
-            assert account.wait_time(reserve=reserve) == 0.0
+            assert account.wait_time(urgent=urgent) == 0.0
         taken.append(clock.now)
         assert sum(at > clock.now - 10.0 for at in taken) <= most
 
@@ -41,6 +41,16 @@ def test_what_is_not_urgent_leaves_half_to_the_rest() -> None:
     account = Account(10, 10.0, Clock())
     assert [account.try_take() for _ in range(6)] == [True] * 5 + [False]
     assert account.wait_time() == 0.0
+
+
+def test_those_who_always_have_something_to_send_leave_a_third_to_what_is_not_urgent() -> None:
+    clock = Clock()
+    account = Account(12, 10.0, clock)
+    for _ in range(5):
+        assert [account.wait_time() == 0.0 for _ in range(20)].count(True) == 8
+        clock.now += 5.0
+        assert [account.try_take() for _ in range(5)] == [True] * 4 + [False]
+        clock.now += 5.0
 
 
 def test_after_a_refusal_nobody_asks_for_a_while() -> None:
