@@ -14,7 +14,7 @@ from aiohttp import web
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.globus.broker import Broker
-from diaspora_parsl.testing.globus.core import Core, Throttle
+from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Throttle
 from diaspora_parsl.testing.globus.endpoint import Endpoint
 from diaspora_parsl.testing.globus.engine import Engine
 from diaspora_parsl.testing.globus.web import application
@@ -237,6 +237,14 @@ class LocalGlobusCompute:
 
         async def read(core: Core) -> dict[str, int]:
             return {state.value: count for state, count in core.ledger.counts.items()}
+
+        return self.call(read)
+
+    def results_waiting(self, group: str) -> int:
+        """Results of a group of tasks that were sent and that no client has acknowledged."""
+
+        async def read(core: Core) -> int:
+            return core.broker.waiting(QUEUE_PREFIX + group)
 
         return self.call(read)
 
