@@ -305,6 +305,14 @@ class EmulatedEndpoint:
 
         return self._service.call(read)
 
+    def troubles(self) -> tuple[f.Fault, ...]:
+        """What is wrong now, with the endpoint and with the whole service."""
+
+        async def read(core: Core) -> tuple[f.Fault, ...]:
+            return (*self._inside.troubles, *core.troubles)
+
+        return self._service.call(read)
+
     def refuses(self, fault: f.Fault) -> str | None:
         """Why the fault cannot be applied here, None if it can."""
         if isinstance(fault, f.LoseFabric | f.ClockJump):
