@@ -12,6 +12,7 @@ import typer
 from diaspora_parsl import __version__
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.monitors import control_cli
+from diaspora_parsl.testing import cli_globus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +145,7 @@ def events(
 
 
 control_cli.register(app, _examples)
+cli_globus.register(app, _examples)
 
 
 @app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))

@@ -52,6 +52,10 @@ class Load:
             and self.in_flight < self.slots * _DEEPEST
         )
 
+    def backlog(self) -> float:
+        """Seconds that each slot needs for all that is bound, as far as is known."""
+        return self._work / max(1, self.slots)
+
     def bind(self, function: str) -> float:
         """An attempt was sent there; returns the seconds of work it is counted as, for `release`."""
         self.in_flight += 1

@@ -91,7 +91,8 @@ class GlobusEndpoint(Endpoint):
 
         def build() -> ParslExecutor:
             # Only now: whoever configures a pool need not wait for the SDK, nor have it.
-            from diaspora_parsl.executors.globus_executor import GlobusExecutor, default_client  # noqa: PLC0415
+            from diaspora_parsl.executors.globus_executor import GlobusExecutor  # noqa: PLC0415
+            from diaspora_parsl.executors.globus_sdk import default_client  # noqa: PLC0415
 
             return GlobusExecutor(
                 label=label,

@@ -1,4 +1,4 @@
-"""The executor of a Globus Compute endpoint: the only file of the product that imports the SDK."""
+"""The executor of a Globus Compute endpoint."""
 
 from __future__ import annotations
 
@@ -11,25 +11,16 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
-from diaspora_parsl.errors import AttemptLostError, ConfigurationError, PayloadTooLargeError, SubmitFailedError
+from diaspora_parsl.errors import AttemptLostError, PayloadTooLargeError, SubmitFailedError
 from diaspora_parsl.events import NodeHeartbeat, Payload
 from diaspora_parsl.executors import adapter
 from diaspora_parsl.executors.account import Account, account_called
 from diaspora_parsl.executors.aware import AwareExecutor, Observation
 from diaspora_parsl.executors.functions import PerFunction
+from diaspora_parsl.executors.globus_sdk import Exit, OwnGroupExecutor, TaskExecutionFailed, leave, what_became
 from diaspora_parsl.executors.journal import Journal
 from diaspora_parsl.executors.liveness import SignsOfLife
 from diaspora_parsl.executors.posted import Posted, Posts
-
-try:
-    from globus_compute_sdk import Client
-    from globus_compute_sdk.errors import TaskExecutionFailed
-    from globus_compute_sdk.sdk import executor as sdk_module
-    from globus_compute_sdk.sdk.executor import Executor
-except ImportError as missing:
-    raise ConfigurationError(
-        'Globus Compute endpoints need the SDK of Globus Compute: pip install "diaspora-parsl[globus]".'
-    ) from missing
 
 logger = logging.getLogger(__name__)
 
@@ -57,59 +48,6 @@ _STATUS_AGE: Final = 30.0
 
 def _canary() -> None:
     """Show that somebody runs tasks there."""
-
-
-class _Exit:
-    """Shared by the SDK Executors of one endpoint: once it is left, none of them begins to wait for results."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.is_left = False
-
-    @staticmethod
-    def watch_for_task_results(_executor: Executor, _futures: list[Any]) -> int:
-        """In place of the SDK's thread that would: nobody does."""
-        return 0
-
-
-class _OwnGroupExecutor(Executor):
-    """An SDK Executor with a task group of its own; the SDK's is shared by all Executors of the process.
-
-    And one that can be left: else a submission that is answered late starts a thread that keeps the interpreter alive
-    until its results come, which may be never.
-    """
-
-    def __init__(self, endpoint_id: str, group: uuid.UUID | None, leaving: _Exit, **options: Any) -> None:
-        self._own_group: uuid.UUID | None = None
-        self._leaving = leaving
-        super().__init__(endpoint_id, **options)
-        self._own_group = group
-
-    @property
-    def task_group_id(self) -> uuid.UUID | None:
-        """The group that results are received for."""
-        return self._own_group
-
-    @task_group_id.setter
-    def task_group_id(self, group: uuid.UUID | str | None) -> None:
-        self._own_group = None if group is None else uuid.UUID(str(group))
-
-    def _get_result_watcher(self) -> Any:
-        with self._leaving.lock:
-            if self._leaving.is_left:
-                return self._leaving
-            group = uuid.UUID(str(self.task_group_id))
-            watcher = sdk_module._RESULT_WATCHERS.get(group)  # noqa: SLF001 - as the SDK does here
-            if watcher is None or not watcher.is_alive():
-                watcher = sdk_module._ResultWatcher(group, self.client, port=self.amqp_port)  # noqa: SLF001 - the same
-                watcher.daemon = True  # it may sleep for ten seconds before it connects again
-                watcher.start()
-            return watcher
-
-
-def default_client() -> Any:
-    """A client with the login that is stored on this host."""
-    return Client(do_version_check=False)
 
 
 class GlobusExecutor(AwareExecutor):
@@ -153,16 +91,15 @@ class GlobusExecutor(AwareExecutor):
         self._life = SignsOfLife(patience)
         self._patience = patience
         self._posts = Posts()
-        self._functions = PerFunction()
         self._codes = PerFunction()
         self._registered: dict[str, str] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._client: Any = None
         self._status_client: Any = None
-        self._sdk: Executor | None = None
+        self._sdk: Any = None
         self._group: uuid.UUID | None = None
-        self._leaving = _Exit()
+        self._leaving = Exit()
         self._sending_since: float | None = None
         self._online = False
         self._total = 0
@@ -224,13 +161,7 @@ class GlobusExecutor(AwareExecutor):
         self._stop.set()
         self._posts.close()
         self._retire()
-        # The SDK keeps the interpreter alive as long as a result is awaited: its watchers must be told.
-        with self._leaving.lock:
-            self._leaving.is_left = True
-        watchers = sdk_module._RESULT_WATCHERS  # noqa: SLF001 - nothing public ends them
-        for watcher in [watcher for watcher in list(watchers.values()) if watcher.client is self._client]:
-            watcher.shutdown(wait=False, cancel_futures=True)
-            watcher.join(_WATCHER_LIMIT)
+        leave(self._client, self._leaving, _WATCHER_LIMIT)
         for thread in self._threads:
             thread.join(2.0)
         super().shutdown()
@@ -256,8 +187,11 @@ class GlobusExecutor(AwareExecutor):
 
         Raises:
             PayloadTooLargeError: the service would refuse it.
+            Exception: the function or its arguments cannot be serialised. That is found here: inside the SDK it would
+                end the thread that sends.
         """
-        size = self._size(args, kwargs)
+        code = self._codes.of(func, self._code_of)
+        size = len(code) + self._size(args, kwargs)
         if size > self._payload_limit:
             raise PayloadTooLargeError(
                 f"The arguments are {size / 1e6:.1f} MB, and Globus Compute takes {self._payload_limit / 1e6:.1f} MB. "
@@ -265,12 +199,14 @@ class GlobusExecutor(AwareExecutor):
             )
         wishes = {key: value for key, value in resource_specification.items() if key != "priority"}
         config = wishes.pop("user_endpoint_config", self._user_endpoint_config)
-        post = Posted(func, args, kwargs, size, wishes or None, config)
+        post = Posted(func, code, args, kwargs, size, wishes or None, config)
         self._posts.put(post)
         return post.future
 
+    def _code_of(self, function: Callable[..., Any]) -> str:
+        return str(self._client.fx_serializer.serialize(adapter.catching(function)))
+
     def _size(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """Bytes on the wire. What cannot be serialised is found here: inside the SDK it would end its thread."""
         values = (*args, *kwargs.values())
         if all(value is None or isinstance(value, bool | int | float) for value in values):
             return 64 * (1 + len(values))
@@ -296,11 +232,11 @@ class GlobusExecutor(AwareExecutor):
         """Hand a batch over, and wait until the service has answered."""
         sdk = self._sdk
         if sdk is None:
-            sdk = self._sdk = _OwnGroupExecutor(
+            sdk = self._sdk = OwnGroupExecutor(
                 self._endpoint_id, self._group, self._leaving, client=self._client, label=self.label,
                 batch_size=_BATCH, api_burst_limit=8, api_burst_window_s=1,
             )  # fmt: skip
-        functions = [self._functions.of(post.function, self._register) for post in batch]
+        functions = [self._function_id(post) for post in batch]
         for post, function in zip(batch, functions, strict=True):  # in one go, so that the SDK sends them in one
             sdk.resource_specification, sdk.user_endpoint_config = post.resources, post.config
             post.sent(sdk.submit_to_registered_function(function, post.args, post.kwargs))
@@ -316,12 +252,7 @@ class GlobusExecutor(AwareExecutor):
         if post.is_canary:
             return False
         serialize = self._client.fx_serializer.serialize
-        try:
-            code = self._codes.of(post.function, serialize)
-            post.digest = journal.digest(code, serialize(post.args), serialize(post.kwargs))
-        except Exception as error:  # noqa: BLE001 - whatever the user's objects raise: sending it will tell
-            logger.debug("Endpoint %s: a task has no digest: %s", self.label, error)
-            return False
+        post.digest = journal.digest(post.code, serialize(post.args), serialize(post.kwargs))
         post.adopted = journal.claim(post.digest)
         if post.adopted is None:
             return False
@@ -329,16 +260,15 @@ class GlobusExecutor(AwareExecutor):
         self._posts.doubt(post)
         return True
 
-    def _register(self, function: Callable[..., Any]) -> str:
-        """The id of a function. Wrappers are often made anew for each call: the same code is registered once."""
-        caught = adapter.catching(function)
-        code = Journal.digest(self._client.fx_serializer.serialize(caught))
+    def _function_id(self, post: Posted) -> str:
+        """Under which the service knows it. Wrappers are often made anew for each call: the code is registered once."""
+        code = Journal.digest(post.code)
         known = self._registered.get(code)
         if known is None:
             if not self._account.take(self._stop):
                 raise SubmitFailedError("the endpoint is being closed")
             self._sending_since = time.monotonic()  # until now it was not the service that was waited for
-            known = str(self._client.register_function(caught))
+            known = str(self._client.register_function(adapter.catching(post.function)))
             while len(self._registered) >= _MOST_FUNCTIONS:
                 del self._registered[next(iter(self._registered))]
             self._registered[code] = known
@@ -491,15 +421,14 @@ class GlobusExecutor(AwareExecutor):
         posts = self._posts.open() if everything else self._posts.doubted()
         if posts:
             logger.info("Endpoint %s: the service is asked what came of %d tasks", self.label, len(posts))
-        known = {post.task_id: post for post in posts}
+        known = {task: post for post in posts if (task := post.task_id) is not None}
         ids = list(known)
         for start in range(0, len(ids), _BATCH):
             if not self._account.take(self._stop):
                 return
-            web = self._status_client._compute_web_client  # noqa: SLF001 - `get_batch_result` only logs failures
-            answer = web.v2.get_task_batch(ids[start : start + _BATCH])
-            results = answer["results"]
-            for task_id in ids[start : start + _BATCH]:
+            asked = ids[start : start + _BATCH]
+            results = what_became(self._status_client, asked)
+            for task_id in asked:
                 self._told(known[task_id], results.get(task_id))
 
     def _told(self, post: Posted, found: dict[str, Any] | None) -> None:
@@ -529,4 +458,5 @@ class GlobusExecutor(AwareExecutor):
         """Send a task that does nothing, ahead of nobody: does anything come back?"""
         with self._lock:
             self._life.canary_sent(time.monotonic())
-        self._posts.put(Posted(_canary, (), {}, 0, None, self._user_endpoint_config, is_canary=True))
+        code = self._codes.of(_canary, self._code_of)
+        self._posts.put(Posted(_canary, code, (), {}, 0, None, self._user_endpoint_config, is_canary=True))

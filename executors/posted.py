@@ -14,13 +14,14 @@ class Posted:
     """One task that was given to a service, with the future that is ours and the one that is the service's."""
 
     __slots__ = (
-        "_inner", "accepted_at", "adopted", "args", "config", "digest", "function", "future", "is_canary", "kwargs",
-        "resources", "settled", "size",
+        "_inner", "accepted_at", "adopted", "args", "code", "config", "digest", "function", "future", "is_canary",
+        "kwargs", "resources", "settled", "size",
     )  # fmt: skip
 
     def __init__(
         self,
         function: Callable[..., Any],
+        code: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         size: int,
@@ -30,6 +31,7 @@ class Posted:
         is_canary: bool = False,
     ) -> None:
         self.function = function
+        self.code = code
         self.args = args
         self.kwargs = kwargs
         self.size = size

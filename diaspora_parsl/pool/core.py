@@ -500,7 +500,7 @@ class PoolCore(Weighing):
         load = self.scheduler.loads[label]
         for attempt in self.scheduler.bound(label):
             expected = load.service(attempt.task.function)
-            queue = load.horizon if attempt.queued else 0.0
+            queue = load.backlog() if attempt.queued else 0.0
             allowed = 1.0 if expected is None else 1.0 + 2.0 * (expected + queue)
             if self.now - attempt.dispatched_at >= allowed:
                 return True

@@ -325,7 +325,7 @@ class FaultScript(Struct, frozen=True):
         """
         try:
             return msgspec.json.decode(raw, type=cls)
-        except msgspec.ValidationError as error:
+        except msgspec.DecodeError as error:
             raise ConfigurationError(f"not a fault script: {error}") from None
 
 

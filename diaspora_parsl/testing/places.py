@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 from diaspora_parsl.testing import faults as f
@@ -38,6 +39,9 @@ class Troubles:
 
     def __init__(self) -> None:
         self._open: list[f.Fault] = []
+
+    def __iter__(self) -> Iterator[f.Fault]:
+        return iter(list(self._open))
 
     def begin(self, fault: f.Fault) -> None:
         """Remember it, if it lasts."""

@@ -72,8 +72,12 @@ def test_every_task_is_done_and_told_once(name: str, pool_of: PoolOf) -> None:
             if name in MUST_LEAVE:
                 left = [*run.events(ev.TaskRerouted), *run.events(ev.TaskHedged)]
                 assert left, "nobody was taken elsewhere"
-        # The SDK sleeps for up to ten seconds before it connects again, and cannot be woken.
-        run.until(lambda: not [t for t in threading.enumerate() if isinstance(t, _ResultWatcher)], 12.0, "SDK threads")
+        # The SDK sleeps for up to ten seconds before it connects or submits again, and cannot be woken.
+        run.until(lambda: not _threads_of_the_sdk(), 30.0, "the SDK's threads do not end")
+
+
+def _threads_of_the_sdk() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if isinstance(t, _ResultWatcher) or t.name == "TaskSubmitter"]
 
 
 def _member(service: LocalGlobusCompute, place: EmulatedEndpoint) -> GlobusEndpoint:

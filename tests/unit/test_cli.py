@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from diaspora_parsl import __version__, cli
 
-COMMANDS = ("agent", "watch", "events", "screen", "demo")
+COMMANDS = ("agent", "watch", "events", "screen", "demo", "simulate-globus")
 
 
 def outcome(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -28,7 +28,7 @@ def test_help_lists_every_command_with_its_purpose() -> None:
         assert len(line.split()) > 3
 
 
-@pytest.mark.parametrize("command", ["agent", "watch", "events"])
+@pytest.mark.parametrize("command", ["agent", "watch", "events", "simulate-globus"])
 def test_help_teaches_by_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -53,6 +53,9 @@ def test_version() -> None:
         (["agent", "--endpoint", "a", "--interval", "0"], "between"),
         (["agent", "--endpoint", "a", "--parent", "1", "--no-parent"], "give one of them"),
         (["agent"], "--endpoint"),
+        (["simulate-globus", "--endpoints", "0"], "'--endpoints'"),
+        (["simulate-globus", "--faults", "no/such/script"], "does not exist"),
+        (["simulate-globus", "--faults", __file__], "not a fault script"),
         (["dance"], "dance"),
     ],
 )

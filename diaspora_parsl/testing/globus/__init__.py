@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus.sdk import client
     from diaspora_parsl.testing.globus.service import EmulatedEndpoint, LocalGlobusCompute
 
-__all__ = ["EmulatedEndpoint", "LocalGlobusCompute", "client"]
+__all__ = ["EmulatedEndpoint", "LocalGlobusCompute", "client", "why_not"]
 
 _HOMES = {
     "EmulatedEndpoint": "diaspora_parsl.testing.globus.service",
@@ -17,11 +17,22 @@ _HOMES = {
     "client": "diaspora_parsl.testing.globus.sdk",
 }
 
+#: Modules that come with the extra ``globus-test``.
+_NEEDS = ("globus_compute_sdk", "aiohttp")
+
+
+def why_not() -> str | None:
+    """Why a local Globus Compute cannot run here, None if it can."""
+    missing = [module for module in _NEEDS if importlib.util.find_spec(module) is None]
+    if not missing:
+        return None
+    return f"{' and '.join(missing)} cannot be imported. Write: pip install 'diaspora-parsl[globus-test]'"
+
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: the workers, which are modules of this package, need none."""
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -30,8 +30,6 @@ _READY_LIMIT: Final = 30.0
 _DEATH_LIMIT: Final = 5.0
 #: Seconds before another worker is started for one that ended before it was ready.
 _PAUSE: Final = 0.5
-#: What is said of a task when the endpoint itself is gone.
-_NOTHING: Final = ""
 #: Where the classes live whose names a real endpoint gives for what it lost.
 _ERRORS: Final = "parsl.executors.high_throughput.errors"
 
@@ -78,10 +76,14 @@ class Engine:
         self._online = asyncio.Event()
         self._online.set()
         self._frozen = False
+        #: How often it died.
+        self._life = 0
         #: Tasks at the service, and tasks inside the endpoint.
         self._waiting: deque[Assignment] = deque()
         self._held: deque[Assignment] = deque()
+        #: Workers by number, and every process that may still be there.
         self._processes: dict[int, WorkerProcess] = {}
+        self._started: set[WorkerProcess] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._total = 0
 
@@ -114,6 +116,8 @@ class Engine:
         for keeper in self._keepers:
             keeper.cancel()
         ends = await asyncio.gather(*self._keepers, return_exceptions=True)
+        # The end of some was cancelled with their keepers.
+        ends += await asyncio.gather(*map(self._end, self._started), return_exceptions=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         for failure in ends:
             if isinstance(failure, Exception):
@@ -130,8 +134,10 @@ class Engine:
         variables = {**self._environment, subject.NODE_VARIABLE: node}
         while True:
             await self._online.wait()
+            life = self._life
             process = WorkerProcess(number, self._arguments, variables, self.output)
             self._processes[number] = process
+            self._started.add(process)
             try:
                 async for message in process.messages():
                     if process.is_ready:
@@ -141,13 +147,17 @@ class Engine:
                     self._hand_out()
             finally:
                 del self._processes[number]
-                process.gone.set()
-                await process.end()
-            if process.job is not None and process.epitaph != _NOTHING:
+                await self._end(process)
+            if process.job is not None and life == self._life:  # or nobody is there to say so
                 self._tell_loss(process.job.task, process.epitaph or self._worker_lost(number))
+            process.gone.set()
             if not process.is_ready and process.epitaph is None:
                 logger.warning("A worker of %s ended before it was ready; see %s", node, self.output)
                 await asyncio.sleep(_PAUSE)
+
+    async def _end(self, process: WorkerProcess) -> None:
+        await process.end()
+        self._started.discard(process)
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
@@ -204,8 +214,9 @@ class Engine:
     async def die(self) -> None:
         """Everything that it holds is lost in silence; what comes waits at the service until `revive`."""
         self._online.clear()
+        self._life += 1
         self._held.clear()
-        await self._kill(list(self._processes.values()), _NOTHING)
+        await self._kill(list(self._processes.values()), f"{self.label} is gone")
 
     def revive(self) -> None:
         """It is online again, with new workers."""

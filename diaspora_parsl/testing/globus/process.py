@@ -62,9 +62,9 @@ class WorkerProcess:
         self.began = self.due = 0.0
         #: It is to take so many times as long as it does.
         self.slowness = 1.0
-        #: Set by its owner when it counts no longer.
+        #: Set by its owner when it has ended and what was to be said is said.
         self.gone = asyncio.Event()
-        #: Why the process was killed, in the words of a real endpoint.
+        #: Why the process was killed, in the words of a real endpoint; None: it was not.
         self.epitaph: str | None = None
         self._channel, theirs = socket.socketpair()
         self._writer: asyncio.StreamWriter | None = None

@@ -14,7 +14,7 @@ from aiohttp import web
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.globus.broker import Broker
-from diaspora_parsl.testing.globus.core import Core, Throttle
+from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Throttle
 from diaspora_parsl.testing.globus.endpoint import Endpoint
 from diaspora_parsl.testing.globus.engine import Engine
 from diaspora_parsl.testing.globus.web import application
@@ -240,6 +240,14 @@ class LocalGlobusCompute:
 
         return self.call(read)
 
+    def results_waiting(self, group: str) -> int:
+        """Results of a group of tasks that were sent and that no client has acknowledged."""
+
+        async def read(core: Core) -> int:
+            return core.broker.waiting(QUEUE_PREFIX + group)
+
+        return self.call(read)
+
 
 class EmulatedEndpoint:
     """One endpoint of a `LocalGlobusCompute`, made by its method `endpoint`; any thread may use it.
@@ -294,6 +302,14 @@ class EmulatedEndpoint:
 
         async def read(_: Core) -> list[int]:
             return self._inside.engine.pids
+
+        return self._service.call(read)
+
+    def troubles(self) -> tuple[f.Fault, ...]:
+        """What is wrong now, with the endpoint and with the whole service."""
+
+        async def read(core: Core) -> tuple[f.Fault, ...]:
+            return (*self._inside.troubles, *core.troubles)
 
         return self._service.call(read)
 

@@ -11,7 +11,7 @@ from diaspora_parsl.executors.posted import Posted, Posts
 
 
 def post(size: int = 1, resources: dict[str, Any] | None = None) -> Posted:
-    return Posted(max, (1, 2), {}, size, resources, None)
+    return Posted(max, "code", (1, 2), {}, size, resources, None)
 
 
 def test_a_batch_has_the_same_wishes_and_fits() -> None:

@@ -62,6 +62,8 @@ def test_wrong_scripts_are_refused_with_a_sentence() -> None:
         FaultScript((Kill(at=-1.0, endpoint="a"),))
     with pytest.raises(ConfigurationError, match="not a fault script"):
         FaultScript.from_json(b'{"faults": [{"type": "Earthquake"}]}')
+    with pytest.raises(ConfigurationError, match="not a fault script"):
+        FaultScript.from_json(b"faults:")
 
 
 @pytest.mark.parametrize(

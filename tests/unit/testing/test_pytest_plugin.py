@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 def test_large_things_are_not_loaded_for_nothing():
-    assert "parsl" not in sys.modules
+    assert not {"parsl", "globus_compute_sdk", "aiohttp"} & set(sys.modules)
 
 def test_sites(local_sites):
     alpha, beta = local_sites("alpha", "beta", workers=2)
@@ -22,6 +22,14 @@ def test_sites(local_sites):
 
 def test_they_are_gone():
     assert not any(Path(line).exists() for line in Path("folders").read_text().splitlines())
+
+def test_globus(globus_compute_service, globus_compute_endpoint):
+    client = globus_compute_service.client()
+    function = client.register_function(abs)
+    task = client.run(-2, endpoint_id=globus_compute_endpoint.id, function_id=function)
+    while client.get_task(task)["pending"]:
+        pass
+    assert client.get_result(task) == 2
 
 def test_clusters(local_clusters):
     (gamma,) = local_clusters("gamma", nodes=2)
@@ -47,4 +55,21 @@ def test_a_users_tests_have_the_fixtures(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout or ("3 passed, 1 skipped" in done.stdout and "no Slurm cluster" in done.stdout)
+    assert "5 passed" in done.stdout or ("4 passed, 1 skipped" in done.stdout and "no Slurm cluster" in done.stdout)
+
+
+def test_what_cannot_run_is_skipped_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "test_globus.py").write_text("def test_globus(globus_compute_endpoint): pass", encoding="utf-8")
+    hidden = "import sys; sys.modules['aiohttp'] = None"
+    (tmp_path / "conftest.py").write_text(hidden, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-p", PLUGIN],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "1 skipped" in done.stdout
+    assert "pip install 'diaspora-parsl[globus-test]'" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
+from diaspora_parsl.testing import globus
+
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
     from diaspora_parsl.testing.globus.broker import Broker
     from tests.unit.testing.globus.rest import Rest
 
-#: What these need comes with the extra `globus-test`.
 collect_ignore = (
-    []
-    if importlib.util.find_spec("globus_compute_sdk") and importlib.util.find_spec("aiohttp")
-    else ["test_core.py", "test_endpoint.py", "test_engine.py", "test_ledger.py", "test_service.py", "test_web.py"]
+    [f"test_{name}.py" for name in ("core", "endpoint", "engine", "ledger", "service", "view", "web", "worker")]
+    if globus.why_not()
+    else []
 )
 
 T = TypeVar("T")
@@ -136,9 +136,7 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture
 def service() -> Iterator[LocalGlobusCompute]:
-    from diaspora_parsl.testing.globus import LocalGlobusCompute  # noqa: PLC0415 - may be missing
-
-    with LocalGlobusCompute() as running:
+    with globus.LocalGlobusCompute() as running:
         yield running
 
 
@@ -148,7 +146,12 @@ def alpha(service: LocalGlobusCompute) -> EmulatedEndpoint:
 
 
 @pytest.fixture
-def rest(service: LocalGlobusCompute) -> Rest:
+def make_rest() -> Callable[[LocalGlobusCompute], Rest]:
     from tests.unit.testing.globus.rest import Rest  # noqa: PLC0415 - what it needs may be missing
 
-    return Rest(service)
+    return Rest
+
+
+@pytest.fixture
+def rest(service: LocalGlobusCompute, make_rest: Callable[[LocalGlobusCompute], Rest]) -> Rest:
+    return make_rest(service)
