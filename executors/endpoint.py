@@ -105,6 +105,9 @@ class Endpoint:
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
+    def log_in(self) -> None:
+        """Called before a pool starts, in the thread that starts it: what may have to ask the user is done here."""
+
     def __repr__(self) -> str:
         what = repr(self.executor) if self.executor is not None else "<factory>"
         return f"Endpoint({what}, label={self.label!r}, site={self.site!r}, slots={self.slots}, tags={set(self.tags)})"

@@ -111,3 +111,15 @@ class GlobusEndpoint(Endpoint):
         super().__init__(
             build, label=label, site=site, slots=slots, tags=tags, memory=memory, maintenance=maintenance, ahead=ahead
         )
+        self._client_factory = client_factory
+
+    def log_in(self) -> None:
+        """If there is no ``client_factory`` and no login on this host, ask for one at the terminal.
+
+        Raises:
+            ConfigurationError: there is no login, and nobody to be asked; the message says what to do.
+        """
+        if self._client_factory is None:
+            from diaspora_parsl.executors.globus_sdk import log_in  # noqa: PLC0415 - as above
+
+            log_in()

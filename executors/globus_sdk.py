@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import threading
 import uuid
 from typing import Any
@@ -13,12 +16,15 @@ try:
     from globus_compute_sdk.errors import TaskExecutionFailed
     from globus_compute_sdk.sdk import executor as sdk_module
     from globus_compute_sdk.sdk.executor import Executor
+    from globus_sdk import GlobusError, NetworkError, UserApp
 except ImportError as missing:
     raise ConfigurationError(
         'Globus Compute endpoints need the SDK of Globus Compute: pip install "diaspora-parsl[globus]".'
     ) from missing
 
-__all__ = ["Exit", "OwnGroupExecutor", "TaskExecutionFailed", "default_client", "leave", "what_became"]
+__all__ = ["Exit", "OwnGroupExecutor", "TaskExecutionFailed", "default_client", "leave", "log_in", "what_became"]
+
+logger = logging.getLogger(__name__)
 
 
 class Exit:
@@ -72,6 +78,35 @@ class OwnGroupExecutor(Executor):
 def default_client() -> Any:
     """A client with the login that is stored on this host."""
     return Client(do_version_check=False)
+
+
+def log_in() -> None:
+    """See to it that `default_client` has a login, asking for it if there is none and somebody to be asked.
+
+    The SDK itself would ask with the first request, from whatever thread that comes.
+
+    Raises:
+        ConfigurationError: there is none; the message says how to log in.
+    """
+    try:
+        app = default_client().app
+        if app is None:  # it needs none
+            return
+        with contextlib.closing(app):
+            if app.login_required():
+                if isinstance(app, UserApp) and not (sys.stdin is not None and sys.stdin.isatty()):
+                    raise ConfigurationError(
+                        "Globus Compute does not know you on this host. Log in once, at a terminal: "
+                        "python -c 'from globus_compute_sdk import Client; Client().app.login()'. "
+                        "Or set GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET: a service account's."
+                    )
+                app.login()
+    except NetworkError as error:  # the others of the pool can work meanwhile
+        logger.warning("Globus cannot be reached now, to see whether it knows you: %s. It is tried again.", error)
+    except (GlobusError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"Globus refused the login: {error}") from error
 
 
 def leave(client: Any, leaving: Exit, limit: float) -> None:

@@ -167,10 +167,12 @@ class ResilientPoolExecutor(ParslExecutor):
         An endpoint that cannot be started is revived like one that died; the others carry the load meanwhile.
 
         Raises:
-            ConfigurationError: the pool was started before.
+            ConfigurationError: the pool was started before, or an endpoint needs a login that is not there.
         """
         if self._driver is not None:
             raise ConfigurationError(f"Pool {self.label!r} was started before. Make a new one for each parsl.load().")
+        for endpoint in self.endpoints:
+            endpoint.log_in()
         super().start()
         try:
             self._start()
