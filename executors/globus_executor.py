@@ -346,6 +346,7 @@ class GlobusExecutor(AwareExecutor):
     def _look_after(self) -> None:
         """Until the end: ask for the status, and for results that should be there."""
         next_status = next_question = 0.0
+        complaint: tuple[type[Exception], int | None] | None = None
         while not self._stop.is_set():
             now = time.monotonic()
             try:
@@ -360,7 +361,10 @@ class GlobusExecutor(AwareExecutor):
                     if is_late and self._online:
                         self._send_canary()
             except Exception as error:  # noqa: BLE001 - a service that fails says nothing about the endpoint
-                logger.info("Endpoint %s: the service could not be asked: %s", self.label, error)
+                # A user who may not ask, or gave a wrong id, must not wait for tasks in the dark; once is enough.
+                known, complaint = complaint, (type(error), getattr(error, "http_status", None))
+                level = logging.WARNING if complaint != known else logging.INFO
+                logger.log(level, "Endpoint %s: the service could not be asked: %s", self.label, error)
             self._stop.wait(min(1.0, self._status_period / 2))
 
     def _ask_status(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -137,6 +139,21 @@ def test_what_is_too_large_goes_elsewhere_or_is_refused_with_a_sentence(
     threads = Endpoint(ThreadPoolExecutor(label="beta", max_threads=1))
     with pool_of(member(service, place, payload_limit=100_000), threads) as run:
         assert run.app(size)(large).result(60) == 200_000
+
+
+def test_an_endpoint_that_the_service_does_not_know_is_told_once(
+    service: LocalGlobusCompute, pool_of: PoolOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = service.endpoint("alpha", workers=1)
+    wrong = GlobusEndpoint(
+        endpoint_id=uuid.uuid4(), label="wrong", client_factory=service.client, status_period=0.2, account=Account(1000)
+    )
+    with pool_of(member(service, place), wrong) as run:
+        run.warm_up("alpha")
+        run.until(lambda: service.requests_seen.get("GET /v2/endpoints/{endpoint}/status", 0) > 12)
+    said = [entry for entry in caplog.records if "wrong" in entry.getMessage() and entry.levelno == logging.WARNING]
+    assert len([entry for entry in said if "could not be asked" in entry.getMessage()]) == 1
+    assert "404" in said[0].getMessage()
 
 
 @pytest.mark.timeout(200)
