@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import threading
@@ -80,6 +81,7 @@ def default_client() -> Any:
     return Client(do_version_check=False)
 
 
+@functools.cache  # once per process, however many endpoints there are
 def log_in() -> None:
     """See to it that `default_client` has a login, asking for it if there is none and somebody to be asked.
 

@@ -49,6 +49,7 @@ def _nobody_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GLOBUS_COMPUTE_USER_DIR", str(tmp_path))
+    globus_sdk.log_in.cache_clear()
 
 
 def endpoint(**options: Any) -> GlobusEndpoint:
@@ -89,8 +90,9 @@ def test_half_of_a_service_account_is_refused(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("has_login", [True, False])
 def test_a_service_account_logs_in_by_itself_if_need_be(monkeypatch: pytest.MonkeyPatch, *, has_login: bool) -> None:
     app = meets(monkeypatch, App(has_login=has_login))
-    endpoint().log_in()
-    assert app.said == ["close"] if has_login else ["login", "close"]
+    for _ in range(3):  # endpoints
+        endpoint().log_in()
+    assert app.said == (["close"] if has_login else ["login", "close"])
 
 
 def test_a_login_that_is_refused_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
