@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -129,6 +129,13 @@ def tell_story(events: Iterable[Event], rows: Sequence[Row]) -> Story:
         lost_attempts=tuple(sorted(attempts, key=lambda one: one.given_up)),
         endpoint_changes=tuple(sorted(changes, key=lambda one: one.at)),
     )
+
+
+def at_their_sites(rows: Sequence[Row], events: Iterable[Event]) -> list[Row]:
+    """The rows, those of workers that have no name for their site with what the pool calls it."""
+    finished = (payload for event in events if isinstance(payload := event.payload(), TaskFinished))
+    site_of: dict[int | None, str] = {payload.task: payload.site for payload in finished}
+    return [replace(row, site=site_of.get(row.pool_task, row.site)) if row.site == row.host else row for row in rows]
 
 
 def sentences(submitted: int, lost: int, story: Story, faults: Sequence[Fault]) -> list[str]:

@@ -14,7 +14,7 @@ from diaspora_parsl.campaigns.campaign import Campaign, Observer, Outcome
 from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.configs import find_parsl_programs, settle_in
 from diaspora_parsl.campaigns.fabric_events import events_of_run
-from diaspora_parsl.campaigns.incident import Fault, sentences, tell_story
+from diaspora_parsl.campaigns.incident import Fault, at_their_sites, sentences, tell_story
 from diaspora_parsl.campaigns.ledger import Ledger
 from diaspora_parsl.campaigns.library import Entry
 from diaspora_parsl.campaigns.outputs import write_events, write_poses, write_ranked
@@ -104,6 +104,7 @@ def conduct(
             outcome = campaign.run(settle_in(config, job.out))
         rows = ledger.rows()
     events = events_of_run(Path(outcome.run_dir), outcome.started)
+    rows = at_their_sites(rows, events)
     story = tell_story(events, rows)
     said = sentences(outcome.submitted, outcome.lost, story, faults)
     if unfinished := outcome.submitted - outcome.settled:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from diaspora_parsl.campaigns.gantt import Bar, bars, gantt, lanes
-from diaspora_parsl.campaigns.incident import Fault, sentences, tell_story
+from diaspora_parsl.campaigns.incident import Fault, at_their_sites, sentences, tell_story
 from diaspora_parsl.campaigns.records import Row
 from diaspora_parsl.events import (
     EndpointDown,
@@ -70,6 +71,14 @@ def test_lost_attempts_are_joined_with_the_ledger() -> None:
     assert [change.state for change in story.endpoint_changes] == ["down"]
     assert story.first_start_after(KILL) == pytest.approx(2.0)
     assert story.first_start_after(Fault(at=1003.0, site="gamma", what="killed")) is None
+
+
+def test_who_does_not_know_its_site_is_called_as_the_pool_calls_it() -> None:
+    nameless = replace(ROWS[0], site="node17", host="node17")
+    named = replace(ROWS[0], molecule=7, host="node17", site="north")
+    never = replace(nameless, molecule=8, site="", host="", pool_task=None)
+    rows = at_their_sites([nameless, named, never, replace(nameless, molecule=9, pool_task=99)], EVENTS)
+    assert [row.site for row in rows] == ["alpha", "north", "", "node17"]
 
 
 def test_three_sentences() -> None:
