@@ -16,13 +16,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types docs parsl-suite globus-suite oldest bench clean
+.PHONY: help demo demo-globus test lint types docs parsl-suite globus-suite oldest bench clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 demo: $(VENV)/.demo-ready ## a docking campaign on three local sites, one of which is killed (DEMO="--help" for options)
 	@$(BIN)/diaspora-parsl demo $(DEMO)
+
+demo-globus: $(VENV)/.demo-globus-ready ## the same on three endpoints of an emulated Globus Compute
+	@$(BIN)/diaspora-parsl demo --globus $(DEMO)
 
 test: $(VENV)/.test-ready ## all tests: side by side first, then one by one those that measure time
 	@status=0; \
@@ -61,6 +64,7 @@ $(VENV)/.created: .ci/venv
 	@touch $@
 
 $(VENV)/.demo-ready: EXTRAS := campaigns
+$(VENV)/.demo-globus-ready: EXTRAS := campaigns,globus-test
 $(VENV)/.test-ready: EXTRAS := campaigns,globus-test,test
 $(VENV)/.bench-ready: EXTRAS := campaigns,globus-test,test,bench
 $(VENV)/.dev-ready: EXTRAS := campaigns,globus-test,test,dev

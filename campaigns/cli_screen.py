@@ -34,6 +34,11 @@ Example:
 On your own sites, with a file that sets `config = Config(...)`:
   diaspora-parsl screen --library molecules.csv.gz --budget 5000 --config sites.py --in-flight 200
 
+\b
+On Globus Compute endpoints that have diaspora-parsl[campaigns] installed:
+  diaspora-parsl screen --library molecules.csv.gz --budget 5000 \\
+      --globus alpha=4b116d3c-1703-4f8f-9f6f-39921e5864df --globus beta=...
+
 Without --receptor, the shipped dihydrofolate reductase of Candida albicans (PDB 1IA1) is the target.
 """
 
@@ -66,8 +71,19 @@ def screen(  # noqa: D103 - its help is above
             metavar="FILE", help="Python file with a Parsl `config` or `fresh_config()`. Default: this machine."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Workers on this machine, without --config.")] = os.cpu_count()
-    or 1,
+    globus: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=UUID", help="A Globus Compute endpoint; LABEL:SITE=UUID names its site. Repeatable."
+        ),
+    ] = None,
+    globus_journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Remembers what is in flight there: after a crash it is not docked again."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Workers on this machine, without --config and --globus.")
+    ] = os.cpu_count() or 1,
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Tasks given to Parsl at a time: all workers and a few more.")
     ] = None,
@@ -85,8 +101,12 @@ def screen(  # noqa: D103 - its help is above
 ) -> None:
     if not library.is_file():
         raise ConfigurationError(f"There is no library {library}. Write the path of a .smi or .csv file.")
+    if config and globus:
+        raise ConfigurationError("Both --config and --globus say where to dock. Give one of them.")
+    if globus_journal and not globus:
+        raise ConfigurationError("--globus-journal is for endpoints of Globus Compute. Write --globus LABEL=UUID, too.")
     # Loading chemistry, statistics and plots takes seconds, which `--help` and a misspelt path need not wait for.
-    from diaspora_parsl.campaigns.configs import load_config, local_config  # noqa: PLC0415
+    from diaspora_parsl.campaigns.configs import globus_config, load_config, local_config  # noqa: PLC0415
     from diaspora_parsl.campaigns.session import Job, conduct, tell  # noqa: PLC0415
 
     job = Job(
@@ -99,7 +119,7 @@ def screen(  # noqa: D103 - its help is above
         plan=Plan(
             budget=budget,
             initial=initial,
-            in_flight=in_flight or (_SITES_UNKNOWN if config else workers + 2),
+            in_flight=in_flight or (_SITES_UNKNOWN if config or globus else workers + 2),
             acquisition=acquisition,
             seed=seed,
         ),
@@ -108,7 +128,11 @@ def screen(  # noqa: D103 - its help is above
         command=shlex.join(["diaspora-parsl", *sys.argv[1:]]),
     )
     console = Console()
-    finished = conduct(job, load_config(config) if config else local_config(workers), console)
+    if globus:
+        where = globus_config(globus, globus_journal)
+    else:
+        where = load_config(config) if config else local_config(workers)
+    finished = conduct(job, where, console)
     tell(finished, console)
     if finished.outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -121,13 +145,16 @@ def demo(
     ] = Path("demo-run"),
     budget: Annotated[int, typer.Option(min=20, help="Molecules to dock.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of the random first batch.")] = 0,
+    globus: Annotated[
+        bool, typer.Option("--globus", help="On three endpoints of an emulated Globus Compute; no account is needed.")
+    ] = False,
 ) -> None:
     """Dock a few hundred molecules on three local sites, and kill one of them in the middle: about three minutes."""
     from diaspora_parsl.campaigns.demo import run_demo  # noqa: PLC0415 - as above
     from diaspora_parsl.campaigns.session import tell  # noqa: PLC0415 - as above
 
     console = Console()
-    finished = run_demo(out, budget=budget, seed=seed, console=console)
+    finished = run_demo(out, budget=budget, seed=seed, console=console, globus=globus)
     tell(finished, console)
     if finished.outcome.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -1,12 +1,14 @@
-"""Parsl configurations: the user's own from a Python file, or a pool on this machine."""
+"""Parsl configurations: the user's own from a Python file, a pool on this machine or on Globus Compute endpoints."""
 
 from __future__ import annotations
 
 import os
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
@@ -14,6 +16,9 @@ from parsl.providers import LocalProvider
 
 import diaspora_parsl
 from diaspora_parsl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from diaspora_parsl import GlobusEndpoint
 
 _PARSL_DEFAULT: Final = "runinfo"
 
@@ -45,6 +50,35 @@ def local_config(workers: int) -> Config:
     return Config(
         executors=[diaspora_parsl.ResilientPoolExecutor(label="pool", endpoints=[executor], fabric="embedded")]
     )
+
+
+def globus_config(endpoints: Sequence[str], journal: Path | None = None) -> Config:
+    """A pool of Globus Compute endpoints, for which there is a login: it is asked for here if need be.
+
+    Args:
+        endpoints: ``LABEL=UUID`` or ``LABEL:SITE=UUID``.
+        journal: as of `GlobusEndpoint`.
+
+    Raises:
+        ConfigurationError: they are no endpoints, the SDK is not installed, or there is no login; the message says what
+            to do.
+    """
+    found: dict[UUID, GlobusEndpoint] = {}
+    for given in endpoints:
+        name, equals, identity = given.rpartition("=")
+        label, colon, site = name.partition(":")
+        if not (equals and label and identity) or (colon and not site):
+            raise ConfigurationError(f'--globus "{given}" is neither LABEL=UUID nor LABEL:SITE=UUID.')
+        endpoint = diaspora_parsl.GlobusEndpoint(endpoint_id=identity, label=label, site=site or None, journal=journal)
+        double = found.setdefault(UUID(identity), endpoint)
+        if double is not endpoint:
+            raise ConfigurationError(
+                f"--globus: {double.label} and {label} are one endpoint, {identity}. Give each endpoint once."
+            )
+    pool = diaspora_parsl.ResilientPoolExecutor(label="pool", endpoints=list(found.values()), fabric="embedded")
+    for endpoint in found.values():  # now, and not beneath the display of the progress
+        endpoint.log_in()
+    return Config(executors=[pool])
 
 
 def settle_in(config: Config, folder: Path) -> Config:

@@ -148,6 +148,8 @@ def count(path: Path) -> int:
         (["--library", "library.csv", "--receptor", "library.csv", "--center", "1", "-2", "3"], "no ATOM lines"),
         (["--library", "library.csv", "--config", "library.csv"], "raised SyntaxError"),
         (["--library", "library.csv", "--config", "nowhere.py"], "no file nowhere.py"),
+        (["--library", "library.csv", "--globus", "alpha=4711"], "Give one of them"),
+        (["--library", "library.csv", "--globus-journal", "journal"], "Write --globus LABEL=UUID"),
     ],
 )
 def test_wrong_input_is_answered_with_a_sentence(
