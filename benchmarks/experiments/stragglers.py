@@ -71,8 +71,8 @@ EXPERIMENT = Experiment(
     title="Stragglers",
     asks=(
         "Two endpoints of four workers, 15 tasks of 0.2 s a second; of every twenty tasks one takes 4 s the first time"
-        " that it runs, and 0.2 s anywhere else. Both at their defaults, without retries. The pool first has to learn what is usual: its"
-        " first twenty tasks at each endpoint are part of what is measured."
+        " that it runs, and 0.2 s anywhere else. Both at their defaults, without retries."
+        " The pool first has to learn what is usual; that is part of what is measured."
     ),
     cases=cases,
     columns=(
