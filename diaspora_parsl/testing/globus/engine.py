@@ -97,6 +97,8 @@ class Engine:
         """
         ready = [asyncio.Event() for _ in range(self.workers * self.nodes)]
         self._keepers = [asyncio.create_task(self._keep(number, event)) for number, event in enumerate(ready)]
+        for keeper in self._keepers:
+            keeper.add_done_callback(self._check)
         try:
             async with asyncio.timeout(_READY_LIMIT):
                 for event in ready:
@@ -154,6 +156,11 @@ class Engine:
             if not process.is_ready and process.epitaph is None:
                 logger.warning("A worker of %s ended before it was ready; see %s", node, self.output)
                 await asyncio.sleep(_PAUSE)
+
+    def _check(self, keeper: asyncio.Task[None]) -> None:
+        """Say at once what `stop` will raise."""
+        if not keeper.cancelled() and keeper.exception() is not None:
+            logger.error("Endpoint %s has a worker less", self.label, exc_info=keeper.exception())
 
     async def _end(self, process: WorkerProcess) -> None:
         await process.end()
