@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that workers may take to be ready, and to die.
 _READY_LIMIT: Final = 30.0
-_DEATH_LIMIT: Final = 5.0
+_DEATH_LIMIT: Final = 15.0
 #: Seconds before another worker is started for one that ended before it was ready.
 _PAUSE: Final = 0.5
 #: Where the classes live whose names a real endpoint gives for what it lost.
