@@ -223,7 +223,7 @@ class LocalSite:
         match fault:
             case f.Kill():
                 self.kill()
-                if fault.until is None:
+                if not self._troubles.of(f.Kill):  # it is over at once, and no other lasts
                     self.restore()
             case f.Freeze():
                 self.freeze()

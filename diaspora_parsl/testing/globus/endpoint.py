@@ -66,7 +66,7 @@ class Endpoint:
         match fault:
             case f.Kill():
                 await self.engine.die()
-                if fault.until is None:
+                if not self.troubles.of(f.Kill):  # it is over at once, and no other lasts
                     self.engine.revive()
             case f.LoseNode():
                 await self.engine.lose_node(fault.node)

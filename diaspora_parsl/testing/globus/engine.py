@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that workers may take to be ready, and to die.
 _READY_LIMIT: Final = 30.0
-_DEATH_LIMIT: Final = 5.0
+_DEATH_LIMIT: Final = 15.0
 #: Seconds before another worker is started for one that ended before it was ready.
 _PAUSE: Final = 0.5
 #: Where the classes live whose names a real endpoint gives for what it lost.
@@ -97,6 +97,8 @@ class Engine:
         """
         ready = [asyncio.Event() for _ in range(self.workers * self.nodes)]
         self._keepers = [asyncio.create_task(self._keep(number, event)) for number, event in enumerate(ready)]
+        for keeper in self._keepers:
+            keeper.add_done_callback(self._check)
         try:
             async with asyncio.timeout(_READY_LIMIT):
                 for event in ready:
@@ -154,6 +156,11 @@ class Engine:
             if not process.is_ready and process.epitaph is None:
                 logger.warning("A worker of %s ended before it was ready; see %s", node, self.output)
                 await asyncio.sleep(_PAUSE)
+
+    def _check(self, keeper: asyncio.Task[None]) -> None:
+        """Say at once what `stop` will raise."""
+        if not keeper.cancelled() and keeper.exception() is not None:
+            logger.error("Endpoint %s has a worker less", self.label, exc_info=keeper.exception())
 
     async def _end(self, process: WorkerProcess) -> None:
         await process.end()

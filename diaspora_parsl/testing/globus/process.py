@@ -22,7 +22,7 @@ from msgspec import Struct
 from diaspora_parsl.testing.globus.ledger import Task
 
 #: Seconds that a killed process may take to end, and how long to wait between two looks.
-_END: Final = 5.0
+_END: Final = 10.0
 _LOOK: Final = 0.005
 #: Before each message on the channel: how long it is. The same as in `worker`, which this process does not import.
 _LENGTH: Final = 4

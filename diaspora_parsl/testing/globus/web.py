@@ -181,8 +181,9 @@ class _Routes:
         return _json({"function_uuid": name, **self._core.ledger.function(name)})
 
     async def delete_function(self, request: web.Request) -> web.Response:
-        self._core.ledger.delete_function(request.match_info["function"])
-        return _json({"result": 302})
+        name = request.match_info["function"]
+        self._core.ledger.delete_function(name)
+        return _json({"function_uuid": name})
 
     # --- endpoints ------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,7 @@ def test_faults_of_a_kind_that_overlap_end_with_the_last(site: LocalSite) -> Non
     site.begin(short)
     site.begin(long)
     site.end(short)
+    site.begin(Kill(at=0.0, endpoint="alpha"))
     assert site._closed.exists()
     site.end(long)
     assert not site._closed.exists()

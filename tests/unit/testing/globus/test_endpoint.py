@@ -100,6 +100,7 @@ def test_faults_of_a_kind_that_overlap_end_with_the_last(alpha: EmulatedEndpoint
     with lasting(alpha, long):
         with lasting(alpha, short):
             pass
+        alpha.begin(Kill(at=0.0, endpoint="alpha"))
         assert alpha.status()["status"] == "offline"
     assert alpha.status()["status"] == "online"
     with pytest.raises(ValueError, match="not in list"):

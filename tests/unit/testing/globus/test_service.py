@@ -118,9 +118,10 @@ def test_a_port_that_is_taken_is_said_so() -> None:
 
 
 def test_a_worker_that_cannot_start_is_shown(service: LocalGlobusCompute, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diaspora_parsl.testing.globus.engine._READY_LIMIT", 1.0)
-    with pytest.raises(RuntimeError, match=r"(?s)do not start.*Fatal Python error"):
-        service.endpoint("alpha", environment={"PYTHONHOME": "/nowhere"})
+    with monkeypatch.context() as patched:
+        patched.setattr("diaspora_parsl.testing.globus.engine._READY_LIMIT", 3.0)
+        with pytest.raises(RuntimeError, match=r"(?s)do not start.*Fatal Python error"):
+            service.endpoint("alpha", environment={"PYTHONHOME": "/nowhere"})
     service.endpoint("alpha")
 
 
