@@ -78,6 +78,7 @@ class PoolRun:
         self._began = time.time()
         self._events: list[Event] = []
         self._position: Position = "earliest"
+        self._is_over = False
 
     def wait_for_faults(self, limit: float = 60.0) -> None:
         """Wait until the script is over.
@@ -89,7 +90,8 @@ class PoolRun:
 
     def story(self) -> Story:
         """What happened so far, as far as it was told; after the end of the pool, everything."""
-        self._read()
+        if not self._is_over:
+            self._read()
         return tell_story(self._events, self._injector.done, self._began, self.run_dir)
 
     # --- for who runs the pool ------------------------------------------------------------------------------------
@@ -115,6 +117,12 @@ class PoolRun:
         self._began = time.time()
         with self._injector:
             yield
+
+    def close(self) -> Story:
+        """Read the rest of what was told; nothing more will be."""
+        self._read()
+        self._is_over = True
+        return self.story()
 
     def _read(self) -> None:
         """Read what is new on the fabric; one that cannot be read now is read later."""
@@ -206,7 +214,7 @@ def resilient_pool(
             _end(dfk)
             left = _left_behind(dfk.run_id, places.values())
             if run is not None:
-                tell("\n".join([str(run.story()), *(f"LEFT BEHIND, and killed: {process}" for process in left)]))
+                tell("\n".join([str(run.close()), *(f"LEFT BEHIND, and killed: {process}" for process in left)]))
         if left:
             raise RuntimeError(f"left behind {_GRACE:.0f} s after the end of the pool: {'; '.join(left)}")
         begun = sum(not one.ended for one in run.story().faults)
@@ -231,10 +239,10 @@ def _places_and_members(
         place: Place = part if not isinstance(part, str) else made.enter_context(
             LocalSite(part, workers=workers, nodes=nodes, environment={"PYTHONPATH": _import_path()})
         )  # fmt: skip
+        members.append(place.endpoint if isinstance(place, LocalSite) else _globus_member(place, account))
         if place.label in places:
             raise ConfigurationError(f"two places are called {place.label!r}; give each a label of its own")
         places[place.label] = place
-        members.append(place.endpoint if isinstance(place, LocalSite) else _globus_member(place, account))
     return places, members
 
 

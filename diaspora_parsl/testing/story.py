@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from diaspora_parsl import events as ev
+from diaspora_parsl.errors import PoolShutdownError
 from diaspora_parsl.failures import Blame, Failure, Kind
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.injector import Injected
@@ -101,6 +102,7 @@ def tell_story(events: Iterable[ev.Event], faults: Iterable[Injected], began: fl
     faults = tuple(faults)
     told = sorted(((_unix(event), event.sequence, event.payload()) for event in events), key=lambda one: one[:2])
     payloads = [(at, payload) for at, _, payload in told if payload is not None]
+    payloads = [(at, payload) for at, payload in payloads if not _is_left(payload)]
     ended = [payload for _, payload in payloads if isinstance(payload, ev.TaskFailed)]
     names = {payload.task: payload.function for _, payload in payloads if isinstance(payload, ev.TaskSubmitted)}
     moments = [*_of_faults(faults), *_of_reroutes(payloads, names), *_of_others(payloads, names)]
@@ -119,6 +121,11 @@ def tell_story(events: Iterable[ev.Event], faults: Iterable[Injected], began: fl
 
 def _unix(event: ev.Event) -> float:
     return datetime.fromisoformat(event.time).timestamp()
+
+
+def _is_left(payload: ev.Payload) -> bool:
+    """Whether a task ended only because the pool did: nobody waited for it any more."""
+    return isinstance(payload, ev.TaskFailed) and payload.error == PoolShutdownError.__name__
 
 
 def _is_lost(payload: ev.TaskFailed) -> bool:
