@@ -381,6 +381,7 @@ class GlobusExecutor(AwareExecutor):
                 logger.info("Endpoint %s: its status is %r", self.label, answer.get("status"))
                 if online:
                     self._online_since = now
+                    self._life.forgiven(now)
                 else:
                     self._offline_since = now
             self._online = online
@@ -397,18 +398,21 @@ class GlobusExecutor(AwareExecutor):
         self._give_up_lost(now)
 
     def _give_up_lost(self, now: float) -> None:
-        """All its workers have been idle for long, and yet there are tasks that did not come back: they are lost.
+        """All its workers are idle, and yet there are tasks that did not come back: they are lost.
 
-        A status may be as old as the heartbeats of the endpoint. Of what it had before it went offline, and was idle
-        when it came back, nothing will be heard of.
+        A status is as old as the last heartbeat of the endpoint: only one that is certainly younger than the task
+        counts. What it had before it went offline was lost with that.
         """
         with self._lock:
             since, back = self._idle_since, self._online_since
-        if since is None or now - since < self._patience:
+        if since is None or now - since < min(self._patience, 2 * self._status_period):
             return
-        lost = self._posts.accepted_before(since)
-        if now - since < max(self._patience, 2 * self._heartbeat):
-            lost = [post for post in lost if post.accepted_at is not None and post.accepted_at < back]
+        told = now - self._heartbeat - self._patience
+        lost = [
+            post
+            for post in self._posts.accepted_before(since)
+            if post.accepted_at is not None and post.accepted_at < max(told, back)
+        ]
         if lost:
             self._ask_for_results(everything=True)
         for post in lost:

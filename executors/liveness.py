@@ -65,6 +65,12 @@ class SignsOfLife:
         elif self._quiet_since is None:
             self._quiet_since = at
 
+    def forgiven(self, at: float) -> None:
+        """Until now it could not say anything, as is known: its silence counts from now on."""
+        if self._quiet_since is not None:
+            self._quiet_since = at
+            self._canary_sent = None
+
     def limit(self, slots: int) -> float:
         """Seconds of silence that are normal with so many workers."""
         patience = min(self._most, self._patience * 2.0**self._answered)

@@ -55,7 +55,7 @@ TROUBLES = (
     # The endpoint.
     Trouble("offline for good", (f.Kill(at=0, endpoint=A, until=_LASTING),), quick=True),
     Trouble("offline, back after 5 s", (f.Kill(at=0, endpoint=A, until=5),)),
-    Trouble("restarted at once", (f.Kill(at=0, endpoint=A),)),
+    Trouble("restarted at once", (f.Kill(at=0, endpoint=A),), wait=75),
     Trouble("both offline, back after 8 s", (f.Kill(at=0, endpoint=A, until=8), f.Kill(at=0, endpoint=B, until=8))),
     Trouble("worker killed", (f.LoseWorker(at=0, endpoint=A),), quick=True),
     Trouble("node lost", (f.LoseNode(at=0, endpoint=A),)),
@@ -193,10 +193,10 @@ EXPERIMENT = Experiment(
         " the first endpoint is busy, and 20 just after it. Parsl has two `GlobusComputeExecutor`s with `retries=1`,"
         " each with a client and a task group of its own; the pool has two `GlobusEndpoint`s with `status_period=1.0,"
         " patience=5.0`, and no retries. What has no result 30 s after the fault is lost (90 s if the broker is away,"
-        " 60 s if the service is). A task is delivered twice if its future calls back twice, and run more than once if"
-        " it writes down more than one start. The rerouted start is the first of a task that the first endpoint had"
-        " been given, and that was given again, there or elsewhere. What is too large is a task of its own, which fails"
-        " in any case. The workflow ends while the fault lasts; how long that takes is the last column."
+        " 60 s if the service is, 75 s after a restart). A task is delivered twice if its future calls back twice, and"
+        " run more than once if it writes down more than one start. The rerouted start is the first of a task that the"
+        " first endpoint had been given, and that was given again, there or elsewhere. What is too large is a task of its"
+        " own, which fails in any case. The workflow ends while the fault lasts; how long that takes is the last column."
     ),
     cases=cases,
     columns=(
@@ -215,4 +215,5 @@ EXPERIMENT = Experiment(
         Target("clean exit, no process left", lambda r: every(r, "pool", _is_clean)),
     ),
     shows_exit=True,
+    page="globus.md",
 )

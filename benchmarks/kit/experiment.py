@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.kit.schema import Measurement, Report
 
+#: Where experiments are shown that have no page of their own.
+MAIN_PAGE = "benchmarks.md"
 #: Peers by name, as a reader knows them.
 PEERS = {
     "pool": "diaspora_parsl",
@@ -90,6 +92,7 @@ class Experiment:
         targets: what the pool must show.
         plot: what to draw, if anything.
         shows_exit: whether the table tells how the case ended.
+        page: of the documentation that it is shown on.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Experiment:
     targets: tuple[Target, ...] = ()
     plot: Plot | None = None
     shows_exit: bool = field(default=False)
+    page: str = MAIN_PAGE
 
 
 def every(

@@ -38,6 +38,24 @@ def page(experiments: Mapping[str, Experiment], reports: Mapping[str, Report]) -
     return "\n".join(parts)
 
 
+def filled(text: str, experiment: Experiment, report: Report | None) -> str:
+    """A page of its own words, with what was measured between two marks.
+
+    Raises:
+        ValueError: it has no such marks.
+    """
+    begin, end = f"<!-- {experiment.name}: begin -->\n", f"<!-- {experiment.name}: end -->\n"
+    before, found, rest = text.partition(begin)
+    _, found_too, after = rest.partition(end)
+    if not (found and found_too):
+        raise ValueError(f"the page has no marks {begin.strip()} and {end.strip()}")
+    shown = _section(experiment, report)
+    if report is not None:
+        goals = [[target.says, VERDICTS[target.holds(report)]] for target in experiment.targets]
+        shown += "\n" + _table(["the pool must show", "shown"], goals) + "\n" + _machines({experiment.name: report})
+    return f"{before}{begin}{shown}\n{end}{after}"
+
+
 def picture_name(experiment: Experiment) -> str:
     """File name of an experiment's plot, in docs/images."""
     return f"bench-{experiment.name}.svg"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.experiments.every import EXPERIMENTS
 from benchmarks.kit import schema
-from benchmarks.kit.page import page, picture_name
+from benchmarks.kit.experiment import MAIN_PAGE
+from benchmarks.kit.page import filled, page, picture_name
 from benchmarks.kit.pictures import digest, draw
 from benchmarks.kit.schema import Report
 
@@ -20,8 +21,10 @@ def reports(root: Path) -> dict[str, Report]:
 def write_files(root: Path) -> list[Path]:
     """Write the page and all plots."""
     kept = reports(root)
-    written = [_page(root)]
-    written[0].write_text(page(EXPERIMENTS, kept), encoding="utf-8")
+    written = []
+    for path, text in _pages(root, kept).items():
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
     for name, report in kept.items():
         if EXPERIMENTS[name].plot is not None:
             path = _picture(root, name)
@@ -33,9 +36,7 @@ def write_files(root: Path) -> list[Path]:
 def stale_files(root: Path) -> list[Path]:
     """What does not show what is kept: the page, plots that show something else, plots of nothing."""
     kept = reports(root)
-    stale = []
-    if _page(root).read_text(encoding="utf-8") != page(EXPERIMENTS, kept):
-        stale.append(_page(root))
+    stale = [path for path, text in _pages(root, kept).items() if path.read_text(encoding="utf-8") != text]
     wanted = {_picture(root, name): name for name in kept if EXPERIMENTS[name].plot is not None}
     for path, name in wanted.items():
         mark = digest(EXPERIMENTS[name], kept[name])
@@ -45,8 +46,15 @@ def stale_files(root: Path) -> list[Path]:
     return stale + sorted(there - set(wanted))
 
 
-def _page(root: Path) -> Path:
-    return root / "docs" / "benchmarks.md"
+def _pages(root: Path, kept: dict[str, Report]) -> dict[Path, str]:
+    """What the pages must be: one for all experiments, and those with words of their own."""
+    own = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.page != MAIN_PAGE}
+    main = {name: experiment for name, experiment in EXPERIMENTS.items() if name not in own}
+    pages = {root / "docs" / MAIN_PAGE: page(main, {name: kept[name] for name in main if name in kept})}
+    for name, experiment in own.items():
+        path = root / "docs" / experiment.page
+        pages[path] = filled(pages.get(path) or path.read_text(encoding="utf-8"), experiment, kept.get(name))
+    return pages
 
 
 def _picture(root: Path, name: str) -> Path:

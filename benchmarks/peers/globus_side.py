@@ -11,12 +11,12 @@ from parsl.executors import GlobusComputeExecutor
 from parsl.executors.base import ParslExecutor
 
 from benchmarks.tasks import Line
-from diaspora_parsl import GlobusEndpoint
+from diaspora_parsl import Endpoint, GlobusEndpoint
 from diaspora_parsl.executors.globus_executor import GlobusExecutor
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
 
 #: Settings of the pool's endpoints, in seconds; the rest is as it comes.
-SETTINGS = {"status_period": 1.0, "patience": 5.0}
+SETTINGS: dict[str, Any] = {"status_period": 1.0, "patience": 5.0}
 
 
 class Given(NamedTuple):
@@ -29,7 +29,7 @@ class Given(NamedTuple):
 
 def members(
     peer: str, service: LocalGlobusCompute, places: Iterable[EmulatedEndpoint], *, brake: bool
-) -> Sequence[ParslExecutor]:
+) -> Sequence[ParslExecutor | Endpoint]:
     """The executors of these endpoints.
 
     Plain ones share nothing: each has a client of its own, as a client is one lock, and a group of tasks of its own, as
@@ -47,9 +47,9 @@ def members(
             GlobusEndpoint(endpoint_id=place.id, label=place.label, client_factory=service.client, **SETTINGS)
             for place in places
         ]
-    found = []
+    found: list[ParslExecutor | Endpoint] = []
     for place in places:
-        haste = {} if brake else {"api_burst_limit": 8, "api_burst_window_s": 1}
+        haste: dict[str, Any] = {} if brake else {"api_burst_limit": 8, "api_burst_window_s": 1}
         inner = Executor(place.id, service.client(), **haste)
         inner.task_group_id = None
         found.append(GlobusComputeExecutor(inner, label=place.label))
