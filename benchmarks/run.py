@@ -2,6 +2,7 @@
 
     python benchmarks/run.py all --quick --json out/
     python benchmarks/run.py black-hole doomed
+    python benchmarks/run.py globus-faults --only pool --case frozen
 
 A peer that is not installed is listed as such. ``--ray-python`` names an interpreter that has Ray, if it is not this
 one. The page of the documentation is drawn from what is kept in benchmarks/results: see benchmarks/page.py.
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ray-python", default=sys.executable, metavar="PATH", help="an interpreter that has Ray")
     parser.add_argument("--strict", action="store_true", help="exit code 1 if the pool misses a goal")
     parser.add_argument("--only", metavar="PEER", action="append", help="measure this peer only; may be repeated")
+    parser.add_argument("--case", metavar="WORDS", action="append", help="only cases with these words; may be repeated")
     chosen = parser.parse_args(arguments)
     names = list(EXPERIMENTS) if "all" in chosen.experiments else chosen.experiments
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         experiment = EXPERIMENTS[name]
         report = run(
             experiment, quick=chosen.quick, note=chosen.note, ray_python=chosen.ray_python, console=console,
-            peers=chosen.only,
+            peers=chosen.only, words=chosen.case,
         )  # fmt: skip
         for target in experiment.targets:
             verdict = target.holds(report)

@@ -49,6 +49,16 @@ def counted(number: int, seconds: float, book: str) -> int:
     return number
 
 
+def size(data: bytes) -> int:
+    """Take what may be too large."""
+    return len(data)
+
+
+def bulk(count: int) -> bytes:
+    """Give what may be too large."""
+    return bytes(count)
+
+
 def in_a_black_hole(number: int, seconds: float, book: str, is_bad: bool) -> int:  # noqa: FBT001 - it travels
     """Work, or fail at once on a broken node."""
     if is_bad:

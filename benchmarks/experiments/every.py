@@ -9,6 +9,7 @@ from benchmarks.experiments import (
     fabric_away,
     fault_cost,
     fault_table,
+    globus_faults,
     makespan,
     managers,
     overhead,
@@ -20,6 +21,7 @@ EXPERIMENTS = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
         fault_table,
+        globus_faults,
         black_hole,
         environment,
         managers,

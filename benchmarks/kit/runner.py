@@ -25,6 +25,7 @@ def run(
     note: str = "",
     ray_python: str = sys.executable,
     peers: Collection[str] | None = None,
+    words: Collection[str] | None = None,
 ) -> Report:
     """Measure the cases of an experiment; a peer that is not installed is told as such.
 
@@ -35,10 +36,13 @@ def run(
         note: for the report.
         ray_python: an interpreter that has Ray.
         peers: only these; all if None.
+        words: only cases with any of these in their names; all if None.
     """
     seen = machine(ray_python)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     cases = [case for case in experiment.cases(quick) if peers is None or case.peer in peers]
+    if words is not None:
+        cases = [case for case in cases if any(word in case.variant for word in words)]
     measurements = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

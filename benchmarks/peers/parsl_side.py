@@ -20,6 +20,7 @@ from parsl.providers import LocalProvider
 
 import diaspora_parsl
 from benchmarks import tasks
+from benchmarks.peers.common import here
 from diaspora_parsl import ResilientPoolExecutor, open_fabric
 from diaspora_parsl import events as ev
 from diaspora_parsl.fabric.address import find_fabric
@@ -117,12 +118,12 @@ def app(function: Any, kernel: parsl.DataFlowKernel) -> Any:
 
 def warm_up(kernel: parsl.DataFlowKernel, sites: set[str], each: int = 1) -> None:
     """Give work until ``each`` workers of every site have run some."""
-    counted = app(tasks.counted, kernel)
+    counted, book = app(tasks.counted, kernel), here("warm-up")
     end = time.monotonic() + WARM_UP
     while True:
-        futures = [counted(n, 0.5, "warm-up") for n in range(2 * len(sites) * each)]  # long enough to need all
+        futures = [counted(n, 0.5, book) for n in range(2 * len(sites) * each)]  # long enough to need all
         wait_for(futures, timeout=WARM_UP)
-        seen = {(line.site, line.pid) for line in tasks.lines("warm-up", "end")}
+        seen = {(line.site, line.pid) for line in tasks.lines(book, "end")}
         workers = Counter(name for name, _ in seen)
         if all(workers[name] >= each for name in sites):
             return
