@@ -107,6 +107,9 @@ class Engine:
             said = self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
             await self.stop()
             raise RuntimeError(f"the workers of {self.label} do not start:\n{said}") from None
+        except asyncio.CancelledError:  # the service ends, and does not know it yet
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """End every process, and forget everything.

@@ -130,3 +130,20 @@ def test_what_is_done_is_not_held(rest: Rest, alpha: EmulatedEndpoint) -> None:
         assert rest.result(task) == 100_000
     gc.collect()
     assert not [thing for thing in gc.get_objects() if isinstance(thing, Assignment)]
+
+
+def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
+    async def begin_and_leave() -> Engine:
+        made = Engine(
+            "alpha", NAME, workers=1, nodes=1, result_limit=1000, environment={}, ledger=Ledger(), report=print
+        )
+        start = asyncio.create_task(made.start())
+        await asyncio.sleep(0.01)
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        return made
+
+    made = asyncio.run(begin_and_leave())
+    assert not made.pids
+    assert not made.folder.exists()
