@@ -195,8 +195,8 @@ EXPERIMENT = Experiment(
         " patience=5.0`, and no retries. What has no result 30 s after the fault is lost (90 s if the broker is away,"
         " 60 s if the service is, 75 s after a restart). A task is delivered twice if its future calls back twice, and"
         " run more than once if it writes down more than one start. The rerouted start is the first of a task that the"
-        " first endpoint had been given, and that was given again, there or elsewhere. What is too large is a task of its"
-        " own, which fails in any case. The workflow ends while the fault lasts; how long that takes is the last column."
+        " first endpoint had been given, and that was given again, there or elsewhere. What is too large is one task more,"
+        " which fails in any case. The workflow ends while the fault lasts; the last column says how long it takes."
     ),
     cases=cases,
     columns=(

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from globus_compute_sdk import Executor
 from parsl.executors import GlobusComputeExecutor
-from parsl.executors.base import ParslExecutor
 
 from benchmarks.tasks import Line
-from diaspora_parsl import Endpoint, GlobusEndpoint
+from diaspora_parsl import GlobusEndpoint
 from diaspora_parsl.executors.globus_executor import GlobusExecutor
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
 
@@ -29,8 +28,8 @@ class Given(NamedTuple):
 
 def members(
     peer: str, service: LocalGlobusCompute, places: Iterable[EmulatedEndpoint], *, brake: bool
-) -> Sequence[ParslExecutor | Endpoint]:
-    """The executors of these endpoints.
+) -> Sequence[Any]:
+    """The executors of these endpoints, or the endpoints of a pool.
 
     Plain ones share nothing: each has a client of its own, as a client is one lock, and a group of tasks of its own, as
     who ends would else end the results of the others.
@@ -47,7 +46,7 @@ def members(
             GlobusEndpoint(endpoint_id=place.id, label=place.label, client_factory=service.client, **SETTINGS)
             for place in places
         ]
-    found: list[ParslExecutor | Endpoint] = []
+    found = []
     for place in places:
         haste: dict[str, Any] = {} if brake else {"api_burst_limit": 8, "api_burst_window_s": 1}
         inner = Executor(place.id, service.client(), **haste)
