@@ -196,7 +196,7 @@ EXPERIMENT = Experiment(
         " 60 s if the service is, 75 s after a restart). A task is delivered twice if its future calls back twice, and"
         " run more than once if it writes down more than one start. The rerouted start is the first of a task that the"
         " first endpoint had been given, and that was given again, there or elsewhere. What is too large is one task more,"
-        " which fails in any case. The workflow ends while the fault lasts; the last column says how long it takes."
+        " which fails in any case. The workflow ends while the fault lasts; the last column says in what time."
     ),
     cases=cases,
     columns=(
