@@ -13,10 +13,11 @@ from aiohttp import web
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.globus.base import Setup
 from diaspora_parsl.testing.globus.broker import Broker
 from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Throttle
 from diaspora_parsl.testing.globus.endpoint import Endpoint
-from diaspora_parsl.testing.globus.engine import Engine
+from diaspora_parsl.testing.globus.engine import EmulatedEngine
 from diaspora_parsl.testing.globus.web import application
 
 if TYPE_CHECKING:
@@ -200,9 +201,9 @@ class LocalGlobusCompute:
         name = str(uuid.uuid4())
 
         async def add(core: Core) -> Endpoint:
-            engine = Engine(
-                label,
-                name,
+            setup = Setup(
+                label=label,
+                name=name,
                 workers=workers,
                 nodes=nodes,
                 result_limit=self._result_limit,
@@ -210,6 +211,7 @@ class LocalGlobusCompute:
                 ledger=core.ledger,
                 report=core.settle,
             )
+            engine = EmulatedEngine(setup)
             await engine.start()
             core.endpoints[name] = Endpoint(name, engine)
             return core.endpoints[name]
@@ -268,9 +270,9 @@ class EmulatedEndpoint:
     def __init__(self, service: LocalGlobusCompute, inside: Endpoint) -> None:
         self._service = service
         self._inside = inside
-        self.label = inside.engine.label
-        self.workers = inside.engine.workers
-        self.nodes = inside.engine.nodes
+        self.label = inside.engine.setup.label
+        self.workers = inside.engine.setup.workers
+        self.nodes = inside.engine.setup.nodes
         self.id = inside.name
         """Its UUID at the service."""
         self.output = inside.engine.output
@@ -301,7 +303,7 @@ class EmulatedEndpoint:
         """Of its workers."""
 
         async def read(_: Core) -> list[int]:
-            return self._inside.engine.pids
+            return await self._inside.engine.pids()
 
         return self._service.call(read)
 
