@@ -7,17 +7,18 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from aiohttp import web
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.globus.base import Setup
+from diaspora_parsl.testing.globus.base import Engine, Setup
 from diaspora_parsl.testing.globus.broker import Broker
 from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Throttle
 from diaspora_parsl.testing.globus.endpoint import Endpoint
 from diaspora_parsl.testing.globus.engine import EmulatedEngine
+from diaspora_parsl.testing.globus.hosted import HostedEngine, require_engine
 from diaspora_parsl.testing.globus.web import application
 
 if TYPE_CHECKING:
@@ -181,7 +182,13 @@ class LocalGlobusCompute:
         return client(self.url, **options)
 
     def endpoint(
-        self, label: str, *, workers: int = 1, nodes: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        label: str,
+        *,
+        workers: int = 1,
+        nodes: int = 1,
+        environment: Mapping[str, str] | None = None,
+        engine: Literal["emulated", "GlobusComputeEngine"] = "emulated",
     ) -> EmulatedEndpoint:
         """Add an endpoint, and wait until its workers are ready.
 
@@ -190,14 +197,20 @@ class LocalGlobusCompute:
             workers: of each node.
             nodes: how many. On the worker ``DIASPORA_PARSL_NODE`` tells which: ``label-0`` and so on.
             environment: further variables for its workers.
+            engine: what runs the tasks: worker processes of this package, or the engine of a real endpoint, which needs
+                the extra ``globus-engine`` and takes seconds to start, see `HostedEngine`.
 
         Raises:
-            ConfigurationError: there is such an endpoint, or the numbers make none.
+            ConfigurationError: there is such an endpoint, the numbers make none, or the engine is not installed.
         """
         if workers < 1 or nodes < 1:
             raise ConfigurationError(f"endpoint({label!r}, workers={workers}, nodes={nodes}): give at least one")
         if label in self._endpoints:
             raise ConfigurationError(f"there is an endpoint {label!r} already; give another label")
+        if engine == "GlobusComputeEngine":
+            require_engine(self._result_limit)
+        elif engine != "emulated":
+            raise ConfigurationError(f"engine={engine!r} is unknown; write 'emulated' or 'GlobusComputeEngine'")
         name = str(uuid.uuid4())
 
         async def add(core: Core) -> Endpoint:
@@ -211,9 +224,9 @@ class LocalGlobusCompute:
                 ledger=core.ledger,
                 report=core.settle,
             )
-            engine = EmulatedEngine(setup)
-            await engine.start()
-            core.endpoints[name] = Endpoint(name, engine)
+            made: Engine = EmulatedEngine(setup) if engine == "emulated" else HostedEngine(setup)
+            await made.start()
+            core.endpoints[name] = Endpoint(name, made)
             return core.endpoints[name]
 
         self._endpoints[label] = EmulatedEndpoint(self, self.call(add))
@@ -262,7 +275,7 @@ class EmulatedEndpoint:
     - `Freeze`: nothing moves there, while its status says what it said before.
     - `Mute`: questions about its status are answered when it is over; work goes on.
     - `Slow`: meets every function. `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` meet functions that are
-      decorated with `subject_to_faults`.
+      decorated with `subject_to_faults`; so does `Slow` at a `HostedEngine`.
     - `Refuse`, `LoseResults`, `RepeatResults`, `WrongStatus`: as their words say.
     - `LoseConnection`, `LoseBroker`, `ForgetResults`, and `Refuse` without an endpoint: meet the whole service.
     """
