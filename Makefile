@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-globus test lint types docs parsl-suite globus-suite oldest bench clean
+.PHONY: help demo demo-globus test lint types docs parsl-suite globus-suite globus-engine oldest bench clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -48,6 +48,9 @@ parsl-suite: ## Parsl's own test suite with pools as its configuration
 globus-suite: ## Parsl's own tests, and those of globus-compute if they are here, on a local Globus Compute
 	@PYTHON="$(PYTHON)" tests/globus_suite/run.sh
 
+globus-engine: ## endpoints of a local Globus Compute with the engine of real ones
+	@PYTHON="$(PYTHON)" tests/globus_suite/engine.sh
+
 oldest: ## what is private of Parsl, against the oldest Parsl that is supported
 	@PYTHON="$(PYTHON)" tests/contract/oldest.sh
 
@@ -55,7 +58,7 @@ bench: $(VENV)/.bench-ready ## the pool beside Parsl, Dask and Ray (BENCH="all -
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .venv-suite .venv-globus .venv-oldest build dist site *.egg-info
+	rm -rf $(VENV) .venv-suite .venv-globus .venv-engine .venv-oldest build dist site *.egg-info
 
 # --- set-up: a second run uses what is installed ---------------------------------------------------------------------
 

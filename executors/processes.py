@@ -46,21 +46,22 @@ def groups_of_block(mark: str) -> set[int]:
     return groups - {os.getpgrp()}
 
 
-def end_block(mark: str, groups: Collection[int], courtesy: float) -> int:
+def end_block(mark: str, groups: Collection[int], courtesy: float, *, variable: str = BLOCK_VARIABLE) -> int:
     """End every process that carries the mark: those that do not end by themselves are killed.
 
     Args:
         mark: as in the block's environment.
         groups: its process groups, see `of_block`.
         courtesy: seconds that processes which got SIGTERM already have to end; stopped ones get none.
+        variable: as for `of_block`.
 
     Returns:
         How many were killed.
     """
-    psutil.wait_procs([p for p in of_block(mark, groups) if not _is_stopped(p)], timeout=courtesy)
+    psutil.wait_procs([p for p in of_block(mark, groups, variable=variable) if not _is_stopped(p)], timeout=courtesy)
     killed = 0
     for _ in range(5):  # a process may fork while it is being looked at
-        left = of_block(mark, groups)
+        left = of_block(mark, groups, variable=variable)
         if not left:
             break
         for process in left:
@@ -69,7 +70,9 @@ def end_block(mark: str, groups: Collection[int], courtesy: float) -> int:
                 killed += 1
         psutil.wait_procs(left, timeout=0.2)  # a zombie whose parent does not reap it counts as alive here
     else:
-        logger.warning("Processes %s did not end after SIGKILL", [p.pid for p in of_block(mark, groups)])
+        logger.warning(
+            "Processes %s did not end after SIGKILL", [p.pid for p in of_block(mark, groups, variable=variable)]
+        )
     return killed
 
 

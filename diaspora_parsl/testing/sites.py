@@ -121,9 +121,7 @@ class LocalSite:
     def manager(self, node: int | None = None) -> psutil.Process | None:
         """The manager of a node, or the first that is found, if it runs."""
         for process in self.processes():
-            words = _command(process).split()
-            is_manager = any(word.endswith("process_worker_pool.py") for word in words[:3])
-            if is_manager and words[0] not in {"sh", "bash"} and node in {None, _node_of(process)}:
+            if is_manager(process) and node in {None, _node_of(process)}:
                 return process
         return None
 
@@ -134,8 +132,7 @@ class LocalSite:
             manager = self.manager(node)
             if manager is not None:
                 with contextlib.suppress(psutil.Error):  # it ended meanwhile
-                    spawned = [child for child in manager.children() if "spawn_main" in _command(child)]
-                    found += sorted(spawned, key=psutil.Process.create_time)[1:]  # the first serves the others
+                    found += workers_of(manager)
         return found
 
     def kill_worker(self) -> int | None:
@@ -284,6 +281,23 @@ export {subject.NODE_VARIABLE}={self.label}-$node"""
         return [process for process in self.processes() if process not in spared]
 
 
+def is_manager(process: psutil.Process) -> bool:
+    """It is the manager of an HTEX node, started as a script or as a module."""
+    words = _command(process).split()
+    has_name = any(word.removesuffix(".py").endswith("process_worker_pool") for word in words[:3])
+    return has_name and words[0] not in {"sh", "bash"}
+
+
+def workers_of(manager: psutil.Process) -> list[psutil.Process]:
+    """The processes of an HTEX manager that run user code.
+
+    Raises:
+        psutil.Error: one ended meanwhile.
+    """
+    spawned = [child for child in manager.children() if "spawn_main" in _command(child)]
+    return sorted(spawned, key=psutil.Process.create_time)[1:]  # the first serves the others
+
+
 def _command(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -303,7 +317,7 @@ def _node_of(process: psutil.Process) -> int | None:
     return None if _VARIABLE in environment else -1
 
 
-def node_names(folder: Path, count: int) -> str:
+def node_names(folder: Path, count: int, *, prefix: str = "node") -> str:
     """Lines for a ``worker_init`` that give each block the name of a simulated node, for the pool to know it by.
 
     The blocks of one host are told apart as ``node-0``, ``node-1``, ... in ``DIASPORA_PARSL_NODE``. A name is free
@@ -312,13 +326,14 @@ def node_names(folder: Path, count: int) -> str:
     Args:
         folder: where the names are taken from; made if need be.
         count: of names; a block beyond that keeps the name of the host.
+        prefix: before the number, as ``node`` in ``node-0``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The lock is held by every process of the block, and by nothing else: file descriptors are inherited.
     lines = f"""
     for number in $(seq 0 {count - 1}); do
       exec 9>{shlex.quote(str(folder))}/$number
-      if flock -n 9; then export {subject.NODE_VARIABLE}=node-$number; break; fi
+      if flock -n 9; then export {subject.NODE_VARIABLE}={shlex.quote(prefix)}-$number; break; fi
     done
     """
     return "\n".join(line.strip() for line in lines.splitlines() if line.strip())

@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from typing import Any, Final
+from typing import Any, get_args
 
 from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing import subject
-from diaspora_parsl.testing.globus.engine import Engine
+from diaspora_parsl.testing.globus.base import Engine
 from diaspora_parsl.testing.places import Troubles
-
-#: What meets user code that is decorated for it; `Slow` meets all code, so that the workers need not know of it.
-_FOR_USER_CODE: Final[tuple[type[f.WorkerFault], ...]] = (f.Flaky, f.BlackHole, f.WrongEnvironment, f.OutOfMemory)
 
 
 class AwaitedTroubles(Troubles):
@@ -73,7 +69,7 @@ class Endpoint:
             case f.LoseWorker():
                 await self.engine.lose_worker()
             case f.Freeze():
-                self.engine.freeze()
+                await self.engine.freeze()
             case f.LoseResults() | f.RepeatResults():
                 self._draws[fault] = random.Random(fault.seed)  # noqa: S311 - reproducible on purpose
             case f.WrongStatus():
@@ -88,17 +84,14 @@ class Endpoint:
             case f.Kill() if was_last:
                 self.engine.revive()
             case f.Freeze() if was_last:
-                self.engine.thaw()
+                await self.engine.thaw()
             case _:
                 self._afflict()
 
     def _afflict(self) -> None:
         """Let user code meet what is wrong now."""
-        self.engine.slowness = 1.0
-        for slow in self.troubles.of(f.Slow):
-            self.engine.slowness *= slow.factor
-        met: list[f.WorkerFault] = [fault for kind in _FOR_USER_CODE for fault in self.troubles.of(kind)]
-        subject.make_wrong(self.engine.folder, tuple(met))
+        met = [fault for kind in get_args(f.WorkerFault) for fault in self.troubles.of(kind)]
+        self.engine.afflict(tuple(met))
 
     # --- for the service ------------------------------------------------------------------------------------------
 

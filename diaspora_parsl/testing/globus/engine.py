@@ -1,4 +1,4 @@
-"""The inside of an emulated endpoint: what waits for it, what it holds, and the workers that run it."""
+"""The usual engine: what waits for the endpoint, what it holds, and workers that need nothing but the SDK."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import logging
 import platform
 import shutil
 import signal
-import tempfile
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from globus_compute_common import messagepack
@@ -19,8 +17,10 @@ from globus_compute_common.messagepack.message_types import Result
 from globus_compute_common.messagepack.message_types.result import ResultErrorDetails
 from globus_compute_common.tasks import TaskState
 
+from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing import subject
-from diaspora_parsl.testing.globus.ledger import Ledger, Task
+from diaspora_parsl.testing.globus.base import Setup
+from diaspora_parsl.testing.globus.ledger import Task
 from diaspora_parsl.testing.globus.process import Assignment, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -34,45 +34,22 @@ _PAUSE: Final = 0.5
 _ERRORS: Final = "parsl.executors.high_throughput.errors"
 
 
-class Engine:
-    """Runs the tasks of one endpoint in processes of its own, in the thread of a running loop.
+class EmulatedEngine:
+    """Runs the tasks of one endpoint one by one in worker processes, in the thread of a running loop."""
 
-    Args:
-        label: of the endpoint.
-        name: its id.
-        workers: of each node.
-        nodes: how many.
-        result_limit: bytes that a result may have.
-        environment: further variables for its workers.
-        ledger: where tasks are moved from state to state.
-        report: called with a task and the packed message that says what came of it.
-    """
-
-    def __init__(
-        self,
-        label: str,
-        name: str,
-        *,
-        workers: int,
-        nodes: int,
-        result_limit: int,
-        environment: Mapping[str, str],
-        ledger: Ledger,
-        report: Callable[[Task, bytes], None],
-    ) -> None:
-        self.label = label
-        self.workers = workers
-        self.nodes = nodes
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.label = setup.label
+        self.workers = setup.workers
+        self.nodes = setup.nodes
         #: What starts now takes so many times as long.
-        self.slowness = 1.0
-        self.folder = Path(tempfile.mkdtemp(prefix="diaspora-endpoint-"))
-        #: What user code prints there.
-        self.output = self.folder / "output.log"
-        (self.folder / "tasks").mkdir()
-        self._arguments = [name, str(result_limit), str(self.folder / "tasks")]
-        self._environment = {**environment, "DIASPORA_PARSL_SITE": label, subject.VARIABLE: str(self.folder)}
-        self._ledger = ledger
-        self._report = report
+        self._slowness = 1.0
+        self._folder = setup.make_folder()
+        self.output = self._folder / "output.log"
+        self._arguments = [setup.name, str(setup.result_limit), str(self._folder / "tasks")]
+        self._environment = setup.variables(self._folder)
+        self._ledger = setup.ledger
+        self._report = setup.report
         self._online = asyncio.Event()
         self._online.set()
         self._frozen = False
@@ -123,7 +100,7 @@ class Engine:
         ends = await asyncio.gather(*self._keepers, return_exceptions=True)
         # The end of some was cancelled with their keepers.
         ends += await asyncio.gather(*map(self._end, self._started), return_exceptions=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
         for failure in ends:
             if isinstance(failure, Exception):
                 raise failure
@@ -191,7 +168,7 @@ class Engine:
             if self._held and process.is_idle:
                 job = self._held.popleft()
                 self._ledger.move(job.task, TaskState.RUNNING)
-                process.run(job, _now(), self.slowness)
+                process.run(job, _now(), self._slowness)
 
     def _take(self, process: WorkerProcess, result: bytes) -> None:
         """A worker is done. On a slow endpoint it is held back, as if it had taken longer."""
@@ -247,19 +224,28 @@ class Engine:
         host = platform.node()
         await self._kill(there, f"{_ERRORS}.ManagerLost: Task failure due to loss of manager {node} on host {host}")
 
-    def freeze(self) -> None:
+    async def freeze(self) -> None:
         """Its workers stand still, and nothing is handed out."""
         self._frozen = True
         for process in self._processes.values():
             process.signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    async def thaw(self) -> None:
         """Everything goes on where it stopped."""
         self._frozen = False
         for process in list(self._processes.values()):
             process.signal(signal.SIGCONT)
             self._deliver(process)
         self._hand_out()
+
+    def afflict(self, faults: tuple[f.WorkerFault, ...]) -> None:
+        """From now on these faults, and no others, meet user code; `Slow` meets all of it, decorated or not."""
+        self._slowness = 1.0
+        for slow in faults:
+            if isinstance(slow, f.Slow):
+                self._slowness *= slow.factor
+        # The workers need not know of `Slow`.
+        subject.make_wrong(self._folder, tuple(fault for fault in faults if not isinstance(fault, f.Slow)))
 
     async def _kill(self, processes: Collection[WorkerProcess], epitaph: str) -> None:
         for process in processes:
@@ -283,8 +269,7 @@ class Engine:
         """Tasks that the service keeps for it."""
         return len(self._waiting)
 
-    @property
-    def pids(self) -> list[int]:
+    async def pids(self) -> list[int]:
         """Of its worker processes."""
         return [self._processes[number].pid for number in sorted(self._processes)]
 

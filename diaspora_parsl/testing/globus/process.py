@@ -1,4 +1,4 @@
-"""A worker process, as the endpoint that owns it sees it."""
+"""The processes of an endpoint, as the endpoint that owns them sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,41 +37,32 @@ class Assignment(Struct, frozen=True):
     serializers: tuple[str, ...] = ()
     """Import paths of the strategies that the client wants for the result; none: the usual ones."""
 
+    def message(self) -> bytes:
+        """The serializers in a line of JSON, then the packed task: what the process that runs it is sent."""
+        body = messagepack.pack(message_types.Task(task_id=uuid.UUID(self.task.id), task_buffer=self.payload))
+        return json.dumps(self.serializers).encode() + b"\n" + body
 
-class WorkerProcess:
-    """Runs one task at a time in a process of its own, the leader of a process group of its own.
+
+class ChildProcess:
+    """A program of this package that is talked to through a channel, the leader of a process group of its own.
 
     The process ends when its channel does, so that it outlives nobody who owns it. All methods must be called in the
     thread of the loop.
 
     Args:
-        number: of the worker at its endpoint.
-        arguments: of the program.
+        command: module of the program and its arguments.
         variables: of its environment, besides those of this process.
-        output: file to which what user code prints is appended.
+        output: file to which what it prints is appended.
     """
 
-    def __init__(self, number: int, arguments: list[str], variables: Mapping[str, str], output: Path) -> None:
-        self.number = number
-        self.is_ready = False
-        #: What runs there now.
-        self.job: Assignment | None = None
-        #: What came of it, as long as it is held back.
-        self.result: bytes | None = None
-        #: When it began and when its result is due, by the clock of the loop.
-        self.began = self.due = 0.0
-        #: It is to take so many times as long as it does.
-        self.slowness = 1.0
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str], output: Path) -> None:
         #: Set by its owner when it has ended and what was to be said is said.
         self.gone = asyncio.Event()
-        #: Why the process was killed, in the words of a real endpoint; None: it was not.
-        self.epitaph: str | None = None
         self._channel, theirs = socket.socketpair()
         self._writer: asyncio.StreamWriter | None = None
-        program = [sys.executable, "-m", "diaspora_parsl.testing.globus.worker", *arguments]
         with theirs, output.open("ab") as out:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                program,
+                [sys.executable, "-m", *command],
                 stdin=theirs.fileno(),
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -85,11 +76,6 @@ class WorkerProcess:
         """Of the process, and of its group."""
         return self._process.pid
 
-    @property
-    def is_idle(self) -> bool:
-        """It can take a task now."""
-        return self.is_ready and self.job is None and self.epitaph is None
-
     async def messages(self) -> AsyncIterator[bytes]:
         """What it says, until it ends. At most one reader."""
         reader, self._writer = await asyncio.open_connection(sock=self._channel)
@@ -98,38 +84,21 @@ class WorkerProcess:
                 length = int.from_bytes(await reader.readexactly(_LENGTH))
                 yield await reader.readexactly(length)
 
-    def run(self, job: Assignment, now: float, slowness: float) -> None:
-        """Give it a task; it must be idle."""
-        if self._writer is None or not self.is_idle:
-            raise RuntimeError(f"worker {self.number} is not idle")
-        self.job, self.began, self.slowness = job, now, slowness
-        body = messagepack.pack(message_types.Task(task_id=uuid.UUID(job.task.id), task_buffer=job.payload))
-        message = json.dumps(job.serializers).encode() + b"\n" + body
-        self._writer.write(len(message).to_bytes(_LENGTH) + message)
+    def send(self, message: bytes) -> None:
+        """Tell it something; somebody must be reading what it says.
 
-    def take(self) -> tuple[Assignment, bytes]:
-        """The task and its result, which has come; the worker is idle again."""
-        if self.job is None or self.result is None:
-            raise RuntimeError(f"worker {self.number} has no result")
-        done = self.job, self.result
-        self.job = self.result = None
-        return done
+        Raises:
+            RuntimeError: nobody does.
+        """
+        if self._writer is None:
+            raise RuntimeError(f"nobody listens to process {self.pid}")
+        self._writer.write(len(message).to_bytes(_LENGTH) + message)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process and its children."""
         if self._process.returncode is None:  # as long as nobody took its status, its group is ours
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended meanwhile
                 os.killpg(self._process.pid, number)
-
-    def kill(self, epitaph: str) -> None:
-        """Let it die at once, with what it does.
-
-        Args:
-            epitaph: see there; the first counts.
-        """
-        if self.epitaph is None:
-            self.epitaph = epitaph
-        self.signal(signal.SIGKILL)
 
     async def end(self) -> None:
         """Kill what is left, and wait until it is gone.
@@ -145,3 +114,59 @@ class WorkerProcess:
         async with asyncio.timeout(_END):
             while self._process.poll() is None:  # noqa: ASYNC110 - see below
                 await asyncio.sleep(_LOOK)  # there is no event for it on every platform
+
+
+class WorkerProcess(ChildProcess):
+    """Runs one task at a time.
+
+    Args:
+        number: of the worker at its endpoint.
+        arguments: of the program.
+        variables: of its environment, besides those of this process.
+        output: file to which what user code prints is appended.
+    """
+
+    def __init__(self, number: int, arguments: list[str], variables: Mapping[str, str], output: Path) -> None:
+        super().__init__(["diaspora_parsl.testing.globus.worker", *arguments], variables, output)
+        self.number = number
+        self.is_ready = False
+        #: What runs there now.
+        self.job: Assignment | None = None
+        #: What came of it, as long as it is held back.
+        self.result: bytes | None = None
+        #: When it began and when its result is due, by the clock of the loop.
+        self.began = self.due = 0.0
+        #: It is to take so many times as long as it does.
+        self.slowness = 1.0
+        #: Why the process was killed, in the words of a real endpoint; None: it was not.
+        self.epitaph: str | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """It can take a task now."""
+        return self.is_ready and self.job is None and self.epitaph is None
+
+    def run(self, job: Assignment, now: float, slowness: float) -> None:
+        """Give it a task; it must be idle."""
+        if not self.is_idle:
+            raise RuntimeError(f"worker {self.number} is not idle")
+        self.job, self.began, self.slowness = job, now, slowness
+        self.send(job.message())
+
+    def take(self) -> tuple[Assignment, bytes]:
+        """The task and its result, which has come; the worker is idle again."""
+        if self.job is None or self.result is None:
+            raise RuntimeError(f"worker {self.number} has no result")
+        done = self.job, self.result
+        self.job = self.result = None
+        return done
+
+    def kill(self, epitaph: str) -> None:
+        """Let it die at once, with what it does.
+
+        Args:
+            epitaph: see there; the first counts.
+        """
+        if self.epitaph is None:
+            self.epitaph = epitaph
+        self.signal(signal.SIGKILL)

@@ -7,16 +7,18 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from aiohttp import web
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.globus.base import Engine, Setup
 from diaspora_parsl.testing.globus.broker import Broker
 from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Throttle
 from diaspora_parsl.testing.globus.endpoint import Endpoint
-from diaspora_parsl.testing.globus.engine import Engine
+from diaspora_parsl.testing.globus.engine import EmulatedEngine
+from diaspora_parsl.testing.globus.hosted import HostedEngine, require_engine
 from diaspora_parsl.testing.globus.web import application
 
 if TYPE_CHECKING:
@@ -180,7 +182,13 @@ class LocalGlobusCompute:
         return client(self.url, **options)
 
     def endpoint(
-        self, label: str, *, workers: int = 1, nodes: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        label: str,
+        *,
+        workers: int = 1,
+        nodes: int = 1,
+        environment: Mapping[str, str] | None = None,
+        engine: Literal["emulated", "GlobusComputeEngine"] = "emulated",
     ) -> EmulatedEndpoint:
         """Add an endpoint, and wait until its workers are ready.
 
@@ -189,20 +197,26 @@ class LocalGlobusCompute:
             workers: of each node.
             nodes: how many. On the worker ``DIASPORA_PARSL_NODE`` tells which: ``label-0`` and so on.
             environment: further variables for its workers.
+            engine: what runs the tasks: worker processes of this package, or the engine of a real endpoint, which needs
+                the extra ``globus-engine`` and takes seconds to start, see `HostedEngine`.
 
         Raises:
-            ConfigurationError: there is such an endpoint, or the numbers make none.
+            ConfigurationError: there is such an endpoint, the numbers make none, or the engine is not installed.
         """
         if workers < 1 or nodes < 1:
             raise ConfigurationError(f"endpoint({label!r}, workers={workers}, nodes={nodes}): give at least one")
         if label in self._endpoints:
             raise ConfigurationError(f"there is an endpoint {label!r} already; give another label")
+        if engine == "GlobusComputeEngine":
+            require_engine(self._result_limit)
+        elif engine != "emulated":
+            raise ConfigurationError(f"engine={engine!r} is unknown; write 'emulated' or 'GlobusComputeEngine'")
         name = str(uuid.uuid4())
 
         async def add(core: Core) -> Endpoint:
-            engine = Engine(
-                label,
-                name,
+            setup = Setup(
+                label=label,
+                name=name,
                 workers=workers,
                 nodes=nodes,
                 result_limit=self._result_limit,
@@ -210,8 +224,9 @@ class LocalGlobusCompute:
                 ledger=core.ledger,
                 report=core.settle,
             )
-            await engine.start()
-            core.endpoints[name] = Endpoint(name, engine)
+            made: Engine = EmulatedEngine(setup) if engine == "emulated" else HostedEngine(setup)
+            await made.start()
+            core.endpoints[name] = Endpoint(name, made)
             return core.endpoints[name]
 
         self._endpoints[label] = EmulatedEndpoint(self, self.call(add))
@@ -260,7 +275,7 @@ class EmulatedEndpoint:
     - `Freeze`: nothing moves there, while its status says what it said before.
     - `Mute`: questions about its status are answered when it is over; work goes on.
     - `Slow`: meets every function. `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` meet functions that are
-      decorated with `subject_to_faults`.
+      decorated with `subject_to_faults`; so does `Slow` at a `HostedEngine`.
     - `Refuse`, `LoseResults`, `RepeatResults`, `WrongStatus`: as their words say.
     - `LoseConnection`, `LoseBroker`, `ForgetResults`, and `Refuse` without an endpoint: meet the whole service.
     """
@@ -268,9 +283,9 @@ class EmulatedEndpoint:
     def __init__(self, service: LocalGlobusCompute, inside: Endpoint) -> None:
         self._service = service
         self._inside = inside
-        self.label = inside.engine.label
-        self.workers = inside.engine.workers
-        self.nodes = inside.engine.nodes
+        self.label = inside.engine.setup.label
+        self.workers = inside.engine.setup.workers
+        self.nodes = inside.engine.setup.nodes
         self.id = inside.name
         """Its UUID at the service."""
         self.output = inside.engine.output
@@ -301,7 +316,7 @@ class EmulatedEndpoint:
         """Of its workers."""
 
         async def read(_: Core) -> list[int]:
-            return self._inside.engine.pids
+            return await self._inside.engine.pids()
 
         return self._service.call(read)
 

@@ -235,7 +235,7 @@ async def _body(request: web.Request, kind: type[T]) -> T:
 
 
 def _described(endpoint: Endpoint) -> dict[str, Any]:
-    label = endpoint.engine.label
+    label = endpoint.engine.setup.label
     return {"uuid": endpoint.name, "name": label, "display_name": label, "multi_user": False, "public": False}
 
 

@@ -84,6 +84,20 @@ def _transition(state: TaskState) -> TaskTransition:
     return TaskTransition(timestamp=time.time_ns(), state=state, actor=ActorName.WORKER)
 
 
+def connect() -> tuple[socket.socket, queue.SimpleQueue[bytes]]:
+    """The channel, which is this process's standard input, to speak through, and what comes through it.
+
+    When it is closed at the other end, this process is killed, whatever it does, and its children.
+    """
+    channel = socket.socket(fileno=os.dup(0))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # what user code reads and prints is not ours
+    os.register_at_fork(after_in_child=channel.close)  # or a child of user code would hide the end of this process
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+    return channel, inbox
+
+
 def _listen(channel: socket.socket, inbox: queue.SimpleQueue[bytes]) -> None:
     """Pass on what comes; the end of the channel is the end of this process, whatever it does, and of its children."""
     with contextlib.suppress(OSError, EOFError):
@@ -105,7 +119,8 @@ def _receive(channel: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def _send(channel: socket.socket, message: bytes) -> None:
+def send(channel: socket.socket, message: bytes) -> None:
+    """Say something through the channel."""
     channel.sendall(LENGTH.pack(len(message)) + message)
 
 
@@ -117,20 +132,15 @@ def main(endpoint: str, limit: int, folder: Path) -> None:
         limit: bytes that a result may have.
         folder: where functions run.
     """
-    channel = socket.socket(fileno=os.dup(0))
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # what user code reads and prints is not ours
-    os.register_at_fork(after_in_child=channel.close)  # or a child of user code would hide the end of this process
-    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
-    _send(channel, READY)
+    channel, inbox = connect()
+    send(channel, READY)
     while True:
         serializers, _, body = inbox.get().partition(b"\n")
         os.chdir(folder)
         result = execute(body, json.loads(serializers), endpoint, limit)
         sys.stdout.flush()
         sys.stderr.flush()
-        _send(channel, result)
+        send(channel, result)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,19 @@ def test_stopped_and_stubborn_ones_are_killed_too(start: Start, mark: str) -> No
     assert processes.of_block(mark) == []
 
 
+def test_a_mark_may_stand_in_any_variable(start: Start, mark: str) -> None:
+    process = start(SLEEPER)
+    assert processes.end_block(mark, (), 0.0, variable="DIASPORA_PARSL_OTHER") == 0
+    os.environ["DIASPORA_PARSL_OTHER"] = mark
+    try:
+        other = start(SLEEPER)
+    finally:
+        del os.environ["DIASPORA_PARSL_OTHER"]
+    assert processes.end_block(mark, (), 0.0, variable="DIASPORA_PARSL_OTHER") == 1
+    assert pids(mark) == {process.pid}
+    assert not psutil.pid_exists(other.pid)
+
+
 def test_those_that_end_by_themselves_are_left_to_it(start: Start, mark: str) -> None:
     start("import time; print(1, flush=True); time.sleep(0.5)")
     assert processes.end_block(mark, (), courtesy=10.0) == 0

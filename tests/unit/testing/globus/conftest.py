@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from tests.unit.testing.globus.rest import Rest
 
 collect_ignore = (
-    [f"test_{name}.py" for name in ("core", "endpoint", "engine", "ledger", "service", "view", "web", "worker")]
+    [
+        f"test_{name}.py"
+        for name in ("core", "endpoint", "engine", "hosted", "ledger", "service", "view", "web", "worker")
+    ]
     if globus.why_not()
     else []
 )

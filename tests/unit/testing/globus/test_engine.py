@@ -10,8 +10,9 @@ import pytest
 from globus_compute_common.tasks import TaskState
 from globus_compute_sdk.serialize import ComputeSerializer
 
+from diaspora_parsl.testing.globus.base import Setup
 from diaspora_parsl.testing.globus.core import read
-from diaspora_parsl.testing.globus.engine import Engine
+from diaspora_parsl.testing.globus.engine import EmulatedEngine
 from diaspora_parsl.testing.globus.ledger import Ledger, Task
 from diaspora_parsl.testing.globus.process import Assignment
 
@@ -30,7 +31,7 @@ class Desk:
         self.ledger = Ledger()
         self.group = self.ledger.open_group(None)
         self.done: list[tuple[Task, Any]] = []
-        self.engine: Engine
+        self.engine: EmulatedEngine
 
     def report(self, task: Task, packed: bytes) -> None:
         outcome = read(packed)
@@ -55,9 +56,9 @@ class Desk:
 @asynccontextmanager
 async def desk(report: Callable[[Task, bytes], None] | None = None, workers: int = 1) -> AsyncIterator[Desk]:
     made = Desk()
-    made.engine = Engine(
-        "alpha",
-        NAME,
+    setup = Setup(
+        label="alpha",
+        name=NAME,
         workers=workers,
         nodes=1,
         result_limit=1000,
@@ -65,6 +66,7 @@ async def desk(report: Callable[[Task, bytes], None] | None = None, workers: int
         ledger=made.ledger,
         report=report or made.report,
     )
+    made.engine = EmulatedEngine(setup)
     await made.engine.start()
     try:
         yield made
