@@ -135,10 +135,18 @@ def test_what_is_done_is_not_held(rest: Rest, alpha: EmulatedEndpoint) -> None:
 
 
 def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
-    async def begin_and_leave() -> Engine:
-        made = Engine(
-            "alpha", NAME, workers=1, nodes=1, result_limit=1000, environment={}, ledger=Ledger(), report=print
+    async def begin_and_leave() -> EmulatedEngine:
+        setup = Setup(
+            label="alpha",
+            name=NAME,
+            workers=1,
+            nodes=1,
+            result_limit=1000,
+            environment={},
+            ledger=Ledger(),
+            report=lambda task, packed: None,
         )
+        made = EmulatedEngine(setup)
         start = asyncio.create_task(made.start())
         await asyncio.sleep(0.01)
         start.cancel()
