@@ -41,7 +41,8 @@ class Account:
 
         Args:
             urgent: whether somebody waits for it. A third of the requests is kept for what is not urgent, or those who
-                always have something to send would leave it none; and it gets no more than half of them.
+                always have something to send would leave it none; and it gets no more than half of them, spread evenly:
+                all at once, nobody would ask for the rest of the time.
         """
         with self._lock:
             now = self._clock()
@@ -54,6 +55,8 @@ class Account:
                 wait = max(wait, min(times[0] for times in self._taken.values() if times) + self._window - now)
             if len(own) >= self._share[urgent]:
                 wait = max(wait, own[0] + self._window - now)
+            if own and not urgent:
+                wait = max(wait, own[-1] + self._window / self._share[urgent] - now)
             if wait > 0.0:
                 return wait
             own.append(now)

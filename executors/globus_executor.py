@@ -42,6 +42,8 @@ _BARRED: Final = 10.0
 #: Seconds for which a result overrules a status that says "offline", if it came so long after that.
 _RESULT_SPEAKS: Final = 10.0
 _UNDER_WAY: Final = 1.0
+#: So often the time between two questions for results is doubled, if they are in vain.
+_MOST_DOUBLINGS: Final = 3
 #: Seconds between two heartbeats of a real endpoint; its status is at most that old.
 _STATUS_AGE: Final = 30.0
 
@@ -345,7 +347,8 @@ class GlobusExecutor(AwareExecutor):
 
     def _look_after(self) -> None:
         """Until the end: ask for the status, and for results that should be there."""
-        next_status = next_question = 0.0
+        next_status = asked_at = 0.0
+        in_vain = 0
         complaint: tuple[type[Exception], int | None] | None = None
         while not self._stop.is_set():
             now = time.monotonic()
@@ -355,9 +358,13 @@ class GlobusExecutor(AwareExecutor):
                     self._ask_status()
                 with self._lock:
                     is_late = self._life.wants_canary(now, self._slots or max(1, self._total))
-                if (is_late or self._posts.doubted()) and now >= next_question:
-                    next_question = now + self._status_period
-                    self._ask_for_results(everything=is_late)
+                if max(self._last_result, self._online_since) > asked_at:
+                    in_vain = 0
+                # Of an endpoint that is offline for a day there is nothing to be heard every few seconds.
+                due = asked_at + self._status_period * 2 ** min(in_vain, _MOST_DOUBLINGS)
+                if (is_late or self._posts.doubted()) and now >= due:
+                    asked_at = now
+                    in_vain = 0 if self._ask_for_results(everything=is_late) else in_vain + 1
                     if is_late and self._online:
                         self._send_canary()
             except Exception as error:  # noqa: BLE001 - a service that fails says nothing about the endpoint
@@ -424,8 +431,11 @@ class GlobusExecutor(AwareExecutor):
             with self._lock:
                 self._life.forgotten(time.monotonic())
 
-    def _ask_for_results(self, *, everything: bool) -> None:
-        """Ask the service what came of tasks: those whose results the SDK stopped waiting for, or all."""
+    def _ask_for_results(self, *, everything: bool) -> bool:
+        """Ask the service what came of tasks: those whose results the SDK stopped waiting for, or all.
+
+        Returns whether something came of any.
+        """
         posts = self._posts.open() if everything else self._posts.doubted()
         if posts:
             logger.info("Endpoint %s: the service is asked what came of %d tasks", self.label, len(posts))
@@ -433,11 +443,12 @@ class GlobusExecutor(AwareExecutor):
         ids = list(known)
         for start in range(0, len(ids), _BATCH):
             if not self._account.take(self._stop):
-                return
+                break
             asked = ids[start : start + _BATCH]
             results = what_became(self._status_client, asked)
             for task_id in asked:
                 self._told(known[task_id], results.get(task_id))
+        return any(post.settled for post in posts)
 
     def _told(self, post: Posted, found: dict[str, Any] | None) -> None:
         """What the service says of a task; None: it does not know it."""

@@ -41,6 +41,18 @@ class Exit:
         return 0
 
 
+class _Watcher(sdk_module._ResultWatcher):  # noqa: SLF001 - what receives the results has no public name
+    """The SDK's thread that receives results, without an error that ends it.
+
+    What came through a channel that is lost comes again through the next one. The SDK acknowledges it there all the
+    same, before that one is open, fails with it five times in a row, and gives all results up.
+    """
+
+    def _on_channel_closed(self, channel: Any, exc: Exception) -> None:
+        self._to_ack.clear()
+        super()._on_channel_closed(channel, exc)
+
+
 class OwnGroupExecutor(Executor):
     """An SDK Executor with a task group of its own; the SDK's is shared by all Executors of the process.
 
@@ -70,7 +82,7 @@ class OwnGroupExecutor(Executor):
             group = uuid.UUID(str(self.task_group_id))
             watcher = sdk_module._RESULT_WATCHERS.get(group)  # noqa: SLF001 - as the SDK does here
             if watcher is None or not watcher.is_alive():
-                watcher = sdk_module._ResultWatcher(group, self.client, port=self.amqp_port)  # noqa: SLF001 - the same
+                watcher = _Watcher(group, self.client, port=self.amqp_port)
                 watcher.daemon = True  # it may sleep for ten seconds before it connects again
                 watcher.start()
             return watcher

@@ -37,10 +37,16 @@ def test_no_window_has_more_than_allowed_and_waiting_helps(most: int, steps: lis
         assert sum(at > clock.now - 10.0 for at in taken) <= most
 
 
-def test_what_is_not_urgent_leaves_half_to_the_rest() -> None:
-    account = Account(10, 10.0, Clock())
-    assert [account.try_take() for _ in range(6)] == [True] * 5 + [False]
-    assert account.wait_time() == 0.0
+def test_what_is_not_urgent_leaves_half_to_the_rest_and_comes_evenly() -> None:
+    clock = Clock()
+    account = Account(10, 10.0, clock)
+    times = []
+    while clock.now < 20.0:
+        if account.try_take():
+            times.append(clock.now)
+        clock.now += 0.5
+    assert times == [2.0 * number for number in range(10)]
+    assert [account.wait_time() == 0.0 for _ in range(7)] == [True] * 6 + [False]
 
 
 def test_those_who_always_have_something_to_send_leave_a_third_to_what_is_not_urgent() -> None:
@@ -48,9 +54,9 @@ def test_those_who_always_have_something_to_send_leave_a_third_to_what_is_not_ur
     account = Account(12, 10.0, clock)
     for _ in range(5):
         assert [account.wait_time() == 0.0 for _ in range(20)].count(True) == 8
-        clock.now += 5.0
-        assert [account.try_take() for _ in range(5)] == [True] * 4 + [False]
-        clock.now += 5.0
+        for _ in range(4):
+            clock.now += 2.5
+            assert account.try_take()
 
 
 def test_after_a_refusal_nobody_asks_for_a_while() -> None:
