@@ -155,5 +155,5 @@ def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
         return made
 
     made = asyncio.run(begin_and_leave())
-    assert not made.pids
+    assert not made.pids()
     assert not made.folder.exists()
