@@ -195,8 +195,8 @@ EXPERIMENT = Experiment(
         " patience=5.0`, and no retries. What has no result 60 s after the fault is lost (90 s if the broker is away)."
         " A task is delivered twice if its future calls back twice, and run more than once if it notes more than one"
         " start. The rerouted start is the first of a task that the first endpoint had been given, and that was given"
-        " again, there or elsewhere. What is too large is one task more, which fails in any case. The workflow ends while"
-        " the fault lasts; the last column says in what time."
+        " again, there or elsewhere. What is too large is one task more, which fails in any case. The workflow ends"
+        " while the fault lasts; the last column says in what time."
     ),
     cases=cases,
     columns=(
