@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,7 +136,7 @@ def test_what_is_done_is_not_held(rest: Rest, alpha: EmulatedEndpoint) -> None:
 
 
 def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
-    async def begin_and_leave() -> list[int]:
+    async def begin_and_leave() -> tuple[list[int], Path]:
         setup = Setup(
             label="alpha",
             name=NAME,
@@ -144,7 +145,7 @@ def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
             result_limit=1000,
             environment={},
             ledger=Ledger(),
-            report=lambda task, packed: None,
+            report=print,
         )
         made = EmulatedEngine(setup)
         start = asyncio.create_task(made.start())
@@ -152,7 +153,8 @@ def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
-        return await made.pids()
+        return await made.pids(), made.folder
 
-    assert asyncio.run(begin_and_leave()) == []
-    assert not made.folder.exists()
+    pids, folder = asyncio.run(begin_and_leave())
+    assert pids == []
+    assert not folder.exists()
