@@ -494,15 +494,17 @@ class PoolCore(Weighing):
     def _overdue(self, label: str) -> bool:
         """Whether an attempt there should have ended by now: twice what its function is known to take, plus a second.
 
-        What was sent ahead has a queue of known length before it. Of a function never seen to succeed nothing is known,
-        so its silence counts after a second.
+        Time counts from when it plausibly began; where that is not known, what was sent ahead has a queue of known length
+        before it. Of a function never seen to succeed nothing is known, so its silence counts after a second.
         """
         load = self.scheduler.loads[label]
         for attempt in self.scheduler.bound(label):
             expected = load.service(attempt.task.function)
-            queue = load.backlog() if attempt.queued else 0.0
+            since, queue = attempt.began, 0.0
+            if since is None:
+                since, queue = attempt.dispatched_at, load.backlog()
             allowed = 1.0 if expected is None else 1.0 + 2.0 * (expected + queue)
-            if self.now - attempt.dispatched_at >= allowed:
+            if self.now - since >= allowed:
                 return True
         return False
 

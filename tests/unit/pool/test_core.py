@@ -245,6 +245,25 @@ def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench
     assert pool.core.late == 1
 
 
+def test_what_was_sent_far_ahead_is_overdue_when_its_first_is(bench: Any) -> None:
+    pool = bench("alpha", "beta", horizon=10.0).up("alpha")
+    known = pool.submit("short")
+    pool.live(0.5, "alpha")
+    pool.finish(known)
+    tasks = [pool.submit("short") for _ in range(15)]
+    assert {pool.where(task) for task in tasks} == {"alpha"}
+    pool.up("beta")
+    for task in tasks[:3]:
+        pool.live(0.5, "alpha")
+        pool.finish(task)
+    silent = pool.now
+    while pool.where(tasks[-1]) == "alpha":
+        pool.tell(w.Unanswered, "alpha", 0, silent)
+        pool.live(0.25, "alpha")
+        assert pool.now - silent <= 4.0, "its first should have come after half a second"
+    assert pool.now - silent >= 3.0
+
+
 def test_an_idle_endpoint_that_falls_silent_is_suspect_only(bench: Any) -> None:
     pool = bench("alpha", "beta").up()
     pool.live(10, "alpha", "beta")
