@@ -111,7 +111,8 @@ class PoolCore(Weighing):
         out: list[Action] = []
         self._out = self._chronicle.out = out
         self.now = self._chronicle.now = max(self.now, stimulus.at)
-        self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
+        if type(stimulus) is not words.Stopped:  # nothing begins any more
+            self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
         self._handlers[type(stimulus)](stimulus)
         if self.scheduler.horizon.limits and len(self.scheduler.backlog):
             self.scheduler.fill_idle(self.now)  # what a task waits for may be known differently now
@@ -494,8 +495,8 @@ class PoolCore(Weighing):
     def _overdue(self, label: str) -> bool:
         """Whether an attempt there should have ended by now: twice what its function is known to take, plus a second.
 
-        Time counts from when it plausibly began; where that is not known, what was sent ahead has a queue of known length
-        before it. Of a function never seen to succeed nothing is known, so its silence counts after a second.
+        Time counts from when it plausibly began; where that is not known, what was sent ahead has a queue of known
+        length before it. Of a function never seen to succeed nothing is known, so its silence counts after a second.
         """
         load = self.scheduler.loads[label]
         for attempt in self.scheduler.bound(label):

@@ -153,7 +153,7 @@ def test_a_service_that_ends_while_workers_start_leaves_nothing() -> None:
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
-        return await made.pids(), made.folder
+        return await made.pids(), made.output.parent
 
     pids, folder = asyncio.run(begin_and_leave())
     assert pids == []
