@@ -34,6 +34,7 @@ class Weighing(ABC):
     rerouted: int
     _chronicle: Chronicle
     _deadlines: Deadlines
+    _stopped: bool
     _out: list[Action]
 
     @abstractmethod
@@ -116,7 +117,8 @@ class Weighing(ABC):
             if opinion.kept is not None:
                 self._out.append(Discard(opinion.kept.id))
             for label in self.judge.close(task):
-                self.scheduler.fill(label, self.now)
+                if not self._stopped:
+                    self.scheduler.fill(label, self.now)
         if self.wards.doubts or self.wards.refusals:
             self.wards.settled(task)
 
