@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes that a result may have; a real engine knows no other number.
 _RESULT_LIMIT: Final = 10 * 2**20
-#: Seconds that all workers may take to be ready, and the processes to die.
-_READY_LIMIT: Final = 30.0
+#: Seconds that all workers may take to be ready, on a busy machine, and the processes to die.
+_READY_LIMIT: Final = 90.0
 _DEATH_LIMIT: Final = 15.0
 #: Seconds before another host is started for one that ended by itself.
 _PAUSE: Final = 0.5

@@ -24,8 +24,9 @@ from diaspora_parsl.testing.globus.web import application
 if TYPE_CHECKING:
     from globus_compute_sdk import Client
 
-#: Seconds that the service may take for anything that it is asked to do, and for its end.
+#: Seconds that the service may take for anything that it is asked to do, for a new endpoint, and for its end.
 _LIMIT: Final = 40.0
+_START_LIMIT: Final = 110.0
 _STOP_LIMIT: Final = 20.0
 #: Seconds that requests may go on when it ends.
 _COURTESY: Final = 0.2
@@ -158,11 +159,11 @@ class LocalGlobusCompute:
                 stack.push_async_callback(self._core.broker.stop)
                 stack.push_async_callback(runner.cleanup)
 
-    def call(self, work: Callable[[Core], Coroutine[Any, Any, T]]) -> T:
-        """Run something in the thread of the service; returns what it returns."""
+    def call(self, work: Callable[[Core], Coroutine[Any, Any, T]], limit: float = _LIMIT) -> T:
+        """Run something in the thread of the service, so many seconds at most; returns what it returns."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError("this service does not run; use it inside `with LocalGlobusCompute() as service:`")
-        return asyncio.run_coroutine_threadsafe(work(self._core), self._loop).result(_LIMIT)
+        return asyncio.run_coroutine_threadsafe(work(self._core), self._loop).result(limit)
 
     # --- what a test uses -----------------------------------------------------------------------------------------
 
@@ -229,7 +230,7 @@ class LocalGlobusCompute:
             core.endpoints[name] = Endpoint(name, made)
             return core.endpoints[name]
 
-        self._endpoints[label] = EmulatedEndpoint(self, self.call(add))
+        self._endpoints[label] = EmulatedEndpoint(self, self.call(add, _START_LIMIT))
         return self._endpoints[label]
 
     @property
