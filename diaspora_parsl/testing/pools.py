@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 import parsl
-import psutil
 from parsl.config import Config
 from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import TOPIC_ENDPOINT, TOPIC_TASK, EndpointUp, Event
 from diaspora_parsl.executors.account import Account
-from diaspora_parsl.executors.adapter import BLOCK_VARIABLE
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.globus import GlobusEndpoint
 from diaspora_parsl.executors.pool import ResilientPoolExecutor
@@ -29,9 +26,11 @@ from diaspora_parsl.fabric.address import find_fabric
 from diaspora_parsl.fabric.base import Position, open_fabric
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.injector import Injector
+from diaspora_parsl.testing.leftovers import end_what_is_left
 from diaspora_parsl.testing.places import Place
 from diaspora_parsl.testing.sites import LocalSite
 from diaspora_parsl.testing.story import Story, tell_story
+from diaspora_parsl.testing.surroundings import reachable
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ Part: TypeAlias = str | Place | Endpoint | ParslExecutor
 
 #: Seconds until every place must have workers.
 _READY_LIMIT: Final = 60.0
-#: Seconds that processes may take to end by themselves.
+#: Seconds that threads and processes may take to end by themselves.
 _GRACE: Final = 5.0
 #: Seconds of quiet after which every event has been read, and how long reading may take in all.
 _QUIET: Final = 0.2
@@ -174,12 +173,13 @@ def resilient_pool(
     """Make a pool, let Parsl load it, apply faults to it, and end it with all its processes.
 
     Apps that are decorated without a ``data_flow_kernel`` run on it. The block begins when every place has workers;
-    from then on the time of the faults counts. When it is left, what lasts of them is ended.
+    from then on the time of the faults counts. When it is left, what lasts of them is ended. Workers of local sites
+    find the modules that this process finds, and Parsl's programs.
 
     Args:
-        parts: what the pool is made of. A label makes a `LocalSite`, whose workers find the modules that this process
-            finds. A `LocalSite` or an `EmulatedEndpoint` is used as it is. `Endpoint` and executors are members that no
-            fault is applied to.
+        parts: what the pool is made of. A label makes a `LocalSite`. A `LocalSite`, an `EmulatedEndpoint` or another
+            `Place` with an ``endpoint`` is used as it is. `Endpoint` and executors are members that no fault is applied
+            to.
         folder: for Parsl's run directory.
         faults: a script, or faults.
         workers: of each node of the sites that are made.
@@ -191,7 +191,7 @@ def resilient_pool(
     Raises:
         ConfigurationError: the parts, the faults or the options make no pool.
         TimeoutError: a place has no worker within a minute.
-        RuntimeError: a fault could not be applied, or processes were left behind (they are ended).
+        RuntimeError: a fault could not be applied, or threads or processes were left behind (processes are ended).
     """
     script = faults if isinstance(faults, f.FaultScript) else f.FaultScript(tuple(faults))
     options = {"label": "pool", "down_limit": _DOWN_LIMIT, **(pool or {})}
@@ -199,10 +199,11 @@ def resilient_pool(
         raise ConfigurationError(
             'resilient_pool reads on the fabric what happened: leave it "embedded", or write a redis:// URL'
         )
-    with _own_log(), contextlib.ExitStack() as made:
+    with _own_log(), reachable(), contextlib.ExitStack() as made:
         places, members = _places_and_members(parts, workers, nodes, made)
         executor = ResilientPoolExecutor(endpoints=members, **options)
         settings = {"run_dir": str(folder / "runinfo"), "strategy": "none", **config}
+        threads = threading.enumerate()
         dfk = parsl.load(Config(executors=[executor], **settings))
         run: PoolRun | None = None
         try:
@@ -212,9 +213,9 @@ def resilient_pool(
                 yield run
         finally:
             _end(dfk)
-            left = _left_behind(dfk.run_id, places.values())
+            left = _left_behind(dfk.run_id, places.values(), threads)
             if run is not None:
-                tell("\n".join([str(run.close()), *(f"LEFT BEHIND, and killed: {process}" for process in left)]))
+                tell("\n".join([str(run.close()), *(f"LEFT BEHIND: {what}" for what in left)]))
         if left:
             raise RuntimeError(f"left behind {_GRACE:.0f} s after the end of the pool: {'; '.join(left)}")
         begun = sum(not one.ended for one in run.story().faults)
@@ -237,9 +238,10 @@ def _places_and_members(
             members.append(part)
             continue
         place: Place = part if not isinstance(part, str) else made.enter_context(
-            LocalSite(part, workers=workers, nodes=nodes, environment={"PYTHONPATH": _import_path()})
+            LocalSite(part, workers=workers, nodes=nodes)
         )  # fmt: skip
-        members.append(place.endpoint if isinstance(place, LocalSite) else _globus_member(place, account))
+        member = getattr(place, "endpoint", None)
+        members.append(member if isinstance(member, Endpoint) else _globus_member(place, account))
         if place.label in places:
             raise ConfigurationError(f"two places are called {place.label!r}; give each a label of its own")
         places[place.label] = place
@@ -252,8 +254,8 @@ def _globus_member(place: Place, account: Account) -> GlobusEndpoint:
     service = place.domain if isinstance(place, EmulatedEndpoint) else None
     if not isinstance(place, EmulatedEndpoint) or not isinstance(service, LocalGlobusCompute):
         raise ConfigurationError(
-            f"{place!r} cannot be part of a pool: give a label, a LocalSite, an EmulatedEndpoint, an Endpoint or an "
-            f"executor"
+            f"{place!r} cannot be part of a pool: give a label, a LocalSite, an EmulatedEndpoint, another Place with "
+            f"an `endpoint`, an Endpoint or an executor"
         )
     return GlobusEndpoint(
         endpoint_id=place.id,
@@ -263,11 +265,6 @@ def _globus_member(place: Place, account: Account) -> GlobusEndpoint:
         status_period=0.5,
         patience=3.0,
     )
-
-
-def _import_path() -> str:
-    """Where this process finds modules: pytest adds the folders of tests and of its setting ``pythonpath``."""
-    return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
 
 
 @contextlib.contextmanager
@@ -293,26 +290,7 @@ def _end(dfk: parsl.DataFlowKernel) -> None:
             handler.close()
 
 
-def _left_behind(run_id: str, places: Iterable[Place]) -> list[str]:
-    """Processes of the run that do not end; they are killed."""
+def _left_behind(run_id: str, places: Iterable[Place], before: Collection[threading.Thread]) -> list[str]:
+    """Threads and processes of the run that do not end; the processes are killed."""
     sites = [place for place in places if isinstance(place, LocalSite)]
-    end = time.monotonic() + _GRACE
-    while left := {process.pid: process for process in [*_of_run(run_id), *(p for s in sites for p in s.processes())]}:
-        if time.monotonic() > end:
-            break
-        time.sleep(0.05)
-    told = []
-    for process in left.values():
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
-            told.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
-            process.kill()
-    return told
-
-
-def _of_run(run_id: str) -> Iterator[psutil.Process]:
-    """Processes of every block of a run."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or belongs to somebody else
-            is_ours = process.environ().get(BLOCK_VARIABLE, "").startswith(f"{run_id}/")
-            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
+    return end_what_is_left(run_id, before, lambda: (one for site in sites for one in site.processes()), _GRACE)

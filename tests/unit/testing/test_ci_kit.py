@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_without_marks(fault_script):
 """
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path, limit: float = 110.0) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     return subprocess.run(
         [sys.executable, *command, *PLUGINS],
@@ -56,7 +57,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         env={**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # metadata of an older install may be around
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=limit,
         check=False,
     )
 
@@ -95,6 +96,21 @@ def test_the_example_survives_as_the_workflow_runs_it(tmp_path: Path, workflow: 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
     assert list((project / "runs").glob("*/runinfo/000/parsl.log"))
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(200)
+def test_the_example_runs_side_by_side_in_an_environment_that_is_not_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", "runs"))
+    scripts = sysconfig.get_path("scripts")
+    monkeypatch.setenv("PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != scripts))
+    assert shutil.which("interchange.py") is None
+    done = run(["-m", "pytest", "-p", "xdist.plugin", "-n", "2", "--basetemp=runs"], project, limit=180.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
 
 
 def test_who_is_not_resilient_is_told_what_happened(tmp_path: Path) -> None:
