@@ -29,7 +29,7 @@ demo-globus: $(VENV)/.demo-globus-ready ## the same on three endpoints of an emu
 
 test: $(VENV)/.test-ready ## all tests: side by side first, then one by one those that measure time
 	@status=0; \
-	$(BIN)/python -m pytest -n 4 -m "not serial" $(PYTEST) || status=$$?; \
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not serial" $(PYTEST) || status=$$?; \
 	$(BIN)/python -m pytest -n 0 -m serial $(PYTEST) || status=$$?; \
 	exit $$status
 
