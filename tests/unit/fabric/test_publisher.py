@@ -136,7 +136,7 @@ def test_a_lost_answer_doubles_events_which_readers_drop(flaky: Any, tools: Any)
     for n in range(50):
         publisher.emit(tools.state(n), "x")
         time.sleep(0.001)
-    publisher.close()
+    publisher.close(30.0)
     got = tools.everything(flaky)
     assert len(got) > 50
     assert tasks(Seen().fresh(got)) == list(range(50))
