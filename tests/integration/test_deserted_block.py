@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,10 @@ def test_a_deserted_block_is_replaced(pool_of: PoolOf) -> None:
     )
     with LocalSite("beta", workers=2) as beta, pool_of(alpha, beta) as run:
         run.warm_up("alpha")
-        (manager,) = [p for p in run.processes() if _is_manager(p) and "alpha" in " ".join(p.cmdline())]
+        (manager,) = [p for p in run.processes() if _is_manager_of(p, "alpha")]
         for process in [manager, *manager.children(recursive=True)]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended with the others
+                process.kill()
         killed = time.time()
         run.with_load(
             lambda: any(e.site == "alpha" and e.start > killed for e in run.executions()), "no other block came"
@@ -47,5 +49,9 @@ def test_a_deserted_block_is_replaced(pool_of: PoolOf) -> None:
         assert not run.events(ev.EndpointReviving, endpoint="alpha")
 
 
-def _is_manager(process: psutil.Process) -> bool:
-    return any(word.endswith("process_worker_pool.py") for word in process.cmdline()[1:2])
+def _is_manager_of(process: psutil.Process, endpoint: str) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:  # it ended meanwhile
+        return False
+    return any(word.endswith("process_worker_pool.py") for word in words[1:2]) and endpoint in " ".join(words)
