@@ -25,7 +25,6 @@ BUDGET = 24
 LABELS = ("alpha", "beta", "gamma")
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(400)
 def test_one_of_three_endpoints_dies_and_no_molecule_is_lost(
     tmp_path: Path, report: Callable[[str, float], None]

@@ -42,6 +42,10 @@ def test_a_deserted_block_is_replaced(pool_of: PoolOf) -> None:
         for process in [manager, *manager.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended with the others
                 process.kill()
+        driver = run.pool._driver
+        assert driver is not None
+        # What is sent there before the loss is seen would be reason enough to give the whole endpoint up.
+        run.until(lambda: driver._core.state("alpha")[0] == "waiting", what="the loss was not seen")
         killed = time.time()
         run.with_load(
             lambda: any(e.site == "alpha" and e.start > killed for e in run.executions()), "no other block came"
