@@ -23,11 +23,13 @@ from diaspora_parsl.fabric.outbox import DEFAULT_MAX_BYTES, Outbox
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 1000
+#: From so many events a second on, a turn waits for a batch to gather; below it, every event is sent at once.
+_BUSY_RATE: Final = 1000
+_RATE_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.005
 #: With so many events in one turn, the next one waits longer: a transport's cost is per batch more than per event.
 _BURST: Final = 10
 _BURST_SECONDS: Final = 0.05
-_POLL_AFTER_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 5.0
@@ -103,6 +105,8 @@ class Publisher:
         self._bell.acquire()
         self._is_idle = False
         self._turn = 0
+        self._rate = 0.0
+        self._rated = (time.monotonic(), 0)
         self._closing_at = 0.0
         self._is_closed = False
         self._connected = False
@@ -110,7 +114,6 @@ class Publisher:
         self._overflow_states = self._overflow_samples = 0
         self._reported = (0, 0)
         self._sending = 0
-        self._last_event = 0.0
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         _publishers.add(self)
@@ -217,15 +220,22 @@ class Publisher:
                 self._fabric.close()
 
     def _wait(self) -> None:
-        if self._queue or time.monotonic() - self._last_event < _POLL_AFTER_SECONDS:
-            # Letting a batch gather. As long as events come now and then, sleeping is also how the next one is noticed:
-            # ringing the bell costs the emitter 10 to 30 µs, because the kernel wakes a thread that wants the GIL.
-            if not self._closing_at:
-                time.sleep(_BURST_SECONDS if self._taken - self._turn >= _BURST else _POLL_SECONDS)
-            self._turn = self._taken
+        now = time.monotonic()
+        then, taken = self._rated
+        if now - then >= _RATE_SECONDS:
+            self._rate = (self._taken - taken) / (now - then)
+            self._rated = (now, self._taken)
+        gathered, self._turn = self._taken - self._turn, self._taken
+        if self._closing_at:
+            return
+        if self._rate >= _BUSY_RATE or gathered >= _BURST:
+            # Letting a batch gather; sleeping is also how the next event is noticed. Ringing the bell for each costs
+            # the emitter 10 to 30 µs, because the kernel wakes a thread that wants the GIL: too much when events are
+            # many, and the price of a short way when they are few.
+            time.sleep(_BURST_SECONDS if gathered >= _BURST else _POLL_SECONDS)
             return
         waits_for_retry = not self._connected and self._has_work()
-        pause = max(0.001, self._retry_at - time.monotonic()) if waits_for_retry else _IDLE_SECONDS
+        pause = max(0.001, self._retry_at - now) if waits_for_retry else _IDLE_SECONDS
         self._is_idle = True
         if not self._queue and not self._closing_at:
             self._bell.acquire(timeout=pause)
@@ -240,10 +250,11 @@ class Publisher:
         if outbox is None:
             return
         may_try = self._connected or time.monotonic() >= self._retry_at
+        if self._outages and not self._connected:  # an attempt may hang, and this process be killed meanwhile
+            self._keep_all(outbox)
         if may_try and (outbox or self._fabric is None) and not self._send_kept(outbox):
             may_try = False
         while events := self._take():
-            self._last_event = time.monotonic()
             if not may_try or self._is_over() or not self._send(events):
                 may_try = False
                 outbox.keep(events)
@@ -258,11 +269,15 @@ class Publisher:
                 return False
             outbox.forget(len(events))
             if len(self._queue) >= self._capacity:  # they get in line behind the kept ones
-                outbox.keep(self._take())
-                self._sending = 0
+                self._keep_all(outbox)
             if self._is_over():
                 return False
         return self._fabric is not None or self._send([])
+
+    def _keep_all(self, outbox: Outbox) -> None:
+        while events := self._take():
+            outbox.keep(events)
+            self._sending = 0
 
     def _take(self) -> list[Event]:
         events: list[Event] = []
@@ -347,9 +362,7 @@ class Publisher:
         self._retry_at = 0.0
         if not self._is_over():
             self._work()
-        while events := self._take():
-            outbox.keep(events)
-            self._sending = 0
+        self._keep_all(outbox)
 
 
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()

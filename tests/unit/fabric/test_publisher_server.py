@@ -131,6 +131,45 @@ def test_kill_9_of_the_process_keeps_the_outbox(valkey: Any, tools: Any, tmp_pat
     fabric.close()
 
 
+_DELIVER_AND_DIE = """
+import os, signal, sys, time
+from diaspora_parsl.fabric.base import open_fabric
+from diaspora_parsl.fabric.publisher import Publisher
+fabric = open_fabric(sys.argv[1])
+publish = fabric.publish
+def publish_and_die(events):
+    publish(events)
+    os.kill(os.getpid(), signal.SIGKILL)
+fabric.publish = publish_and_die
+publisher = Publisher(fabric, source="/s", outbox_path=sys.argv[2])
+time.sleep(20)
+"""
+
+
+def test_kill_9_while_the_outbox_is_delivered_doubles_events_which_readers_drop(
+    valkey: Any, tools: Any, tmp_path: Path
+) -> None:
+    outbox = str(tmp_path / "outbox")
+    for script in (_EMIT_AND_DIE, _DELIVER_AND_DIE):  # the second one after they arrived, before they are forgotten
+        command = [sys.executable, "-c", script, valkey.url, outbox]
+        assert subprocess.run(command, check=False, timeout=30).returncode == -signal.SIGKILL
+        if script is _EMIT_AND_DIE:
+            valkey.start()
+    fabric = open_fabric(valkey.url)
+    got: list[Event] = []
+    reader = Reader(fabric, [TOPIC_TASK], got.extend, position="earliest")
+    publisher = Publisher(fabric, source="/s", outbox_path=outbox)
+    tools.wait_for(lambda: publisher.stats().published == 300)
+    publisher.emit(tools.state(300), "x")
+    tools.wait_for(lambda: len(got) == 301)
+    publisher.close()
+    reader.close()
+    assert tasks(got) == list(range(301))
+    assert reader.doubles == 300
+    assert not Path(outbox).exists()
+    fabric.close()
+
+
 _EMIT_AND_LEAVE = """
 import sys
 from diaspora_parsl.events import TaskLate
