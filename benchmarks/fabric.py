@@ -86,7 +86,8 @@ class Broker:
 @contextmanager
 def broker() -> Iterator[Broker]:
     """A server of its own, and its folder, gone at the end."""
-    with tempfile.TemporaryDirectory() as folder:
+    # A killed server may have a child that still writes its log anew.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = Broker(Path(folder))
         made.start()
         try:

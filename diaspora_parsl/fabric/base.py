@@ -19,6 +19,8 @@ _TRANSPORTS: Final = {
     "redis": "diaspora_parsl.fabric.redis",
     "rediss": "diaspora_parsl.fabric.redis",
     "embedded": "diaspora_parsl.fabric.embedded",
+    "diaspora+mofka": "diaspora_parsl.fabric.stream",
+    "diaspora+files": "diaspora_parsl.fabric.stream",
 }
 
 
@@ -86,7 +88,8 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
         url: ``embedded`` (a private server for this host, gone when the run ends, its data kept),
             ``embedded:///path/to/run_dir`` (what another run's embedded server tells or has kept),
             ``memory://name`` (this process only), ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis
-            or Valkey Streams).
+            or Valkey Streams), ``diaspora+mofka:///path/to/group_file`` (Mofka, by the Diaspora Stream API) or
+            ``diaspora+files:///folder`` (that API's own files).
         run_dir: where an embedded fabric keeps its data; the current directory if not given.
 
     Raises:

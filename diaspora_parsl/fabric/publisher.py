@@ -252,13 +252,16 @@ class Publisher:
         may_try = self._connected or time.monotonic() >= self._retry_at
         if self._outages and not self._connected:  # an attempt may hang, and this process be killed meanwhile
             self._keep_all(outbox)
-        if may_try and (outbox or self._fabric is None) and not self._send_kept(outbox):
-            may_try = False
-        while events := self._take():
+        while True:
+            if may_try and (outbox or self._fabric is None) and not self._send_kept(outbox):
+                may_try = False
+            if not (events := self._take()):
+                break
             if not may_try or self._is_over() or not self._send(events):
                 may_try = False
                 outbox.keep(events)
             self._sending = 0
+            self._spill(outbox)
         if self._connected:
             self._report_drops()
 
@@ -268,11 +271,15 @@ class Publisher:
             if not self._send(events):
                 return False
             outbox.forget(len(events))
-            if len(self._queue) >= self._capacity:  # they get in line behind the kept ones
-                self._keep_all(outbox)
+            self._spill(outbox)
             if self._is_over():
                 return False
         return self._fabric is not None or self._send([])
+
+    def _spill(self, outbox: Outbox) -> None:
+        """A fabric slower than the events come: they wait in the file, before there is no room for them."""
+        if len(self._queue) >= self._capacity > 0:
+            self._keep_all(outbox)
 
     def _keep_all(self, outbox: Outbox) -> None:
         while events := self._take():

@@ -32,6 +32,7 @@ from diaspora_parsl.fabric import memory
 from diaspora_parsl.fabric.base import Fabric, Subscription, open_fabric, redacted
 from diaspora_parsl.fabric.embedded import EmbeddedFabric
 from diaspora_parsl.fabric.server import find_server, free_port, write_config
+from diaspora_parsl.testing import stream_double
 
 _numbers = count(1)
 
@@ -173,6 +174,54 @@ class EmbeddedPlace(Place):
         wait_for(lambda: self.pid() != before and answers(self.first))  # its keeper starts it again
 
 
+class FilesPlace(Place):
+    """A folder of the Diaspora Stream API, by its double; `StreamLibraryPlace` is the real one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.library = stream_double.installed()
+        self.library.__enter__()
+
+    def url(self) -> str:
+        return f"diaspora+files://{self.folder}/stream"
+
+    def open(self, maxlen: int | None = None) -> Fabric:
+        if maxlen:
+            pytest.skip("the Diaspora Stream API keeps everything")
+        return super().open()
+
+    def close(self) -> None:
+        super().close()
+        self.library.__exit__(None, None, None)
+
+
+class MofkaPlace(FilesPlace):
+    """A server of Mofka, by the double."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.mofka = stream_double.MofkaServer(folder)
+        self.mofka.start()
+
+    def url(self) -> str:
+        return f"diaspora+mofka://{self.mofka.group_file}?timeout=1"
+
+    def kill(self) -> None:
+        self.mofka.kill()
+        self.mofka.start()
+
+
+class StreamLibraryPlace(FilesPlace):
+    """The real library, where it is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("diaspora_stream.api", reason="the Diaspora Stream API is not installed")
+        Place.__init__(self, folder)
+
+    def close(self) -> None:
+        Place.close(self)
+
+
 def answers(fabric: Fabric) -> bool:
     try:
         fabric.subscribe([TOPIC_TASK]).close()
@@ -188,7 +237,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-PLACES = {"memory": MemoryPlace, "redis": RedisPlace, "embedded": EmbeddedPlace}
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "memory": MemoryPlace,
+    "redis": RedisPlace,
+    "embedded": EmbeddedPlace,
+    "files": FilesPlace,
+    "mofka": MofkaPlace,
+    "stream-library": StreamLibraryPlace,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +258,15 @@ def _nothing_left_behind() -> Iterator[None]:
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    made = PLACES[request.param](tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(params=["redis", "embedded", "mofka"])
+def restarted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     made = PLACES[request.param](tmp_path)
     try:
         yield made
@@ -377,25 +442,25 @@ def test_nothing_to_publish_is_fine(place: Place) -> None:
     place.open().publish([])
 
 
-def test_a_killed_server_comes_back_with_everything_it_answered(server: Place) -> None:
-    fabric = server.open()
+def test_a_killed_server_comes_back_with_everything_it_answered(restarted: Place) -> None:
+    fabric = restarted.open()
     reader = fabric.subscribe([TOPIC_TASK], "earliest")
     sent = events(2000)
     for start in range(0, 2000, 20):
         fabric.publish(sent[start : start + 20])
     assert read_until(reader, 100)[0] == sent[0]
-    server.kill()
-    again = server.open().subscribe([TOPIC_TASK], "earliest")
+    restarted.kill()
+    again = restarted.open().subscribe([TOPIC_TASK], "earliest")
     assert read_until(again, 2000) == sent
 
 
-def test_reader_and_publisher_reconnect_by_themselves(server: Place) -> None:
-    fabric = server.open()
+def test_reader_and_publisher_reconnect_by_themselves(restarted: Place) -> None:
+    fabric = restarted.open()
     reader = fabric.subscribe([TOPIC_TASK], "earliest")
     before, after = events(10), events(10)
     fabric.publish(before)
     assert read_until(reader, 10) == before
-    server.kill()
+    restarted.kill()
 
     def published() -> bool:
         try:
@@ -534,6 +599,11 @@ def test_an_unreachable_server_costs_milliseconds() -> None:
         "embedded:///no/such/run",
         "embedded://host/path",
         "embedded://?bind=somewhere",
+        "diaspora+mofka://host/group_file",
+        "diaspora+mofka:///group?timeout=0",
+        "diaspora+files://",
+        "diaspora+files:///folder?no_such_option=1",
+        "diaspora+files:///folder?prefix=a/b",
     ],
 )
 def test_a_bad_url_says_what_to_write(url: str, tmp_path: Path) -> None:

@@ -74,6 +74,34 @@ def test_ids_are_unique_and_sort_by_time(tools: Any) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}-[0-9a-f]{12}-[0-9a-f]+", ids[0])
 
 
+def test_a_slow_fabric_costs_no_events(flaky: Any, tools: Any, tmp_path: Path) -> None:
+    busy, go, inner = threading.Semaphore(0), threading.Semaphore(0), flaky.inner
+
+    class Slow:
+        def publish(self, events: list[Event]) -> None:
+            busy.release()
+            go.acquire(timeout=10)
+            inner.publish(events)
+
+    flaky.inner = Slow()
+    publisher = Publisher(flaky, source="/s", outbox_path=tmp_path / "outbox", capacity=200)
+    sent = 0
+    for _ in range(4):  # faster than they are sent, and more in all than the queue would take
+        publisher.emit(tools.state(sent), "x")
+        assert busy.acquire(timeout=10)
+        for n in range(sent + 1, sent + 1400):
+            publisher.emit(tools.state(n), "x")
+        sent += 1400
+        go.release()
+    for _ in range(1000):
+        go.release()
+    tools.wait_for(lambda: publisher.stats().published == sent)
+    publisher.close()
+    flaky.inner = inner
+    assert publisher.stats().dropped_state_changes == 0
+    assert tasks(tools.everything(flaky)) == list(range(sent))
+
+
 def test_many_threads_emit_and_nothing_is_lost(flaky: Any, tools: Any) -> None:
     publisher = Publisher(flaky, source="/s", capacity=2000)
 
