@@ -61,7 +61,7 @@ def bridge(
         return
     if config is None:
         raise ConfigurationError(
-            "Write `diaspora-parsl bridge site.toml`; `diaspora-parsl bridge --example > site.toml` makes one to change."
+            "Write `diaspora-parsl bridge site.toml`; `diaspora-parsl bridge --example > site.toml` gives you one."
         )
     if limit is not None and not until_idle:
         raise ConfigurationError("--limit is for --until-idle. Write both, or none.")

@@ -27,6 +27,7 @@ class Wan:
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._pairs: dict[socket.socket, socket.socket] = {}
+        self._hanging: list[socket.socket] = []
         self._state = "up"
         self._wake, self._bell = socket.socketpair()
         self._is_closed = False
@@ -104,9 +105,11 @@ class Wan:
         if state == "refuse":
             near.close()
             return
+        if state == "drop":  # whoever connects hangs, too: there is somebody, but nothing comes
+            self._hanging.append(near)
+            return
         try:
-            # While the line hangs, so does whoever connects: there is somebody, but nothing comes.
-            far = socket.socketpair()[0] if state == "drop" else socket.create_connection(self._target, timeout=2.0)
+            far = socket.create_connection(self._target, timeout=2.0)
         except OSError:
             near.close()
             return
@@ -135,3 +138,5 @@ class Wan:
     def _break_all(self) -> None:
         while self._pairs:
             self._break(next(iter(self._pairs)))
+        while self._hanging:
+            self._hanging.pop().close()
