@@ -34,7 +34,7 @@ EXPERIMENT = Experiment(
     asks=(
         "Events of 420 bytes from one embedded fabric to another, over a line that is a proxy on the same machine. "
         "Both servers, the producer, the bridge and a reader at the other end share the cores. After a cut, the speed "
-        "is that from the first event that arrives until events are less than a second late, while more go on to happen."
+        "is that from the first event that arrives until none is more than a second late, while others go on to happen."
     ),
     cases=cases,
     columns=(
