@@ -67,6 +67,9 @@ class Listener:
             interval = min(60.0, max(0.05, payload.interval))
             way = (event.originsite or "") if event.hops else ""
             return words.Heard(now, payload.endpoint, f"{payload.block}/{payload.node}", interval, way)
+        if isinstance(payload, events.LinkDown) and not event.hops:
+            logger.warning("No events from %s to %s: the bridge %s says %s. Silence of endpoints there says nothing.",
+                           payload.from_site, payload.to_site, payload.bridge, payload.reason)  # fmt: skip
         if isinstance(payload, events.LinkStatus) and payload.reads:
             return words.WaySeen(now, payload.from_site, min(60.0, max(0.05, payload.interval)))
         if isinstance(payload, events.NodeStopped) and self._is_ours(payload.endpoint, payload.site):

@@ -94,7 +94,7 @@ def line(stats: LinkStats) -> str:
         "double": stats.doubles,
     }
     told = "".join(f", {count} {what}" for what, count in counters.items() if count)
-    lost = f", LOST EVENTS {stats.resyncs} times: trimmed before they were read" if stats.resyncs else ""
+    lost = f", {stats.resyncs} times TRIMMED before it was read" if stats.resyncs else ""
     down = f", DOWN: {stats.reason}" if stats.reason else ""
     return f"{stats.from_site} to {stats.to_site}: {stats.forwarded} sent, {stats.waiting} wait{told}{lost}{down}"
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event
-from diaspora_parsl.fabric.base import Fabric, Subscription
+from diaspora_parsl.fabric.base import Fabric, Position, Subscription
 from diaspora_parsl.fabric.bridge_config import LinkConfig
 from diaspora_parsl.fabric.bridge_state import Cursor
 from diaspora_parsl.fabric.passage import Passage
@@ -187,7 +187,7 @@ class Link:
 
     def _subscribed(self) -> Subscription:
         if self._subscription is None:
-            start = self._position or ("latest" if self.config.start == "latest" else "earliest")
+            start: Position = self._position or ("latest" if self.config.start == "latest" else "earliest")
             try:
                 self._subscription = self.source.fabric().subscribe(self.config.topics, start)
             except ConfigurationError as error:

@@ -60,7 +60,7 @@ class Tree:
         reader = self.fabrics[site].subscribe((topic,), "earliest")
         found: dict[tuple[str, str], ev.Event] = {}
         try:
-            while batch := reader.read(0.1):
+            while batch := reader.read(0.05):
                 for event in batch:
                     found.setdefault((event.source, event.id), event)
         finally:
@@ -117,7 +117,7 @@ def test_a_cut_line_is_told_from_a_dead_endpoint(pool_of: PoolOf, tree: Tree) ->
                               for event in tree.events("anl", ev.TOPIC_RESOURCE)))  # fmt: skip
 
         tree.lines["uc"].cut("drop")
-        steady(8.0)
+        steady(7.0)
         anl.until(lambda: far_says("no word comes from uc, whose line may be cut"))
         assert tree.status("anl", "beta").state == "up"
         assert not tree.bridges["uc"].stats()[0].is_up
@@ -125,7 +125,7 @@ def test_a_cut_line_is_told_from_a_dead_endpoint(pool_of: PoolOf, tree: Tree) ->
         anl.results(anl.tasks(8, 0.1))
         tree.lines["uc"].mend()
         anl.until(lambda: not far_says("no word"))
-        steady(2.0)
+        steady(1.0)
         assert tree.blamed("anl") == tree.blamed("uc") == []
 
         beta.freeze(sparing_manager=True)

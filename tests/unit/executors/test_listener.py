@@ -95,3 +95,9 @@ def test_a_link_that_reads_its_source_says_that_its_site_can_be_heard() -> None:
     assert isinstance(stimulus, words.WaySeen)
     assert (stimulus.site, stimulus.interval) == ("uc", 10.0)
     assert heard(event(ev.LinkStatus(**link, reads=False))) == []  # type: ignore[arg-type]
+
+
+def test_a_link_of_the_own_site_that_is_down_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    down = event(ev.LinkDown(bridge="anl", from_site="cloud", to_site="anl", reason="cloud: cannot be reached"))
+    assert heard(down, structs.replace(down, hops=2)) == []
+    assert caplog.text.count("No events from cloud to anl: the bridge anl says cloud: cannot be reached") == 1

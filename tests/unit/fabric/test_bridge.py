@@ -12,7 +12,7 @@ import pytest
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.fabric import memory
-from diaspora_parsl.fabric.base import Fabric
+from diaspora_parsl.fabric.base import Fabric, open_fabric
 from diaspora_parsl.fabric.bridge import Bridge
 from diaspora_parsl.fabric.bridge_config import BridgeConfig, FabricPlace, LinkConfig
 from diaspora_parsl.fabric.bridge_state import Cursor
@@ -72,9 +72,12 @@ class Two:
         return Link(config, lambda: self.fabrics["anl"], lambda: self.fabrics["cloud"], cursor)
 
     def tell(self, count: int, site: str = "anl") -> list[str]:
-        payload = ev.TaskLate(task=1, attempt=1, endpoint="e", site=site)
+        return self.tell_to(MemoryFabric(self.names[site]), count)
+
+    def tell_to(self, fabric: Fabric, count: int) -> list[str]:
+        payload = ev.TaskLate(task=1, attempt=1, endpoint="e", site="s")
         events = [self._envelopes.wrap(payload, "1", "k", time.time()) for _ in range(count)]
-        MemoryFabric(self.names[site]).publish(events)
+        fabric.publish(events)
         return [event.id for event in events]
 
     def read(self, site: str, topic: str = ev.TOPIC_TASK) -> list[ev.Event]:
@@ -271,3 +274,22 @@ def test_from_what_comes_now_on(two: Two) -> None:
         pass
     assert two.ids("cloud") == told
     link.close()
+
+
+def test_from_one_transport_to_another_and_back(two: Two, tmp_path: Path) -> None:
+    server = open_fabric("embedded", tmp_path / "server")
+    try:
+        fabrics = {"anl": FabricPlace(url=f"memory://{two.names['anl']}"), "cloud": FabricPlace(url=server.url)}
+        told = two.tell(2000)
+        there = two.tell_to(server, 2000)
+        config = BridgeConfig(home="anl", state=tmp_path / "state", fabrics=fabrics, links=two.config.links)
+        with Bridge(config) as bridge:
+            until(lambda: bridge.is_idle and len(two.ids("anl")) == 4000)
+        reader = server.subscribe((ev.TOPIC_TASK,), "earliest")
+        arrived: list[str] = []
+        while batch := reader.read(0.1):
+            arrived += [event.id for event in batch]
+        assert arrived == there + told
+        assert two.ids("anl") == told + there
+    finally:
+        server.close()

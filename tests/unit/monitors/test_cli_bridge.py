@@ -96,5 +96,5 @@ def test_a_line_tells_what_happened() -> None:
                       thinned=2, looped=3, doubles=4, resyncs=1, malformed=1, reason="b: gone")  # fmt: skip
     assert line(stats) == (
         "a to b: 5 sent, 1 wait, 2 left out, 2 thinned, 3 came from there, 4 double, "
-        "LOST EVENTS 1 times: trimmed before they were read, DOWN: b: gone"
+        "1 times TRIMMED before it was read, DOWN: b: gone"
     )
