@@ -36,7 +36,7 @@ home = "anl"
 # A relative path counts from the folder of this file.
 state = "bridge-state"
 
-# Every fabric has the name of its site, the one that its endpoints and agents give.
+# Every fabric has the name of its site. All bridges of a tree should use the same names.
 [fabrics.anl]
 run_dir = "runinfo/000"             # the embedded fabric of a run, wherever its server is now;
 # url = "redis://login1:6379/0"     # ... or the URL of any fabric

@@ -60,7 +60,10 @@ class Passage:
             elif there in (event.originsite, event.viasite) or hops >= most:
                 self.looped += 1
             elif event.is_state_change or not link.sample_seconds or self._is_due(event):
-                taken.append(self._marked(event, event.originsite or here, hops + 1))
+                # Before its first bridge, what a publisher says of its site may be any name; from there on, that of a
+                # fabric, by which guards and pools go.
+                origin = event.originsite if hops else here
+                taken.append(self._marked(event, origin or here, hops + 1))
         return taken
 
     def _marked(self, event: Event, origin: str, hops: int) -> Event:

@@ -128,6 +128,10 @@ def test_a_cut_line_is_told_from_a_dead_endpoint(pool_of: PoolOf, tree: Tree) ->
         steady(1.0)
         assert tree.blamed("anl") == tree.blamed("uc") == []
 
+        tree.lines["anl"].cut("refuse")
+        steady(1.0)
+        tree.lines["anl"].mend()
+
         beta.freeze(sparing_manager=True)
         anl.until(lambda: any(isinstance(payload, ev.EndpointSuspect) for payload in tree.blamed("anl")))
         assert {payload.endpoint for payload in tree.blamed("anl") if isinstance(payload, BAD)} == {"beta"}

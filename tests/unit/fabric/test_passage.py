@@ -50,6 +50,13 @@ def test_what_crosses_is_marked_and_else_unchanged() -> None:
     assert (second.originsite, second.viasite, second.hops) == ("anl", "cloud", 2)
 
 
+def test_a_name_that_a_publisher_gave_its_site_becomes_that_of_its_fabric() -> None:
+    (crossed,) = passage().admit([event(originsite="login-node-7")])
+    assert crossed.originsite == "anl"
+    (crossed,) = passage().admit([event(originsite="uc", hops=1)])
+    assert crossed.originsite == "uc"
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"originsite": "cloud"}, {"originsite": "uc", "viasite": "cloud", "hops": 1}, {"originsite": "uc", "hops": 4}],
