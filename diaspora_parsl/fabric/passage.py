@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, structs
 
 from diaspora_parsl.events import Event, LinkStatus, NodeHeartbeat
 from diaspora_parsl.fabric.bridge_config import LinkConfig
@@ -70,22 +70,8 @@ class Passage:
         data = event.data
         if self._link.sample_seconds and event.type in _PROMISES:
             data = self._slowed(data)
-        return Event(
-            id=event.id,
-            source=event.source,
-            type=event.type,
-            subject=event.subject,
-            time=event.time,
-            partitionkey=event.partitionkey,
-            sequence=event.sequence,
-            data=data,
-            specversion=event.specversion,
-            datacontenttype=event.datacontenttype,
-            originsite=origin,
-            viasite=self._link.from_site,
-            hops=hops,
-            traceparent=event.traceparent,
-        )
+        # Not field by field: what later versions add to the envelope must cross, too.
+        return structs.replace(event, data=data, originsite=origin, viasite=self._link.from_site, hops=hops)
 
     def _is_due(self, event: Event) -> bool:
         """By the event's own time, so that a backlog is thinned like what comes as it happens."""
