@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diaspora_parsl.fabric.bridge import Bridge
+    from diaspora_parsl.fabric.bridge_config import BridgeConfig
     from diaspora_parsl.fabric.link import LinkStats
     from diaspora_parsl.monitors.signals import StopSignals
 
@@ -66,9 +67,7 @@ def bridge(
     if limit is not None and not until_idle:
         raise ConfigurationError("--limit is for --until-idle. Write both, or none.")
     read = BridgeConfig.from_file(config)
-    for link in read.links:
-        _say(f"{link.from_site} ({read.fabrics[link.from_site]}) to {link.to_site} ({read.fabrics[link.to_site]}): "
-             f"{', '.join(link.topics)}{_samples(link.sample_seconds)}")  # fmt: skip
+    _introduce(read)
     if check:
         return
 
@@ -83,6 +82,17 @@ def bridge(
         raise running.error
     if not done:
         raise typer.Exit(_UNFINISHED)
+
+
+def _introduce(config: BridgeConfig) -> None:
+    """Refuse fabrics that cannot be opened by anybody, and say what goes where."""
+    for place in config.fabrics.values():
+        if place.url:
+            place.open().close()  # contacts nobody
+    for link in config.links:
+        start, end = config.fabrics[link.from_site], config.fabrics[link.to_site]
+        samples = f", samples every {link.sample_seconds:g} s" if link.sample_seconds else ""
+        _say(f"{link.from_site} ({start}) to {link.to_site} ({end}): {', '.join(link.topics)}{samples}")
 
 
 def line(stats: LinkStats) -> str:
@@ -119,10 +129,6 @@ def _attend(bridge: Bridge, signals: StopSignals, every: float, end: float | Non
             for stats in bridge.stats():
                 _say(line(stats))
     return not until_idle
-
-
-def _samples(seconds: float) -> str:
-    return f", samples every {seconds:g} s" if seconds else ""
 
 
 def _say(sentence: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diaspora_parsl import cli
+from diaspora_parsl.errors import FabricURLError
 from diaspora_parsl.fabric import memory
 from diaspora_parsl.fabric.bridge_config import EXAMPLE
 from diaspora_parsl.fabric.link import LinkStats
@@ -52,6 +53,12 @@ def test_check_says_what_it_would_do_and_does_nothing(site: str) -> None:
     assert code == 0
     assert "anl (memory://cli-anl) to cloud (memory://cli-cloud): parsl-task, parsl-endpoint, parsl-resource" in said
     assert not (Path(site).parent / "state").exists()
+
+
+def test_check_finds_an_address_that_nobody_can_open(site: str) -> None:
+    Path(site).write_text(SITE.replace("memory://cli-cloud", "redsi://cloud:6379/0"), encoding="utf-8")
+    with pytest.raises(FabricURLError, match="no known scheme"):
+        run(site, "--check")
 
 
 def test_until_idle_ends_when_everything_is_through(site: str) -> None:
