@@ -19,6 +19,8 @@ from diaspora_parsl.fabric.passage import Passage
 _SLICE: Final = 2_000
 #: Events that wait are put together up to so many.
 _BATCH: Final = 5_000
+#: Bytes of payloads held at most, give or take one read: events may be of any size.
+_MOST_BYTES: Final = 64 * 1024 * 1024
 #: Seconds between two writes of the cursor: what is sent twice after a kill is what was sent in that time.
 _SAVE_SECONDS: Final = 0.2
 #: Seconds of outage after which a fabric is opened anew: not every client finds its way back.
@@ -60,6 +62,10 @@ class _Batch:
         self.position = position
         self.sent = 0
         self.is_sending = False
+
+
+def _bytes(events: list[Event]) -> int:
+    return sum(len(event.data) for event in events)
 
 
 class End:
@@ -147,7 +153,7 @@ class Link:
         self._read = self._forwarded = 0
         self._changed = threading.Condition()
         self._pending: deque[_Batch] = deque()
-        self._held = 0
+        self._held = self._held_bytes = 0
         self._reached: dict[str, str] | None = None
         self._saved_at = float("-inf")
         self._quiet = False
@@ -162,8 +168,8 @@ class Link:
             Exception: whatever the source's transport raises; call again.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._held < self.config.read_ahead or self._is_closed, timeout)
-            if self._held >= self.config.read_ahead or self._is_closed:
+            self._changed.wait_for(lambda: self._has_room() or self._is_closed, timeout)
+            if not self._has_room() or self._is_closed:
                 return 0
         try:
             subscription = self._subscribed()
@@ -214,6 +220,10 @@ class Link:
             last.events += events
             last.position = position
         self._held += len(events)
+        self._held_bytes += _bytes(events)
+
+    def _has_room(self) -> bool:
+        return self._held < self.config.read_ahead and self._held_bytes < _MOST_BYTES
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -240,6 +250,7 @@ class Link:
             with self._changed:
                 self._pending.popleft()
                 self._held -= len(batch.events)
+                self._held_bytes -= _bytes(batch.events)
                 self._reached = batch.position
                 self._changed.notify_all()
             if self._clock() - self._saved_at >= _SAVE_SECONDS:

@@ -174,6 +174,18 @@ def test_reading_stops_while_the_destination_is_away(two: Two) -> None:
     link.close()
 
 
+def test_reading_stops_when_events_are_large(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diaspora_parsl.fabric.link._MOST_BYTES", 100)
+    link = two.link()
+    two.tell(10)
+    assert link.fill(0) == 10
+    two.tell(10)
+    assert link.fill(0) == 0
+    assert link.drain(0) == 10
+    assert link.fill(0) == 10
+    link.close()
+
+
 def test_a_fabric_that_stays_away_is_opened_anew(two: Two) -> None:
     now, made = [0.0], []
 
