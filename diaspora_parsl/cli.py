@@ -11,7 +11,7 @@ import typer
 
 from diaspora_parsl import __version__
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
-from diaspora_parsl.monitors import control_cli
+from diaspora_parsl.monitors import cli_bridge, control_cli
 from diaspora_parsl.testing import cli_globus
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def events(
 
 
 control_cli.register(app, _examples)
+cli_bridge.register(app, _examples)
 cli_globus.register(app, _examples)
 
 

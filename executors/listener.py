@@ -54,7 +54,7 @@ class Listener:
                     logger.warning("An event of type %s from %s is malformed; further ones are only counted.",
                                    event.type, event.source)  # fmt: skip
                 continue
-            stimulus = self._stimulus(payload, event.source, now)
+            stimulus = self._stimulus(payload, event, now)
             if stimulus is not None:
                 self._post(stimulus)
 
@@ -62,16 +62,22 @@ class Listener:
         """The fabric was read to its end just now."""
         self._post(words.FabricSeen(time.monotonic()))
 
-    def _stimulus(self, payload: events.Payload | None, source: str, now: float) -> words.Stimulus | None:
+    def _stimulus(self, payload: events.Payload | None, event: Event, now: float) -> words.Stimulus | None:
         if isinstance(payload, events.NodeHeartbeat) and self._is_ours(payload.endpoint, payload.site):
             interval = min(60.0, max(0.05, payload.interval))
-            return words.Heard(now, payload.endpoint, f"{payload.block}/{payload.node}", interval)
+            way = (event.originsite or "") if event.hops else ""
+            return words.Heard(now, payload.endpoint, f"{payload.block}/{payload.node}", interval, way)
+        if isinstance(payload, events.LinkDown) and not event.hops:
+            logger.warning("No events from %s to %s: the bridge %s says %s. Silence of endpoints there says nothing.",
+                           payload.from_site, payload.to_site, payload.bridge, payload.reason)  # fmt: skip
+        if isinstance(payload, events.LinkStatus) and payload.reads:
+            return words.WaySeen(now, payload.from_site, min(60.0, max(0.05, payload.interval)))
         if isinstance(payload, events.NodeStopped) and self._is_ours(payload.endpoint, payload.site):
             return words.Hushed(now, payload.endpoint, f"{payload.block}/{payload.node}")
         if isinstance(payload, events.EndpointDown | events.EndpointSuspect) and self._is_ours(
             payload.endpoint, payload.site
         ):
-            return words.Rumour(now, payload.endpoint, source, payload.reason)
+            return words.Rumour(now, payload.endpoint, event.source, payload.reason)
         return None
 
     def _is_ours(self, endpoint: str, site: str) -> bool:

@@ -49,7 +49,7 @@ class Event(Struct, frozen=True, kw_only=True):
     """One CloudEvents 1.0 message, structured JSON.
 
     ``source`` and ``id`` together are unique. Extensions: ``partitionkey`` (order is kept per key), ``sequence``
-    (counts up per source), ``originsite`` and ``hops`` (for bridges).
+    (counts up per source), ``originsite``, ``viasite`` (the last fabric it was on) and ``hops`` (for bridges).
     """
 
     id: str
@@ -64,6 +64,7 @@ class Event(Struct, frozen=True, kw_only=True):
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
     originsite: str | UnsetType = UNSET
+    viasite: str | UnsetType = UNSET
     hops: int | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
 

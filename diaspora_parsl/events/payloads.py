@@ -268,6 +268,56 @@ class FabricDropped(Payload, frozen=True):
     samples: int
 
 
+# --- bridges between fabrics --------------------------------------------------------------------------------------
+
+
+class LinkPayload(Payload, frozen=True):
+    """What all events of a bridge about one of its links say."""
+
+    topic: ClassVar[str] = TOPIC_ENDPOINT
+
+    bridge: str
+    from_site: str
+    to_site: str
+
+
+class LinkUp(LinkPayload, frozen=True):
+    """Events go from the one site to the other."""
+
+
+class LinkDown(LinkPayload, frozen=True):
+    """One of the two fabrics does not answer the bridge: what is to be sent waits where it is."""
+
+    reason: str
+
+
+class LinkStatus(LinkPayload, frozen=True):
+    """What a link does, about once a second; where it is heard, whatever comes that way can be heard."""
+
+    topic: ClassVar[str] = TOPIC_RESOURCE
+    is_state_change: ClassVar[bool] = False
+
+    reads: bool
+    """The fabric of ``from_site`` answers."""
+    writes: bool
+    """The fabric of ``to_site`` answers."""
+    forwarded: int
+    """Events, since the bridge was started, as the other counters."""
+    waiting: int
+    """Read, and not yet taken by the other side."""
+    refused: int = 0
+    """Not on the list of topics, or no valid sample."""
+    thinned: int = 0
+    """Samples left out, since one every so many seconds is enough."""
+    looped: int = 0
+    """They had been on the other side, or had crossed too many bridges."""
+    doubles: int = 0
+    resyncs: int = 0
+    """Times that events were trimmed away before they were read: those are lost."""
+    interval: float = 1.0
+    """Seconds until the next one is due."""
+
+
 # --- control: what somebody asks of pools, and their answers --------------------------------------------------------
 
 

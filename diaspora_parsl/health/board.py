@@ -11,11 +11,8 @@ from msgspec import Struct
 from diaspora_parsl.health.breaker import Breaker
 from diaspora_parsl.health.phi import PhiAccrual
 from diaspora_parsl.health.sites import Chorus
+from diaspora_parsl.health.ways import Ways
 
-#: A fabric not read for so long (seconds) says nothing about anybody's silence.
-_FABRIC_STALE: Final = 5.0
-#: A gap between two reads of the fabric (seconds) beyond which the observer distrusts itself.
-_SELF_DISTRUST: Final = 1.5
 #: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
 _HOPE_AFTER: Final = 30.0
 #: Seconds between two looks at attempts that are not overdue yet.
@@ -64,7 +61,7 @@ class Health:
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
                  "generation", "had_slots", "last_death", "last_result", "left", "rumour", "slots", "stalled_since",
-                 "started_at", "streams", "unanswered_since", "up_since")  # fmt: skip
+                 "started_at", "streams", "unanswered_since", "up_since", "way")  # fmt: skip
 
     def __init__(self) -> None:
         self.generation = 0
@@ -85,6 +82,8 @@ class Health:
         self.up_since: float | None = None
         self.last_result = float("-inf")
         self.streams: dict[str, PhiAccrual] = {}
+        #: The site where its heartbeats are born if they come over bridges; empty if they come directly.
+        self.way = ""
         self.unanswered_since: float | None = None
         self.rumour: tuple[float, float, str] | None = None
         #: Its silence was confirmed and its attempts were taken away.
@@ -118,19 +117,20 @@ class Board:
         acceptable_pause: float,
     ) -> None:
         self.health = {label: Health() for label in sites}
-        self._chorus = Chorus(self.health, sites)
+        self.ways = Ways(self.health)
+        self._chorus = Chorus(self.health, sites, self.ways)
         self._empty_grace = empty_grace
         self._stall_limit = stall_limit
         self._silence_limit = silence_limit
         self._rumour_time = rumour_time
         self._phi_threshold = phi_threshold
         self._pause = acceptable_pause
-        self._fabric_seen = float("-inf")
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
-    def heard(self, label: str, stream: str, at: float, interval: float) -> None:
-        """A heartbeat came in."""
+    def heard(self, label: str, stream: str, at: float, interval: float, way: str = "") -> None:
+        """A heartbeat came in, by this way."""
+        self.health[label].way = way
         streams = self.health[label].streams
         detector = streams.get(stream)
         if detector is None:
@@ -140,13 +140,7 @@ class Board:
 
     def fabric_seen(self, at: float) -> bool:
         """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
-        steady = at - self._fabric_seen < _SELF_DISTRUST
-        self._fabric_seen = at
-        if not steady:
-            for health in self.health.values():
-                for detector in health.streams.values():
-                    detector.forgive(at)
-        return steady
+        return self.ways.fabric_read(at)
 
     def observed(self, label: str, at: float, slots: int, *, blocks_expected: bool) -> None:
         """The endpoint's control channel answered."""
@@ -255,9 +249,10 @@ class Board:
             if at < until and health.last_result <= told and heard <= told:
                 return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, doubt_from))
             health.rumour = None
-        return Verdict(
-            State.UP, f"{health.slots} slot{'s' if health.slots != 1 else ''}", accepts=True, recheck=doubt_from
-        )
+        reason = f"{health.slots} slot{'s' if health.slots != 1 else ''}"
+        if health.way and health.streams and self.ways.heard_until(health, at) is None:
+            reason += f"; no word comes from {health.way}, whose line may be cut"
+        return Verdict(State.UP, reason, accepts=True, recheck=doubt_from)
 
     def _doubted(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
         breaker = health.breaker
@@ -272,7 +267,7 @@ class Board:
         if confirmed:
             health.left = True
             breaker.probe_lost(at)
-        stale = self._fabric_seen + _FABRIC_STALE
+        stale = self.ways.stale_at(health)
         over = stale if stale > at else _NEVER
         if health.left and live == 0 and health.unanswered_since is not None:
             limit = health.unanswered_since + self._stall_limit
@@ -291,12 +286,13 @@ class Board:
         """The reason and phi, if nothing was heard for suspiciously long and no result speaks against it."""
         if at < health.last_result + _RESULT_SPEAKS:
             return None
-        if health.streams and at - self._fabric_seen < _FABRIC_STALE:
+        heard_until = self.ways.heard_until(health, at)
+        if health.streams and heard_until is not None:
             streams = health.streams.values()
-            if self._fabric_seen >= max(detector.silent_from() for detector in streams):
+            if heard_until >= max(detector.silent_from() for detector in streams):
                 last = max(detector.last for detector in streams)
-                phi = min(detector.phi(self._fabric_seen) for detector in streams)
-                is_common = health.unanswered_since is None and self._chorus.has(health, self._fabric_seen)
+                phi = min(detector.phi(heard_until) for detector in streams)
+                is_common = health.unanswered_since is None and self._chorus.has(health, self.ways.fabric_seen)
                 return (
                     None
                     if is_common

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from diaspora_parsl.health.board import Health
+    from diaspora_parsl.health.ways import Ways
 
 #: How the reason of a suspicion begins that is for others of the site.
 SITE_OUTAGE: Final = "site outage"
@@ -83,11 +84,13 @@ class Chorus:
     Args:
         health: of each endpoint, by label.
         sites: of each endpoint, by label.
+        ways: tell who cannot be heard, and so has no voice here.
     """
 
-    def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str]) -> None:
+    def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str], ways: Ways) -> None:
         self._health = health
         self._sites = sites
+        self._ways = ways
         self._counted_at = float("-inf")
         self._silent: set[Health] = set()
 
@@ -103,6 +106,8 @@ class Chorus:
         silent: list[tuple[float, str, Health]] = []
         for label, health in self._health.items():
             if not health.streams or not health.slots or health.left or health.dead_reason is not None:
+                continue
+            if self._ways.heard_until(health, at) is None:
                 continue
             voices += 1
             newest = max(health.streams.values(), key=lambda detector: detector.last)

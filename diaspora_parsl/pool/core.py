@@ -95,6 +95,7 @@ class PoolCore(Weighing):
             words.Heard: self._on_heard,
             words.Hushed: self._on_hushed,
             words.FabricSeen: self._on_fabric_seen,
+            words.WaySeen: lambda s: self.board.ways.seen(s.site, s.at, s.interval),
             words.Rumour: self._on_rumour,
             words.Drain: self.planned.on_drain,
             words.Resume: self.planned.on_resume,
@@ -433,7 +434,7 @@ class PoolCore(Weighing):
 
     def _on_heard(self, s: words.Heard) -> None:
         if s.endpoint in self.specs:
-            self.board.heard(s.endpoint, s.stream, s.at, s.interval)
+            self.board.heard(s.endpoint, s.stream, s.at, s.interval, s.way)
             if self.scheduler.verdicts[s.endpoint].state is not State.UP:
                 self._judge(s.endpoint)
 

@@ -219,6 +219,8 @@ class Heard(Struct, frozen=True, gc=False):
     endpoint: str
     stream: str
     interval: float = 1.0
+    way: str = ""
+    """The site where it was born, if it came over a bridge."""
 
 
 class Hushed(Struct, frozen=True, gc=False):
@@ -233,6 +235,14 @@ class FabricSeen(Struct, frozen=True, gc=False):
     """The fabric was read to its end just now: silence up to here is real silence."""
 
     at: float
+
+
+class WaySeen(Struct, frozen=True, gc=False):
+    """A bridge told that what comes from this site can be heard; the next such word is due after ``interval`` s."""
+
+    at: float
+    site: str
+    interval: float = 1.0
 
 
 class Rumour(Struct, frozen=True, gc=False):
@@ -313,6 +323,7 @@ Stimulus = (
     | Heard
     | Hushed
     | FabricSeen
+    | WaySeen
     | Rumour
     | Drain
     | Resume

@@ -244,23 +244,27 @@ class Run:
 
 
 class PoolOf(Protocol):
-    """Runs a pool; options are those of the pool, ``config`` those of Parsl's `Config`."""
+    """Runs a pool; options are those of the pool, ``config`` those of Parsl's `Config`.
+
+    A second one in the same test says that it is ``beside`` the first, and by which name.
+    """
 
     def __call__(
-        self, *places: Place, config: dict[str, Any] | None = None, **options: Any
+        self, *places: Place, config: dict[str, Any] | None = None, beside: str = "", **options: Any
     ) -> AbstractContextManager[Run]: ...
 
 
 @contextlib.contextmanager
 def _pool_of(
     folder: Path, report: Callable[[str, float], None], *places: Place, config: dict[str, Any] | None = None,
-    **options: Any,
+    beside: str = "", **options: Any,
 ) -> Iterator[Run]:  # fmt: skip
     endpoints = [place.endpoint if isinstance(place, LocalSite) else place for place in places]
     pool = ResilientPoolExecutor(label="pool", endpoints=endpoints, **options)
     settings = {"run_dir": str(folder / "runinfo"), "strategy": "none", "initialize_logging": False, **(config or {})}
-    dfk = parsl.load(Config(executors=[pool], **settings))
-    run = Run(pool, dfk, folder / "executions")
+    whole = Config(executors=[pool], **settings)
+    dfk = parsl.DataFlowKernel(whole) if beside else parsl.load(whole)
+    run = Run(pool, dfk, folder / f"executions{beside}")
     try:
         yield run
     finally:

@@ -464,10 +464,10 @@ class PoolMachine(RuleBasedStateMachine):
             self.buried[label] = True
         self.tell(w.Died(self.now, label, generation, "killed"))
 
-    @rule(label=labels, stream=st.sampled_from(["n1", "n2"]))
-    def hear(self, label: str, stream: str) -> None:
+    @rule(label=labels, stream=st.sampled_from(["n1", "n2"]), way=st.sampled_from(["", "uc"]))
+    def hear(self, label: str, stream: str, way: str) -> None:
         self.streams[label].add(stream)
-        self.tell(w.Heard(self.now, label, stream))
+        self.tell(w.Heard(self.now, label, stream, way=way))
 
     @rule(label=labels, stream=st.sampled_from(["n1", "n2"]))
     def hush(self, label: str, stream: str) -> None:
@@ -477,6 +477,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def see_fabric(self) -> None:
         self.tell(w.FabricSeen(self.now))
+
+    @rule(interval=st.sampled_from([1.0, 10.0]))
+    def see_way(self, interval: float) -> None:
+        self.tell(w.WaySeen(self.now, "uc", interval))
 
     @rule(label=labels, lasts=st.sampled_from([None, 5.0, 120.0]))
     def rumour(self, label: str, lasts: float | None) -> None:

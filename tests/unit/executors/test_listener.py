@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.executors.listener import Listener
@@ -79,3 +79,25 @@ def test_a_fabric_read_to_its_end_is_told() -> None:
     stimuli: list[words.Stimulus] = []
     Listener({}, OWN, stimuli.append).on_alive()
     assert isinstance(stimuli[0], words.FabricSeen)
+
+
+def test_what_came_over_a_bridge_says_by_which_way() -> None:
+    beat = event(ev.NodeHeartbeat(endpoint="beta", site="uc", interval=10.0))
+    bridged = structs.replace(beat, originsite="uc", viasite="cloud", hops=2)
+    direct = structs.replace(beat, originsite="uc")
+    ways = [stimulus.way for stimulus in heard(bridged, direct) if isinstance(stimulus, words.Heard)]
+    assert ways == ["uc", ""]
+
+
+def test_a_link_that_reads_its_source_says_that_its_site_can_be_heard() -> None:
+    link = {"bridge": "uc", "from_site": "uc", "to_site": "cloud", "writes": True, "forwarded": 1, "waiting": 0}
+    (stimulus,) = heard(event(ev.LinkStatus(**link, reads=True, interval=10.0)))  # type: ignore[arg-type]
+    assert isinstance(stimulus, words.WaySeen)
+    assert (stimulus.site, stimulus.interval) == ("uc", 10.0)
+    assert heard(event(ev.LinkStatus(**link, reads=False))) == []  # type: ignore[arg-type]
+
+
+def test_a_link_of_the_own_site_that_is_down_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    down = event(ev.LinkDown(bridge="anl", from_site="cloud", to_site="anl", reason="cloud: cannot be reached"))
+    assert heard(down, structs.replace(down, hops=2)) == []
+    assert caplog.text.count("No events from cloud to anl: the bridge anl says cloud: cannot be reached") == 1
