@@ -19,10 +19,16 @@ _TRANSPORTS: Final = {
     "redis": "diaspora_parsl.fabric.redis",
     "rediss": "diaspora_parsl.fabric.redis",
     "embedded": "diaspora_parsl.fabric.embedded",
+    "kafka": "diaspora_parsl.fabric.kafka",
+    "octopus": "diaspora_parsl.fabric.octopus",
+    "octopus+https": "diaspora_parsl.fabric.octopus_rest",
 }
 
-
-_SECRET_OPTION: Final = re.compile(r"([?&](?:username|[a-z_]*password)=)[^&#]*", re.IGNORECASE)
+# Options whose name tells of a credential, or is %-escaped so that it could.
+_SECRET_OPTION: Final = re.compile(
+    r"([?&][^=&#]*(?:user|pass|secret|token|key|assertion|credential|oauthbearer\.config|pem|%)[^=&#]*=)[^&#]*",
+    re.IGNORECASE,
+)
 
 
 @runtime_checkable
@@ -86,12 +92,15 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
         url: ``embedded`` (a private server for this host, gone when the run ends, its data kept),
             ``embedded:///path/to/run_dir`` (what another run's embedded server tells or has kept),
             ``memory://name`` (this process only), ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis
-            or Valkey Streams).
+            or Valkey Streams), ``kafka://[user:password@]host:port[,host:port]/prefix`` (Kafka),
+            ``octopus://namespace`` and ``octopus+https://namespace`` (Octopus, a hosted Kafka, and its web service
+            where the ports of Kafka are closed). What may stand in each: ``docs/fabric.md``.
         run_dir: where an embedded fabric keeps its data; the current directory if not given.
 
     Raises:
         FabricURLError: no transport can open this; the message says what to write instead.
-        ConfigurationError: ``embedded``, and there is no server program for this platform.
+        ConfigurationError: ``embedded``, and there is no server program for this platform; a package is missing that
+            the transport needs; Octopus, and nobody is logged in.
         FabricUnavailableError: an embedded server could not be started. (A remote one is not asked here.)
     """
     if not isinstance(url, str) or not url.strip():
