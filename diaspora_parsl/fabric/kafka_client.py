@@ -296,8 +296,16 @@ class ReadingLink(Link):
         return {(one.topic, one.partition) for one in self.handle().assignment()}
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
-        """Read these partitions from there on, and no others."""
-        self.handle().assign([TopicPartition(name, number, offset) for (name, number), offset in offsets.items()])
+        """Read these partitions from there on, and no others.
+
+        Raises:
+            FabricUnavailableError: the handle is not fit for it any more.
+        """
+        wanted = [TopicPartition(name, number, offset) for (name, number), offset in offsets.items()]
+        try:
+            self.handle().assign(wanted)
+        except KafkaException as error:
+            raise self.unavailable(error.args[0]) from error
         self._ahead.clear()
 
     def take(self, seconds: float) -> list[Record]:
@@ -309,19 +317,23 @@ class ReadingLink(Link):
         messages, self._ahead = self._ahead, []
         if not messages:
             first = self.handle().poll(seconds)
-            messages = [] if first is None else [first]
-        if not messages:
-            return []
-        messages += self.handle().consume(_READ_EVENTS, 0)
+            if first is None:
+                return []
+            messages = [first]
+        try:
+            messages += self.handle().consume(_READ_EVENTS, 0)
+        except KafkaException as error:
+            if all(message.error() for message in messages):  # else the next call says it again
+                raise self.unavailable(error.args[0]) from error
         records = []
         forbidden = None
         for message in messages:
-            error = message.error()
-            if error is None or error.code() in _TRIMMED:
-                value = b"" if error else message.value() or b""
-                records.append(Record(message.topic(), message.partition(), message.offset(), value, bool(error)))
-            elif error.code() in _FORBIDDEN:
-                forbidden = error
+            trouble = message.error()
+            if trouble is None or trouble.code() in _TRIMMED:
+                value = b"" if trouble else message.value() or b""
+                records.append(Record(message.topic(), message.partition(), message.offset(), value, bool(trouble)))
+            elif trouble.code() in _FORBIDDEN:
+                forbidden = trouble
             # Other troubles mend themselves; whether the brokers are there is asked when nothing comes.
         if forbidden is not None and not records:
             raise self.unavailable(forbidden)
@@ -334,7 +346,9 @@ class ReadingLink(Link):
             FabricUnavailableError: no answer, or not the permission.
         """
         metadata = self.ask(lambda seconds: self.handle().list_topics(name, timeout=seconds))
-        topic = metadata.topics[name]
+        topic = metadata.topics.get(name)
+        if topic is None:
+            raise self.unavailable()
         if topic.error is not None and topic.error.code() not in _ABSENT:
             raise self.unavailable(topic.error)
         return list(topic.partitions)
@@ -350,7 +364,7 @@ class ReadingLink(Link):
         wanted = [TopicPartition(name, partition, which) for name, partition in partitions]
         answers = self.ask(lambda seconds: self.handle().offsets_for_times(wanted, timeout=seconds))
         for answer in answers:
-            if answer.error is not None:
+            if answer.error is not None or answer.offset < 0:
                 raise self.unavailable(answer.error)
         return {(answer.topic, answer.partition): answer.offset for answer in answers}
 
