@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-globus test lint types docs parsl-suite globus-suite globus-engine oldest bench clean
+.PHONY: help demo demo-globus kafka-jars test lint types docs parsl-suite globus-suite globus-engine oldest bench clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -26,6 +26,9 @@ demo: $(VENV)/.demo-ready ## a docking campaign on three local sites, one of whi
 
 demo-globus: $(VENV)/.demo-globus-ready ## the same on three endpoints of an emulated Globus Compute
 	@$(BIN)/diaspora-parsl demo --globus $(DEMO)
+
+kafka-jars: ## a Kafka broker for the tests, from Maven Central; without it they run on a mock
+	@.ci/kafka
 
 test: $(VENV)/.test-ready ## all tests: many at a time first, then two at a time those that measure time
 	@status=0; \

@@ -70,7 +70,7 @@ class ResilientPoolExecutor(ParslExecutor):
         label: name of the pool in the `Config`.
         endpoints: `ParslExecutor` objects that are not started, or `Endpoint` objects that say more about them.
         fabric: ``"embedded"`` (a private server for this host, gone when the run ends), ``"redis://host:6379/0"``,
-            ``"memory://"``, or an open `Fabric`.
+            ``"kafka://host:9092/prefix"``, ``"memory://"`` and others (`open_fabric`), or an open `Fabric`.
         strategy: Parsl's scaling strategy for the blocks of each endpoint: "none", "simple" or "htex_auto_scale".
             The `Config`'s own is not visible to executors.
         max_idletime: seconds after which that strategy ends idle blocks.
@@ -235,7 +235,7 @@ class ResilientPoolExecutor(ParslExecutor):
         except FabricUnavailableError as error:
             logger.warning("Pool %s starts without its fabric: %s. It is tried again.", self.label, error)
             return None
-        if self._fabric_config.startswith(("redis", "rediss")):
+        if not self._fabric_config.startswith(("embedded", "memory:")):
             write_record(Path(self.run_dir), fabric.url)  # so that agents and viewers find it by the run directory
         return fabric
 

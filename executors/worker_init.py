@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+
+from diaspora_parsl.fabric.base import redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +22,12 @@ def agent_command(endpoint: str, site: str, address: str | Path) -> str:
     Args:
         endpoint: label of the endpoint in its pool.
         site: facility of the endpoint.
-        address: path of the run's ``fabric.json`` or URL of a fabric. A password in a URL is passed in the
+        address: path of the run's ``fabric.json`` or URL of a fabric. A URL with a credential is passed in the
             environment, since everybody on a host can read command lines.
     """
     words = ["diaspora-parsl", "agent", "--endpoint", endpoint, "--site", site]
     secret = ""
-    if "://" in str(address) and urlsplit(str(address)).password is not None:
+    if redacted(str(address)) != str(address):
         secret = f"export DIASPORA_PARSL_FABRIC={shlex.quote(str(address))}; "
     else:
         words += ["--fabric", str(address)]

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from diaspora_parsl.testing.kafka import KafkaBroker, MockBroker
+
 # Profiles of hypothesis: CI repeats itself, everybody else explores (and may give ``--hypothesis-seed``).
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
 settings.register_profile("dev", print_blob=True, deadline=None)  # a busy machine is slow
@@ -41,6 +43,14 @@ def _parsl_logs_no_more_than_before() -> Iterator[None]:
     level = logging.getLogger("parsl").level
     yield
     logging.getLogger("parsl").setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker | MockBroker]:
+    """One broker for all tests of a process, which keep apart by the prefix of their topics."""
+    kind = MockBroker if KafkaBroker.why_not() else KafkaBroker
+    with kind(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture(autouse=True)

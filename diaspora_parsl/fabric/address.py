@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from diaspora_parsl.errors import FabricUnavailableError, FabricURLError
-from diaspora_parsl.fabric.redis import RedisFabric
+from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, FabricURLError
+from diaspora_parsl.events import TOPIC_TASK
+from diaspora_parsl.fabric.base import open_fabric
 
 RECORD: Final = "fabric.json"
 DATA: Final = "fabric"
@@ -42,14 +43,14 @@ def read_record(run_dir: Path) -> dict[str, Any]:
 def live_url(run_dir: Path) -> str | None:
     """The address of a run's fabric if it answers from here now, else None."""
     url = read_record(run_dir).get("url")
-    if not isinstance(url, str):
+    if not isinstance(url, str) or url.startswith(("embedded", "memory:")):
         return None
     try:
-        fabric = RedisFabric(url)
-    except FabricURLError:
-        return None  # a damaged record
+        fabric = open_fabric(url)
+    except ConfigurationError:
+        return None  # a damaged record, or a transport that is not installed here
     try:
-        fabric.ping()
+        fabric.subscribe([TOPIC_TASK]).close()
     except FabricUnavailableError:
         return None
     finally:

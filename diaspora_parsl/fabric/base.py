@@ -21,10 +21,16 @@ _TRANSPORTS: Final = {
     "embedded": "diaspora_parsl.fabric.embedded",
     "diaspora+mofka": "diaspora_parsl.fabric.stream",
     "diaspora+files": "diaspora_parsl.fabric.stream",
+    "kafka": "diaspora_parsl.fabric.kafka",
+    "octopus": "diaspora_parsl.fabric.octopus",
+    "octopus+https": "diaspora_parsl.fabric.octopus_rest",
 }
 
-
-_SECRET_OPTION: Final = re.compile(r"([?&](?:username|[a-z_]*password)=)[^&#]*", re.IGNORECASE)
+# Options whose name tells of a credential, or is %-escaped so that it could.
+_SECRET_OPTION: Final = re.compile(
+    r"([?&][^=&#]*(?:user|pass|secret|token|key|assertion|credential|oauthbearer\.config|pem|%)[^=&#]*=)[^&#]*",
+    re.IGNORECASE,
+)
 
 
 @runtime_checkable
@@ -88,13 +94,16 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
         url: ``embedded`` (a private server for this host, gone when the run ends, its data kept),
             ``embedded:///path/to/run_dir`` (what another run's embedded server tells or has kept),
             ``memory://name`` (this process only), ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis
-            or Valkey Streams), ``diaspora+mofka:///path/to/group_file`` (Mofka, by the Diaspora Stream API) or
-            ``diaspora+files:///folder`` (that API's own files).
+            or Valkey Streams), ``diaspora+mofka:///path/to/group_file`` (Mofka, by the Diaspora Stream API),
+            ``diaspora+files:///folder`` (that API's own files), ``kafka://[user:password@]host:port[,host:port]/prefix`` (Kafka),
+            ``octopus://namespace`` and ``octopus+https://namespace`` (Octopus, a hosted Kafka, and its web service
+            where the ports of Kafka are closed). What may stand in each: ``docs/fabric.md``.
         run_dir: where an embedded fabric keeps its data; the current directory if not given.
 
     Raises:
         FabricURLError: no transport can open this; the message says what to write instead.
-        ConfigurationError: ``embedded``, and there is no server program for this platform.
+        ConfigurationError: ``embedded``, and there is no server program for this platform; a package is missing that
+            the transport needs; Octopus, and nobody is logged in.
         FabricUnavailableError: an embedded server could not be started. (A remote one is not asked here.)
     """
     if not isinstance(url, str) or not url.strip():

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, FabricURLError
 from diaspora_parsl.events import (
@@ -33,6 +35,8 @@ from diaspora_parsl.fabric.base import Fabric, Subscription, open_fabric, redact
 from diaspora_parsl.fabric.embedded import EmbeddedFabric
 from diaspora_parsl.fabric.server import find_server, free_port, write_config
 from diaspora_parsl.testing import stream_double
+from diaspora_parsl.testing.kafka import KafkaBroker, MockBroker
+from diaspora_parsl.testing.octopus import LocalOctopus
 
 _numbers = count(1)
 
@@ -95,6 +99,10 @@ class Place:
     def kill(self) -> None:
         """SIGKILL, and back again with what the server had answered."""
         raise NotImplementedError
+
+    def trim(self, fabric: Fabric, readers: list[Subscription]) -> list[Subscription]:  # noqa: ARG002
+        """Have old entries trimmed, if that has not happened yet; the readers to go on with."""
+        return readers
 
     def close(self) -> None:
         while self.opened:
@@ -220,6 +228,82 @@ class StreamLibraryPlace(FilesPlace):
 
     def close(self) -> None:
         Place.close(self)
+class KafkaPlace(Place):
+    """Topics of its own on a broker that the tests share; where there is none, on a mock of one."""
+
+    def __init__(self, folder: Path, broker: KafkaBroker | MockBroker) -> None:
+        super().__init__(folder)
+        self.broker = broker
+        self.prefix = secrets.token_hex(4)
+
+    def url(self) -> str:
+        # What has no controller cannot create topics.
+        return f"kafka://{self.broker.address}/{self.prefix}?timeout=1&create={str(self.broker.is_real).lower()}"
+
+    def open(self, maxlen: int | None = None) -> Fabric:
+        if maxlen and not self.broker.is_real:
+            pytest.skip("the mock cluster of Kafka cannot trim")
+        return super().open()  # Kafka keeps by age
+
+    def trim(self, fabric: Fabric, readers: list[Subscription]) -> list[Subscription]:
+        again = []
+        for reader in readers:
+            reader.close()  # it may have read ahead, and would miss nothing
+            again.append(fabric.subscribe([TOPIC_TASK], reader.position))
+        admin = AdminClient({"bootstrap.servers": self.broker.address})
+        (future,) = admin.delete_records([TopicPartition(f"{self.prefix}.{TOPIC_TASK}", 0, 250)]).values()
+        future.result(10)
+        return again
+
+
+class OctopusPlace(Place):
+    """The web service of Octopus."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.octopus = LocalOctopus()
+        self.octopus.__enter__()
+        self.environment = pytest.MonkeyPatch()
+        for name, value in self.octopus.environment.items():
+            self.environment.setenv(name, value)
+
+    def url(self) -> str:
+        return self.octopus.url
+
+    def open(self, maxlen: int | None = None) -> Fabric:  # noqa: ARG002 - Octopus keeps by age
+        return super().open()
+
+    def trim(self, fabric: Fabric, readers: list[Subscription]) -> list[Subscription]:  # noqa: ARG002
+        self.octopus.trim(TOPIC_TASK, 250)
+        return readers
+
+    def close(self) -> None:
+        super().close()
+        self.environment.undo()
+        self.octopus.__exit__()
+
+
+class KafkaServerPlace(KafkaPlace):
+    """A broker of its own, over TLS and with a login, to be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.own = KafkaBroker(folder)
+        super().__init__(folder, self.own)
+        self.own.__enter__()
+
+    def url(self) -> str:
+        return self.own.secure_url(self.prefix) + "&timeout=1"
+
+    def pid(self) -> int:
+        return self.own.pid
+
+    def kill(self) -> None:
+        self.own.kill()
+        self.own.start()
+
+    def close(self) -> None:
+        super().close()
+        self.own.close()
 
 
 def answers(fabric: Fabric) -> bool:
@@ -245,6 +329,13 @@ PLACES: dict[str, Callable[[Path], Place]] = {
     "mofka": MofkaPlace,
     "stream-library": StreamLibraryPlace,
 }
+PLACES: dict[str, type[Place]] = {
+    "memory": MemoryPlace,
+    "redis": RedisPlace,
+    "embedded": EmbeddedPlace,
+    "octopus+https": OctopusPlace,
+}
+SERVERS: dict[str, type[Place]] = {"redis": RedisPlace, "embedded": EmbeddedPlace, "kafka": KafkaServerPlace}
 
 
 @pytest.fixture(autouse=True)
@@ -256,9 +347,18 @@ def _nothing_left_behind() -> Iterator[None]:
     assert set(psutil.Process().children(recursive=True)) <= children
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = PLACES[request.param](tmp_path)
+@pytest.fixture(scope="session", params=[*PLACES, "kafka"])
+def make(request: pytest.FixtureRequest) -> Callable[[Path], Place]:
+    """Makes a place of one kind; the broker that places on Kafka share is started first, outside of any test."""
+    if request.param != "kafka":
+        return PLACES[request.param]
+    broker = request.getfixturevalue("kafka_broker")
+    return lambda folder: KafkaPlace(folder, broker)
+
+
+@pytest.fixture
+def place(make: Callable[[Path], Place], tmp_path: Path) -> Iterator[Place]:
+    made = make(tmp_path)
     try:
         yield made
     finally:
@@ -275,8 +375,11 @@ def restarted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]
 
 
 @pytest.fixture(params=["redis", "embedded"])
+@pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = PLACES[request.param](tmp_path)
+    if request.param == "kafka" and (reason := KafkaBroker.why_not()):
+        pytest.skip(reason)
+    made = SERVERS[request.param](tmp_path)
     try:
         yield made
     finally:
@@ -395,6 +498,7 @@ def test_trimmed_cursor_is_a_resync_not_silence(place: Place) -> None:
     for _ in range(6):  # servers trim by blocks of about 100 entries
         for one in events(60):
             fabric.publish([one])
+    slow, early = place.trim(fabric, [slow, early])
     got = read_until(slow, 100)
     assert slow.resyncs == 1
     assert 1 <= len(got) < 360

@@ -1,0 +1,274 @@
+"""Kafka on this machine: a real broker of its own, or the mock cluster of librdkafka where there is no Java."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import quote
+
+from diaspora_parsl.errors import ConfigurationError
+from diaspora_parsl.fabric.server import free_port
+
+#: Where the jars are looked for, before `DEFAULT_JARS`.
+JARS_VARIABLE: Final = "DIASPORA_PARSL_KAFKA_JARS"
+#: Where ``.ci/kafka`` puts them.
+DEFAULT_JARS: Final = Path("~/.cache/diaspora-parsl/kafka")
+_START_LIMIT: Final = 60.0
+_ROUND: Final = 0.02
+_PR_SET_PDEATHSIG: Final = 1
+_JAVA: Final = ("-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_CONF: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAIN://127.0.0.1:{plain},SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAIN://127.0.0.1:{plain},SECURE://127.0.0.1:{secure}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,OAUTHBEARER
+listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+user_{user}="{password}";
+listener.name.secure.scram-sha-256.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.oauthbearer.sasl.jaas.config=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/server.pem
+log.dirs={folder}/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+num.network.threads=1
+num.io.threads=2
+background.threads=1
+log.cleaner.enable=false
+broker.session.timeout.ms=1000
+broker.heartbeat.interval.ms=250
+initial.broker.registration.timeout.ms=60000
+auto.create.topics.enable=true
+"""
+_LOGGING: Final = """\
+rootLogger.level=WARN
+rootLogger.appenderRef.console.ref=console
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d %p %c: %m%n
+"""
+
+
+def _die_with_parent() -> None:
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(  # noqa: S603 - our own command line
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - only calls prctl
+        )
+
+
+def _jars() -> Path:
+    return Path(os.environ.get(JARS_VARIABLE) or DEFAULT_JARS).expanduser()
+
+
+class KafkaBroker:
+    """One broker in KRaft mode, with a plain listener and one with TLS and SASL (PLAIN, SCRAM-SHA-256, OAUTHBEARER).
+
+    Its token check is Kafka's own for development: it takes unsigned tokens.
+
+    Example:
+        >>> with KafkaBroker(tmp_path) as broker:  # doctest: +SKIP
+        ...     fabric = open_fabric(f"kafka://{broker.address}/test")
+
+    Args:
+        folder: for its data; empty, and kept.
+
+    Raises:
+        ConfigurationError: no broker can run here (`why_not` says why).
+    """
+
+    is_real = True
+
+    def __init__(self, folder: Path) -> None:
+        if reason := self.why_not():
+            raise ConfigurationError(f"KafkaBroker cannot start: {reason}")
+        self.user, self.password = "alice", secrets.token_hex(12)
+        self._folder = folder
+        self._plain, self._secure, self._controller = free_port(), free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def why_not() -> str | None:
+        """Why no broker can run on this host, or None if it can."""
+        missing = [program for program in ("java", "openssl") if shutil.which(program) is None]
+        if missing:
+            return f"{' and '.join(missing)} not installed; on Debian: apt-get install openjdk-17-jre-headless openssl"
+        if not any(_jars().glob("kafka-server-*.jar")):
+            return f"no jars of Kafka in {_jars()}: run .ci/kafka, or set {JARS_VARIABLE}"
+        return None
+
+    @property
+    def address(self) -> str:
+        """Host and port without TLS and login."""
+        return f"127.0.0.1:{self._plain}"
+
+    @property
+    def secure_address(self) -> str:
+        """Host and port with TLS and login."""
+        return f"127.0.0.1:{self._secure}"
+
+    @property
+    def certificate(self) -> Path:
+        """PEM of the authority that signed the broker's certificate, which is itself."""
+        return self._folder / "ca.pem"
+
+    def secure_url(self, prefix: str, mechanism: str = "PLAIN") -> str:
+        """The URL of a fabric over TLS with user and password."""
+        options = f"sasl.mechanism={mechanism}&ssl.ca.location={quote(str(self.certificate))}"
+        return f"kafka://{self.user}:{self.password}@{self.secure_address}/{prefix}?{options}"
+
+    @property
+    def pid(self) -> int:
+        """Of the broker's process."""
+        if self._process is None:
+            raise RuntimeError("the broker does not run")
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            self._write()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self) -> None:
+        places = {"plain": self._plain, "secure": self._secure, "controller": self._controller}
+        account = {"user": self.user, "password": self.password, "folder": self._folder}
+        conf = self._folder / "server.properties"
+        conf.touch(mode=0o600)
+        conf.write_text(_CONF.format(**places, **account), encoding="utf-8")
+        (self._folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
+        key, certificate = self._folder / "key.pem", self.certificate
+        self._run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                  "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate))  # fmt: skip
+        store = self._folder / "server.pem"
+        store.touch(mode=0o600)
+        store.write_bytes(key.read_bytes() + certificate.read_bytes())
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        scram = f"SCRAM-SHA-256=[name={self.user},password={self.password}]"
+        self._run(*self._java("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(conf), "-S", scram)
+
+    def _java(self, main: str) -> list[str]:
+        logging = f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties"
+        return ["java", "-cp", f"{_jars()}/*", *_JAVA, logging, main]
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(  # noqa: S603 - our own command line
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_START_LIMIT, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+    def start(self) -> None:
+        """Start the broker, on the ports and with the data it had before; returns when it takes connections.
+
+        Raises:
+            RuntimeError: it does not within a minute.
+        """
+        log = self._folder / "log.txt"
+        self._process = _start([*self._java("kafka.Kafka"), str(self._folder / "server.properties")], log)
+        _until_open(self._process, self._secure, log)
+
+    def kill(self) -> None:
+        """SIGKILL the broker; `start` brings it back."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    close = kill
+
+
+class MockBroker:
+    """The mock cluster of librdkafka in a process of its own: no Java, no TLS, no data kept, topics made by writing."""
+
+    is_real = False
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "mock.txt"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        # Its output says where it is; it ends with this process.
+        self._process = _start([sys.executable, "-c", _MOCK], self._log)
+        end = time.monotonic() + _START_LIMIT
+        while not self.address and time.monotonic() < end and self._process.poll() is None:
+            time.sleep(_ROUND)
+            self.address, newline, _ = self._log.read_text().partition("\n")
+            self.address = self.address if newline else ""
+        if not self.address:
+            self.close()
+            raise RuntimeError(f"no mock cluster: {self._log.read_text()[-500:]}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        if self._process is None:
+            raise RuntimeError("the mock cluster does not run")
+        return self._process.pid
+
+    def close(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+
+_MOCK: Final = """\
+import threading
+from confluent_kafka import Producer
+cluster = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 1, "log_level": 0})
+print(*(f"{b.host}:{b.port}" for b in cluster.list_topics(timeout=10).brokers.values()), flush=True)
+threading.Event().wait()
+"""
+
+
+def _until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + _START_LIMIT
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(_ROUND)
+    raise RuntimeError(f"the broker does not come up: {log.read_text(encoding='utf-8', errors='replace')[-1000:]}")
