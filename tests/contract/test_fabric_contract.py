@@ -228,6 +228,8 @@ class StreamLibraryPlace(FilesPlace):
 
     def close(self) -> None:
         Place.close(self)
+
+
 class KafkaPlace(Place):
     """Topics of its own on a broker that the tests share; where there is none, on a mock of one."""
 
