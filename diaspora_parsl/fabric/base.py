@@ -96,8 +96,9 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
             ``memory://name`` (this process only), ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis
             or Valkey Streams), ``diaspora+mofka:///path/to/group_file`` (Mofka, by the Diaspora Stream API),
             ``diaspora+files:///folder`` (that API's own files),
-            ``kafka://[user:password@]host:port[,host:port]/prefix`` (Kafka), ``octopus://namespace`` and ``octopus+https://namespace`` (Octopus, a hosted Kafka, and its web service
-            where the ports of Kafka are closed). What may stand in each: ``docs/fabric.md``.
+            ``kafka://[user:password@]host:port[,host:port]/prefix`` (Kafka), ``octopus://namespace`` and
+            ``octopus+https://namespace`` (Octopus, a hosted Kafka, and its web service where the ports of Kafka are
+            closed). What may stand in each: ``docs/fabric.md``.
         run_dir: where an embedded fabric keeps its data; the current directory if not given.
 
     Raises:

@@ -323,21 +323,18 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {
-    "memory": MemoryPlace,
-    "redis": RedisPlace,
-    "embedded": EmbeddedPlace,
-    "files": FilesPlace,
-    "mofka": MofkaPlace,
-    "stream-library": StreamLibraryPlace,
-}
 PLACES: dict[str, type[Place]] = {
     "memory": MemoryPlace,
     "redis": RedisPlace,
     "embedded": EmbeddedPlace,
     "octopus+https": OctopusPlace,
+    "files": FilesPlace,
+    "mofka": MofkaPlace,
+    "stream-library": StreamLibraryPlace,
 }
+#: Servers with a process of their own, and all that can be killed and come back.
 SERVERS: dict[str, type[Place]] = {"redis": RedisPlace, "embedded": EmbeddedPlace, "kafka": KafkaServerPlace}
+RESTARTED: dict[str, type[Place]] = {**SERVERS, "mofka": MofkaPlace}
 
 
 @pytest.fixture(autouse=True)
@@ -367,21 +364,20 @@ def place(make: Callable[[Path], Place], tmp_path: Path) -> Iterator[Place]:
         made.close()
 
 
-@pytest.fixture(params=["redis", "embedded", "mofka"])
+@pytest.fixture(params=RESTARTED)
 def restarted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made = PLACES[request.param](tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
+    yield from _server(RESTARTED[request.param], tmp_path)
 
 
-@pytest.fixture(params=["redis", "embedded"])
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "kafka" and (reason := KafkaBroker.why_not()):
+    yield from _server(SERVERS[request.param], tmp_path)
+
+
+def _server(kind: type[Place], folder: Path) -> Iterator[Place]:
+    if kind is KafkaServerPlace and (reason := KafkaBroker.why_not()):
         pytest.skip(reason)
-    made = SERVERS[request.param](tmp_path)
+    made = kind(folder)
     try:
         yield made
     finally:
