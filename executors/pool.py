@@ -37,7 +37,7 @@ from diaspora_parsl.executors.member import Member, Scaling
 from diaspora_parsl.executors.recall import recall
 from diaspora_parsl.executors.requests import configured
 from diaspora_parsl.executors.worker_init import agent_command
-from diaspora_parsl.fabric.address import RECORD, write_record
+from diaspora_parsl.fabric.address import RECORD, make_key, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 from diaspora_parsl.fabric.publisher import Publisher
 from diaspora_parsl.fabric.reader import Reader
@@ -196,10 +196,11 @@ class ResilientPoolExecutor(ParslExecutor):
         )
         for stimulus in configured(self.endpoints):
             driver.post(stimulus)
-        listener = Listener(sites, source, driver.post, self.label)
+        key = make_key(Path(self.run_dir))
+        listener = Listener(sites, source, driver.post, self.label, key=key, rumour_time=self._settings.rumour_time)
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
-            recall(self._fabric, self.label, sites, driver.post)
+            recall(self._fabric, self.label, sites, driver.post, key=key)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
         self._exit_watch.start()
         driver.start(_START_LIMIT)
