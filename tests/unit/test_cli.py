@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -34,6 +35,12 @@ def test_help_teaches_by_example(
 ) -> None:
     assert outcome(monkeypatch, command, "--help") == 0
     assert f"  diaspora-parsl {command} " in capsys.readouterr().out
+
+
+def test_the_schema_of_events_is_printed_without_a_fabric() -> None:
+    result = CliRunner().invoke(cli.app, ["events", "--schema"])
+    assert result.exit_code == 0
+    assert "TaskRerouted" in json.loads(result.stdout)["$defs"]
 
 
 def test_version() -> None:
