@@ -11,7 +11,7 @@ import typer
 
 from diaspora_parsl import __version__
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
-from diaspora_parsl.monitors import control_cli
+from diaspora_parsl.monitors import control_cli, exporter_cli
 from diaspora_parsl.testing import cli_globus
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def events(
 
 control_cli.register(app, _examples)
 cli_globus.register(app, _examples)
+exporter_cli.register(app, _examples)
 
 
 @app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))

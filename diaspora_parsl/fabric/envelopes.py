@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from diaspora_parsl.events import MAX_BYTES, Event, Payload, encode_payload
+from diaspora_parsl.events.trace import Traces
 
 #: What the rest of an event may take, rather too much.
 _REST_BYTES: Final = 8 * 1024
@@ -28,6 +29,7 @@ class Envelopes:
 
     def __init__(self, source: str, originsite: str = "") -> None:
         self._source = source
+        self._traces = Traces(source)
         self._origin: str | UnsetType = originsite or UNSET
         self._nonce = os.urandom(6).hex()
         self._sequence = 0
@@ -49,6 +51,8 @@ class Envelopes:
         if second != self._second:  # the calendar costs 1 µs: once per second is enough
             self._second = second
             self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        task = getattr(payload, "task", None)
+        context = self._traces.parent(task, getattr(payload, "attempt", 0)) if isinstance(task, int) else UNSET
         return Event(
             id=f"{second * 1000 + micros // 1000:012x}-{self._nonce}-{self._sequence:x}",
             source=self._source,
@@ -59,4 +63,5 @@ class Envelopes:
             sequence=self._sequence,
             data=data,
             originsite=self._origin,
+            traceparent=context,
         )
