@@ -10,6 +10,7 @@ from typing import Final
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.events.trace import Traces
+from diaspora_parsl.fabric.seen import Seen
 
 #: Tasks that are followed at once; of more, the oldest are given up.
 MOST_OPEN: Final = 100_000
@@ -55,10 +56,13 @@ class Tracks:
 
     def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
+        self._seen = Seen()
         self._open: OrderedDict[tuple[str, int], _Task] = OrderedDict()
 
     def apply(self, event: ev.Event) -> list[Track]:
         """Take one event in; returns the spans that ended with it, the task's own last."""
+        if not self._seen.fresh([event]):
+            return []
         try:
             payload = event.payload()
             at = _nanoseconds(event.time)

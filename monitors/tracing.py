@@ -11,7 +11,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from diaspora_parsl import __version__
 from diaspora_parsl.monitors.spans import Track, Tracks
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from diaspora_parsl.events import Event
 
-_SCOPE: Final = InstrumentationScope("diaspora_parsl", __version__)
+_SCOPE: Final = InstrumentationScope("diaspora_parsl")
 _CLOSE_MILLISECONDS: Final = 3000
 
 

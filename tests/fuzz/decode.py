@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ with atheris.instrument_imports(include=["diaspora_parsl"]):
     from diaspora_parsl.monitors.metrics import Metrics
     from diaspora_parsl.monitors.spans import Tracks
 
+TRACKS = Tracks()
 SITES = {"alpha": "anl", "beta": "uc"}
 FILTER = EventFilter(types=("task.*",), endpoint="alpha", task=17)
 
@@ -38,11 +40,12 @@ def one(raw: bytes) -> None:
     metrics = Metrics()
     metrics.apply([event])
     metrics.collect()
-    Tracks().apply(event)
+    TRACKS.apply(event)
 
 
 def main() -> None:
     """Run until told to stop; arguments are those of libFuzzer."""
+    logging.disable(logging.CRITICAL)
     corpus = Path(sys.argv[1]) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
     if corpus is not None:
         corpus.mkdir(parents=True, exist_ok=True)
