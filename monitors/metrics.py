@@ -220,11 +220,13 @@ class Metrics(Collector):
             labels = _pool_labels(view)
             quiet = now - self._last[view.source]
             up.add_metric(labels, float(not view.stopped and quiet < _STALE))
-            silence.add_metric(labels, quiet)
             status = view.status
-            if status is not None:
+            if not view.stopped:
+                silence.add_metric(labels, quiet)
+            if status is not None and not view.stopped:
                 tasks.add_metric([*labels, "waiting"], status.waiting)
                 tasks.add_metric([*labels, "in_flight"], status.in_flight)
+            if status is not None:
                 for name, family in counters.items():
                     family.add_metric(labels, getattr(status, name))
         return [up, tasks, silence, *counters.values()]
