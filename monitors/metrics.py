@@ -77,7 +77,7 @@ class Metrics(Collector):
         self._seen = Seen()
         self._picture = Picture()
         self._last: dict[str, float] = {}
-        self._types: Counter[str] = Counter()
+        self._types: Counter[str] = Counter(malformed=0, unknown=0)
         self._failed: Counter[tuple[str, str]] = Counter()
         self._rerouted: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[tuple[str, str], _Histogram] = {}

@@ -106,7 +106,7 @@ def test_a_run_is_seen_by_prometheus_and_as_traces(pool_of: PoolOf) -> None:
         pool_of(alpha, tracing=True) as run,
     ):
         with exporter(run, otlp) as url:
-            seen = run.results([run.app(context)(0.2) for _ in range(6)])
+            seen = [future.result(PATIENCE) for future in [run.app(context)(0.2) for _ in range(6)]]
             end = time.monotonic() + PATIENCE
             while (found := scraped(url)).get("endpoint_finished_total alpha", 0) < 6 and time.monotonic() < end:
                 time.sleep(0.2)
