@@ -17,6 +17,8 @@ TOPICS: Final = (TOPIC_TASK, TOPIC_ENDPOINT, TOPIC_RESOURCE, TOPIC_CONTROL)
 
 #: Bytes that one event may have. Ours have some hundred; every broker carries a megabyte.
 MAX_BYTES: Final = 256 * 1024
+#: The rest may need up to 8 KiB.
+_MAX_DATA: Final = MAX_BYTES - 8 * 1024
 
 # Whoever reads remembers ids and sources: what anybody may publish is bounded.
 _Short = Annotated[str, Meta(max_length=128)]
@@ -125,8 +127,15 @@ def decode(raw: bytes) -> Event:
 
 
 def encode_payload(payload: Payload) -> Raw:
-    """A payload as the ``data`` of an envelope."""
-    return Raw(_encoder.encode(payload))
+    """A payload as the ``data`` of an envelope.
+
+    Raises:
+        ValueError: no reader would take an event of that size.
+    """
+    data = _encoder.encode(payload)
+    if len(data) > _MAX_DATA:
+        raise ValueError(f"{len(data)} bytes are too many for an event")
+    return Raw(data)
 
 
 def known_types() -> dict[str, type[Payload]]:

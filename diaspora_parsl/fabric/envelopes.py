@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from diaspora_parsl.events import MAX_BYTES, Event, Payload, encode_payload
+from diaspora_parsl.events import Event, Payload, encode_payload
 from diaspora_parsl.events.trace import Traces
-
-#: What the rest of an event may take, rather too much.
-_REST_BYTES: Final = 8 * 1024
 
 
 class Envelopes:
@@ -44,8 +40,6 @@ class Envelopes:
             Exception: whatever the encoder says about a payload that is no JSON.
         """
         data = encode_payload(payload)
-        if len(bytes(data)) > MAX_BYTES - _REST_BYTES:
-            raise ValueError(f"{len(bytes(data))} bytes are too many for an event")
         self._sequence += 1
         second, micros = divmod(int(now * 1e6), 1_000_000)
         if second != self._second:  # the calendar costs 1 µs: once per second is enough
