@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?= all --quick
+FUZZ ?= -max_total_time=300
 PYTEST ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -16,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-globus kafka-jars test lint types docs parsl-suite globus-suite globus-engine oldest bench clean
+.PHONY: help demo demo-globus kafka-jars test lint types docs parsl-suite globus-suite globus-engine oldest bench fuzz clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -60,6 +61,9 @@ oldest: ## what is private of Parsl, against the oldest Parsl that is supported
 bench: $(VENV)/.bench-ready ## the pool beside Parsl, Dask and Ray (BENCH="all --json out" in full, BENCH="--help" for more)
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
+fuzz: $(VENV)/.fuzz-ready ## the decoder, and all who take what it gives, with made-up bytes (FUZZ="-max_total_time=60")
+	@$(BIN)/python tests/fuzz/decode.py build/fuzz $(FUZZ)
+
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .venv-suite .venv-globus .venv-engine .venv-oldest build dist site *.egg-info
 
@@ -73,6 +77,7 @@ $(VENV)/.demo-ready: EXTRAS := campaigns
 $(VENV)/.demo-globus-ready: EXTRAS := campaigns,globus-test
 $(VENV)/.test-ready: EXTRAS := campaigns,globus-test,test
 $(VENV)/.bench-ready: EXTRAS := campaigns,globus-test,test,bench
+$(VENV)/.fuzz-ready: EXTRAS := fuzz
 $(VENV)/.dev-ready: EXTRAS := campaigns,globus-test,test,dev
 $(VENV)/.%-ready: $(VENV)/.created pyproject.toml
 	@echo "Installing diaspora_parsl[$(EXTRAS)] into $(VENV) (once) ..."

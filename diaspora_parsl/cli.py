@@ -11,7 +11,7 @@ import typer
 
 from diaspora_parsl import __version__
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
-from diaspora_parsl.monitors import cli_bridge, control_cli
+from diaspora_parsl.monitors import cli_bridge, control_cli, exporter_cli
 from diaspora_parsl.testing import cli_globus
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def watch(
         "diaspora-parsl events --task 17",
         "diaspora-parsl events --follow --type task.rerouted --endpoint alpha",
         "diaspora-parsl events --run-dir runinfo/003 --type 'endpoint.*' --since 5m",
+        "diaspora-parsl events --schema > events.schema.json",
     )
 )
 def events(
@@ -124,8 +125,16 @@ def events(
         str | None, typer.Option(metavar="WHEN", help="Only what is younger: 90s, 5m, 2h, 1d, or an RFC 3339 time.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of all events, and end.")] = False,
 ) -> None:
     """Print events as JSON lines, of a run that goes on or is over."""
+    if schema:
+        import json  # noqa: PLC0415
+
+        from diaspora_parsl.events.schema import json_schema  # noqa: PLC0415
+
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from diaspora_parsl.monitors import connect  # noqa: PLC0415
@@ -147,6 +156,7 @@ def events(
 control_cli.register(app, _examples)
 cli_bridge.register(app, _examples)
 cli_globus.register(app, _examples)
+exporter_cli.register(app, _examples)
 
 
 @app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))

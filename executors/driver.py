@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from diaspora_parsl import events
+from diaspora_parsl.events.trace import Traces
 from diaspora_parsl.executors import adapter, gate
 from diaspora_parsl.executors.delivery import Delivery, TaskFuture
 from diaspora_parsl.executors.member import Member
@@ -77,6 +78,7 @@ class Driver:
         build: makes the member of an endpoint for a generation; may raise.
         emit: publishes an event; never blocks, never raises.
         rules: say what an exception means.
+        traces: what workers are told as their trace context; None: nothing.
     """
 
     def __init__(
@@ -86,7 +88,9 @@ class Driver:
         build: Callable[[str, int], Member],
         emit: Emit,
         rules: Rulebook | None = None,
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
         self._label = label
         self._core = core
         self._build = build
@@ -281,7 +285,10 @@ class Driver:
         if resources and (takes := adapter.resources(member.executor)) is not None:
             resources = {key: value for key, value in resources.items() if key in takes}
         member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app,
-                      known=action.known, avoid=action.avoid)  # fmt: skip
+                      known=action.known, avoid=action.avoid, traceparent=self._trace(action))  # fmt: skip
+
+    def _trace(self, action: words.Dispatch) -> str:
+        return "" if self._traces is None else self._traces.parent(action.task, action.attempt)
 
     def _resolve(self, action: words.Resolve) -> None:
         self._delivery.settle(self._open.pop(action.task).future, *self._outcomes.pop(action.attempt))

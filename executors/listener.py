@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from typing import Final
 
 from diaspora_parsl import events
 from diaspora_parsl.events import Event
-from diaspora_parsl.executors.requests import Requests
+from diaspora_parsl.executors.hearing import Pace, Rumours, Signed, Streams, spoken
+from diaspora_parsl.executors.requests import Requests, is_request
 from diaspora_parsl.pool import words
 
 logger = logging.getLogger(__name__)
@@ -17,68 +19,101 @@ logger = logging.getLogger(__name__)
 TOPICS = (events.TOPIC_RESOURCE, events.TOPIC_ENDPOINT, events.TOPIC_CONTROL)
 
 
+#: A read that brought more may not have come to the end of what there is.
+_FEW: Final = 100
+
+
 class Listener:
     """Turns what a `Reader` brings into stimuli; silence is measured on the local monotonic clock.
+
+    Whoever may publish on the fabric may say what he likes, so everything here is advisory and bounded: only requests
+    that are signed are followed, and no event of any kind ends or stops the pool.
 
     Args:
         sites: site of each endpoint of the pool, by label.
         own_source: of the pool's own events, which tell it nothing new.
         post: takes the stimuli.
         pool: name of the pool, for requests that name one.
+        key: with which requests are signed; without one, none is followed.
+        rumour_time: seconds that what others say about an endpoint counts.
     """
 
     def __init__(
-        self, sites: dict[str, str], own_source: str, post: Callable[[words.Stimulus], None], pool: str = ""
+        self,
+        sites: dict[str, str],
+        own_source: str,
+        post: Callable[[words.Stimulus], None],
+        pool: str = "",
+        *,
+        key: str = "",
+        rumour_time: float = words.PoolSettings().rumour_time,
     ) -> None:
         self._sites = sites
         self._own_source = own_source
         self._post = post
         self._requests = Requests(pool, sites)
+        self._signed = Signed(key)
+        self._streams = Streams()
+        self._rumours = Rumours(rumour_time)
+        self._pace = Pace()
         self._malformed = 0
+        self._at_end = True
 
     def on_events(self, batch: Collection[Event]) -> None:
         """New events were read."""
         now = time.monotonic()
+        self._at_end = len(batch) <= _FEW
+        for endpoint, stream in self._streams.make_room(now):
+            self._post(words.Hushed(now, endpoint, stream))
         for event in batch:
             if event.source == self._own_source:
                 continue
             try:
-                payload = event.payload()
-                if payload is not None and event.topic == events.TOPIC_CONTROL:
-                    for request in self._requests.stimuli(payload, event.id, event.source):
-                        self._post(request)
-                    continue
-            except ValueError:
+                stimuli = self._stimuli(event, now)
+            except (ValueError, OverflowError):  # the latter of times that no calendar has
                 self._malformed += 1
                 if self._malformed == 1:
                     logger.warning("An event of type %s from %s is malformed; further ones are only counted.",
-                                   event.type, event.source)  # fmt: skip
+                                   spoken(event.type), spoken(event.source))  # fmt: skip
                 continue
-            stimulus = self._stimulus(payload, event, now)
-            if stimulus is not None:
+            for stimulus in stimuli:
                 self._post(stimulus)
+        self._pace.took(len(batch))
 
     def on_alive(self) -> None:
-        """The fabric was read to its end just now."""
-        self._post(words.FabricSeen(time.monotonic()))
+        """The fabric answered just now; it was read to its end, unless that read brought a lot."""
+        if self._at_end:
+            self._post(words.FabricSeen(time.monotonic()))
+        self._at_end = True
 
-    def _stimulus(self, payload: events.Payload | None, event: Event, now: float) -> words.Stimulus | None:
-        if isinstance(payload, events.NodeHeartbeat) and self._is_ours(payload.endpoint, payload.site):
-            interval = min(60.0, max(0.05, payload.interval))
-            way = (event.originsite or "") if event.hops else ""
-            return words.Heard(now, payload.endpoint, f"{payload.block}/{payload.node}", interval, way)
-        if isinstance(payload, events.LinkDown) and not event.hops:
-            logger.warning("No events from %s to %s: the bridge %s says %s. Silence of endpoints there says nothing.",
-                           payload.from_site, payload.to_site, payload.bridge, payload.reason)  # fmt: skip
-        if isinstance(payload, events.LinkStatus) and payload.reads:
-            return words.WaySeen(now, payload.from_site, min(60.0, max(0.05, payload.interval)))
-        if isinstance(payload, events.NodeStopped) and self._is_ours(payload.endpoint, payload.site):
-            return words.Hushed(now, payload.endpoint, f"{payload.block}/{payload.node}")
-        if isinstance(payload, events.EndpointDown | events.EndpointSuspect) and self._is_ours(
-            payload.endpoint, payload.site
-        ):
-            return words.Rumour(now, payload.endpoint, event.source, payload.reason)
-        return None
+    def _stimuli(self, event: Event, now: float) -> list[words.Stimulus]:
+        payload = event.payload()
+        if is_request(payload):
+            # Understood first: a request that makes no sense, or is for others, need not be signed to be passed over.
+            asked = self._requests.stimuli(payload, event.id, event.source)
+            return asked if asked and self._signed.accepts(event) else []
+        match payload:
+            case events.NodeHeartbeat() if self._is_ours(payload.endpoint, payload.site):
+                stream = f"{payload.block}/{payload.node}"
+                if self._streams.heard(payload.endpoint, stream, now):
+                    interval = min(60.0, max(0.05, payload.interval))
+                    way = (event.originsite or "") if event.hops else ""
+                    return [words.Heard(now, payload.endpoint, stream, interval, way)]
+            case events.LinkDown() if not event.hops:
+                told = map(spoken, (payload.from_site, payload.to_site, payload.bridge, payload.reason))
+                logger.warning("No events from %s to %s, says the bridge %s: %s. Silence there says nothing.", *told)
+            case events.LinkStatus() if payload.reads:
+                return [words.WaySeen(now, payload.from_site, min(60.0, max(0.05, payload.interval)))]
+            case events.NodeStopped() if self._is_ours(payload.endpoint, payload.site):
+                stream = f"{payload.block}/{payload.node}"
+                if self._streams.ended(payload.endpoint, stream):
+                    return [words.Hushed(now, payload.endpoint, stream)]
+            case events.EndpointDown() | events.EndpointSuspect() if self._is_ours(payload.endpoint, payload.site):
+                lasts = self._rumours.counts_for(payload.endpoint, now)
+                if lasts > 0:
+                    source, reason = spoken(event.source), spoken(payload.reason)
+                    return [words.Rumour(now, payload.endpoint, source, reason, lasts)]
+        return []
 
     def _is_ours(self, endpoint: str, site: str) -> bool:
         return endpoint in self._sites and site in {"", self._sites[endpoint]}

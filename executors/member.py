@@ -15,7 +15,7 @@ from msgspec import Struct
 from parsl.executors.base import ParslExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 
-from diaspora_parsl.executors import adapter, gate, processes
+from diaspora_parsl.executors import adapter, gate, processes, traced
 from diaspora_parsl.executors.block_budget import BlockBudget
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.imports import modules_of
@@ -265,8 +265,14 @@ class Member:
         is_app: bool,
         known: int = 0,
         avoid: tuple[str, ...] = (),
+        traceparent: str = "",
     ) -> None:
-        """Hand one attempt to the executor, on the work lane; ``known`` and ``avoid`` are for the gate."""
+        """Hand one attempt to the executor, on the work lane; ``known`` and ``avoid`` are for the gate.
+
+        The trace context is told where a worker is a process that runs one task at a time.
+        """
+        if traceparent and adapter.asks_for_slots(self.executor):
+            function, args = traced.around(function), (traceparent, *args)
 
         def call() -> None:
             if self._closing.is_set():

@@ -25,6 +25,7 @@ from parsl.monitoring.radios.htex import HTEXRadio
 
 from diaspora_parsl import events
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, PlacementError, PoolShutdownError
+from diaspora_parsl.events.trace import Traces
 from diaspora_parsl.executors import adapter, staging
 from diaspora_parsl.executors.aware import AwareExecutor
 from diaspora_parsl.executors.block_budget import BlockBudget
@@ -37,7 +38,7 @@ from diaspora_parsl.executors.member import Member, Scaling
 from diaspora_parsl.executors.recall import recall
 from diaspora_parsl.executors.requests import configured
 from diaspora_parsl.executors.worker_init import agent_command
-from diaspora_parsl.fabric.address import RECORD, write_record
+from diaspora_parsl.fabric.address import RECORD, make_key, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 from diaspora_parsl.fabric.publisher import Publisher
 from diaspora_parsl.fabric.reader import Reader
@@ -88,6 +89,8 @@ class ResilientPoolExecutor(ParslExecutor):
             believed. Tasks must be safe to run twice, as for Parsl's own retries; without files that is assumed of
             python apps, others say so with ``repeatable``.
         rules: `Rule` objects, looked at before the built-in ones: what an exception means and what is done about it.
+        tracing: whether functions find the trace context of their attempt in the environment variable ``TRACEPARENT``,
+            at HTEX endpoints. Events have it in any case.
         settings: further limits and time constants, for experts; the arguments above override its fields.
 
     Raises:
@@ -112,6 +115,7 @@ class ResilientPoolExecutor(ParslExecutor):
         remote_monitoring_radio: RadioConfig | None = None,
         second_opinion: bool = True,
         rules: Iterable[Rule] = (),
+        tracing: bool = False,
         settings: PoolSettings | None = None,
     ) -> None:
         super().__init__()
@@ -133,6 +137,7 @@ class ResilientPoolExecutor(ParslExecutor):
         known["hedging"] = hedging and base.hedging
         self._settings = PoolSettings(**known)
         self._rules = Rulebook(as_rules(rules))
+        self._tracing = tracing
         self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)
         self.working_dir = staging.working_dir_of_pool(members, working_dir)
         self.remote_monitoring_radio = remote_monitoring_radio or _radio_for(members)
@@ -190,16 +195,18 @@ class ResilientPoolExecutor(ParslExecutor):
         publisher = self._publisher = Publisher(opener, source=source, outbox_path=outbox)
         specs = [self._spec(endpoint) for endpoint in self.endpoints]
         core = PoolCore(specs, self._settings)
-        driver = self._driver = Driver(self.label, core, self._build, publisher.emit, self._rules)
+        traces = Traces(source) if self._tracing else None
+        driver = self._driver = Driver(self.label, core, self._build, publisher.emit, self._rules, traces)
         publisher.emit(
             events.PoolStarted(pool=self.label, endpoints=tuple(sites), run_dir=self.run_dir), self.label, self.label
         )
         for stimulus in configured(self.endpoints):
             driver.post(stimulus)
-        listener = Listener(sites, source, driver.post, self.label)
+        key = make_key(Path(self.run_dir))
+        listener = Listener(sites, source, driver.post, self.label, key=key, rumour_time=self._settings.rumour_time)
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
-            recall(self._fabric, self.label, sites, driver.post)
+            recall(self._fabric, self.label, sites, driver.post, key=key)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
         self._exit_watch.start()
         driver.start(_START_LIMIT)

@@ -12,7 +12,9 @@ from typing import Final
 from diaspora_parsl import events
 from diaspora_parsl.errors import FabricError
 from diaspora_parsl.events import Event
-from diaspora_parsl.executors.requests import Requests, core_time
+from diaspora_parsl.events.signing import is_signed
+from diaspora_parsl.executors.hearing import spoken
+from diaspora_parsl.executors.requests import Requests, core_time, is_request
 from diaspora_parsl.fabric.base import Fabric
 from diaspora_parsl.pool import words
 
@@ -32,6 +34,8 @@ def recall(
     sites: Mapping[str, str],
     post: Callable[[words.Stimulus], None],
     limit: float = LIMIT,
+    *,
+    key: str = "",
 ) -> bool:
     """Read what was said of the endpoints of a pool, and post what still holds; takes at most ``limit`` seconds.
 
@@ -44,6 +48,7 @@ def recall(
         sites: site of each of its endpoints, by label.
         post: takes the stimuli.
         limit: seconds.
+        key: with which requests are signed; without one, none is followed.
 
     Returns:
         False if the fabric did not answer in time; then nothing is posted.
@@ -68,7 +73,7 @@ def recall(
         if thread.is_alive():
             logger.warning("Pool %s starts without what was said before: it was not read in %.0f s", pool, limit)
         return False
-    for stimulus in fold(found, pool, sites):
+    for stimulus in fold(found, pool, sites, key):
         post(stimulus)
     return True
 
@@ -89,7 +94,7 @@ def _read(fabric: Fabric, end: float) -> list[Event]:
     return found
 
 
-def fold(found: Iterable[Event], pool: str, sites: Mapping[str, str]) -> list[words.Stimulus]:
+def fold(found: Iterable[Event], pool: str, sites: Mapping[str, str], key: str) -> list[words.Stimulus]:
     """What of all that still holds, as stimuli."""
     losses: dict[str, tuple[float, str, str]] = {}
     plans = _Plans(Requests(pool, sites))
@@ -97,10 +102,11 @@ def fold(found: Iterable[Event], pool: str, sites: Mapping[str, str]) -> list[wo
         try:
             payload = event.payload()
             at = core_time(datetime.fromisoformat(event.time))
-            if payload is not None and event.topic == events.TOPIC_CONTROL:
-                plans.note(payload, event, at)
+            if is_request(payload):
+                if is_signed(event, key):
+                    plans.note(payload, event, at)
                 continue
-        except ValueError:
+        except (ValueError, OverflowError):
             continue  # somebody else's mistake, which the listener tells when it is new
         if not isinstance(payload, events.EndpointPayload) or sites.get(payload.endpoint) != payload.site:
             continue
@@ -112,8 +118,8 @@ def fold(found: Iterable[Event], pool: str, sites: Mapping[str, str]) -> list[wo
     rumours: list[words.Stimulus] = []
     for label, (at, source, reason) in losses.items():
         if now - at < _RECENT:
-            text = f"down {max(0.0, now - at):.0f} s before this pool started, and not seen up since: {reason}"
-            rumours.append(words.Rumour(now, label, source, text, _LASTS))
+            text = f"down {max(0.0, now - at):.0f} s before this pool started, and not seen up since: {spoken(reason)}"
+            rumours.append(words.Rumour(now, label, spoken(source), text, _LASTS))
     return [*plans.in_force(now), *rumours]
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import TypeAlias, TypeGuard
 
 from diaspora_parsl import events
 from diaspora_parsl.executors.endpoint import Endpoint
@@ -13,9 +14,12 @@ from diaspora_parsl.pool import words
 
 logger = logging.getLogger(__name__)
 
-_REQUESTS = (
-    events.ControlPayload | events.MaintenanceAnnounced | events.MaintenanceCancelled
-)  # fmt: skip
+Request: TypeAlias = events.ControlPayload | events.MaintenanceAnnounced | events.MaintenanceCancelled
+
+
+def is_request(payload: events.Payload | None) -> TypeGuard[Request]:
+    """Whether something is asked of pools."""
+    return isinstance(payload, events.ControlPayload | events.MaintenanceAnnounced | events.MaintenanceCancelled)
 
 
 def core_time(when: datetime) -> float:
@@ -58,7 +62,7 @@ class Requests:
         Raises:
             ValueError: it names no proper time.
         """
-        if not isinstance(payload, _REQUESTS) or payload.pool not in {"", self._pool}:
+        if not is_request(payload) or payload.pool not in {"", self._pool}:
             return []
         now, reason = time.monotonic(), payload.reason or f"asked for by {source}"
         if isinstance(payload, events.MaintenanceAnnounced):
@@ -95,4 +99,7 @@ def _time(text: str) -> float:
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
         raise ValueError(f"the time {text!r} has no zone")
-    return core_time(when)
+    try:
+        return core_time(when)
+    except OverflowError:
+        raise ValueError(f"the time {text!r} is in no calendar") from None

@@ -62,6 +62,30 @@ def open_live(fabric: str | None = None, run_dir: Path | None = None) -> Fabric:
     return open_fabric(url)
 
 
+def key(url: str, fabric: str | None = None, run_dir: Path | None = None) -> str:
+    """The key for what is asked of pools on a fabric.
+
+    Args:
+        url: of the fabric that was opened.
+        fabric: as given to `address`.
+        run_dir: as given to `address`.
+
+    Raises:
+        ConfigurationError: there is none to be found; pools would follow nothing.
+    """
+    from diaspora_parsl.fabric.address import KEY_VARIABLE, find_key  # noqa: PLC0415  (as above)
+
+    if fabric and "://" not in fabric:
+        run_dir = Path(fabric)
+    found = find_key(url, run_dir)
+    if not found:
+        raise ConfigurationError(
+            f"Pools follow only who has the key of their run, which stands in its fabric.json. Write --run-dir DIR, or "
+            f"set {KEY_VARIABLE} here and where the pools are started."
+        )
+    return found
+
+
 def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Callable[[str], object]) -> Feed:
     """Everything that the fabric that is meant holds; see `address`.
 

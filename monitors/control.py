@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
+from diaspora_parsl.events.signing import signed
 from diaspora_parsl.fabric.envelopes import Envelopes
 
 if TYPE_CHECKING:
@@ -68,12 +69,14 @@ class Control:
 
     Args:
         fabric: of a run that goes on; the caller closes it.
+        key: of the run, which signs what is asked: see `diaspora_parsl.fabric.address.find_key`.
         pool: name of the only pool that is meant; all of them if empty.
         wait: seconds that pools have to answer.
     """
 
-    def __init__(self, fabric: Fabric, pool: str = "", wait: float = 10.0) -> None:
+    def __init__(self, fabric: Fabric, key: str, pool: str = "", wait: float = 10.0) -> None:
         self._fabric = fabric
+        self._key = key
         self._name = pool
         self._wait = wait
         self._pools: dict[str, _Pool] = {}
@@ -104,7 +107,7 @@ class Control:
             raise ConfigurationError(self._no_such(place))
         answers = self._fabric.subscribe((ev.TOPIC_CONTROL,), "latest")
         try:
-            event = self._envelopes.wrap(make(), place, place, time.time())
+            event = signed(self._envelopes.wrap(make(), place, place, time.time()), self._key)
             self._fabric.publish([event])
             return self._hear(answers, event.id, asked)
         finally:
@@ -181,7 +184,10 @@ class Control:
             for event in answers.read(min(0.2, max(0.01, end - now))):
                 if event.type != ev.RequestAnswered.event_type():
                     continue
-                payload = event.payload()
+                try:
+                    payload = event.payload()
+                except ValueError:
+                    continue
                 if isinstance(payload, ev.RequestAnswered) and payload.request == request:
                     pool = asked.get(event.source)
                     heard.append((pool.name if pool else event.source, payload))

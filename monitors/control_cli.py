@@ -138,7 +138,8 @@ def _ask(
     from diaspora_parsl.monitors.control import Control  # noqa: PLC0415
 
     with contextlib.closing(connect.open_live(fabric, run_dir)) as opened:
-        outcome = Control(opened, pool, wait).ask(place, make, or_site=or_site)
+        key = connect.key(opened.url, fabric, run_dir)
+        outcome = Control(opened, key, pool, wait).ask(place, make, or_site=or_site)
     for sentence in outcome.sentences():
         typer.echo(sentence, err=not outcome.is_followed)
     if not outcome.is_followed:

@@ -1,8 +1,9 @@
-"""What a log of events says about the pools on a fabric: a fold without clock, thread or wire."""
+"""What a log of events says about the pools on a fabric: a fold without thread or wire."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.monitors.poolview import PoolView
@@ -87,3 +88,11 @@ class Picture:
         node.stopped = isinstance(payload, ev.NodeStopped)
         if isinstance(payload, ev.NodeHeartbeat):
             node.interval, node.heard = payload.interval, max(node.heard, heard)
+
+
+def age(event: ev.Event) -> float:
+    """Seconds since an event of the past was sent, by the wall clock; it says nothing better about itself."""
+    try:
+        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(event.time)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 from rich.live import Live
 
 from diaspora_parsl.monitors.frame import Line, frame, local_time, plain
-from diaspora_parsl.monitors.state import Picture
+from diaspora_parsl.monitors.state import Picture, age
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console, RenderableType
 
-    from diaspora_parsl.events import Event
     from diaspora_parsl.monitors.feed import Feed
 
 #: Seconds between two frames.
@@ -91,7 +90,7 @@ class Watch:
             events = self._feed.read(left)
             heard = self._clock()
             for event in events:
-                self.picture.apply(event, heard - (0.0 if self._feed.caught_up else _age(event)))
+                self.picture.apply(event, heard - (0.0 if self._feed.caught_up else age(event)))
 
     def _read_the_rest(self) -> None:
         """A pool's goodbye may overtake the last words on its tasks, which travel in another topic."""
@@ -125,11 +124,3 @@ class Watch:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def _age(event: Event) -> float:
-    """Seconds since an event of the past was sent, by the wall clock; it says nothing better about itself."""
-    try:
-        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(event.time)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0

@@ -1,6 +1,7 @@
 """Events: the CloudEvents envelope and the typed payloads that travel in it."""
 
 from diaspora_parsl.events.envelope import (
+    MAX_BYTES,
     PREFIX,
     TOPIC_CONTROL,
     TOPIC_ENDPOINT,
@@ -53,6 +54,7 @@ from diaspora_parsl.events.payloads import (
 )
 
 __all__ = [
+    "MAX_BYTES",
     "PREFIX",
     "TOPICS",
     "TOPIC_CONTROL",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 PREFIX: Final = "org.diaspora.parsl."
 TOPIC_TASK: Final = "parsl-task"
@@ -14,6 +14,15 @@ TOPIC_ENDPOINT: Final = "parsl-endpoint"
 TOPIC_RESOURCE: Final = "parsl-resource"
 TOPIC_CONTROL: Final = "parsl-control"
 TOPICS: Final = (TOPIC_TASK, TOPIC_ENDPOINT, TOPIC_RESOURCE, TOPIC_CONTROL)
+
+#: Bytes that one event may have. Ours have some hundred; every broker carries a megabyte.
+MAX_BYTES: Final = 256 * 1024
+#: The rest may need up to 8 KiB.
+_MAX_DATA: Final = MAX_BYTES - 8 * 1024
+
+# Whoever reads remembers ids and sources: what anybody may publish is bounded.
+_Short = Annotated[str, Meta(max_length=128)]
+_Long = Annotated[str, Meta(max_length=512)]
 
 _SNAKE = re.compile(r"(?<!^)(?=[A-Z])")
 _REGISTRY: dict[str, type[Payload]] = {}
@@ -49,24 +58,27 @@ class Event(Struct, frozen=True, kw_only=True):
     """One CloudEvents 1.0 message, structured JSON.
 
     ``source`` and ``id`` together are unique. Extensions: ``partitionkey`` (order is kept per key), ``sequence``
-    (counts up per source), ``originsite``, ``viasite`` (the last fabric it was on) and ``hops`` (for bridges).
+    (counts up per source), ``originsite``, ``viasite`` (the last fabric it was on) and ``hops`` (for bridges),
+    ``traceparent`` (W3C trace context of a task or attempt), ``signature`` (of requests, see
+    `diaspora_parsl.events.signing`).
     """
 
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
+    id: _Short
+    source: _Long
+    type: _Short
+    subject: _Long
+    time: _Short
     """RFC 3339, UTC."""
-    partitionkey: str
-    sequence: int
+    partitionkey: _Long
+    sequence: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     data: Raw
-    specversion: str = "1.0"
-    datacontenttype: str = "application/json"
-    originsite: str | UnsetType = UNSET
-    viasite: str | UnsetType = UNSET
-    hops: int | UnsetType = UNSET
-    traceparent: str | UnsetType = UNSET
+    specversion: _Short = "1.0"
+    datacontenttype: _Short = "application/json"
+    originsite: _Long | UnsetType = UNSET
+    viasite: _Long | UnsetType = UNSET
+    hops: Annotated[int, Meta(ge=0, le=2**31 - 1)] | UnsetType = UNSET
+    traceparent: _Short | UnsetType = UNSET
+    signature: _Short | UnsetType = UNSET
 
     @property
     def topic(self) -> str:
@@ -87,7 +99,10 @@ class Event(Struct, frozen=True, kw_only=True):
             ValueError: the data does not fit the type (`msgspec.ValidationError` is a `ValueError`).
         """
         kind = _REGISTRY.get(self.type)
-        return None if kind is None else msgspec.json.decode(self.data, type=kind)
+        try:
+            return None if kind is None else msgspec.json.decode(self.data, type=kind)
+        except RecursionError:
+            raise ValueError("nested too deeply for an event") from None
 
 
 _encoder = msgspec.json.Encoder()
@@ -103,8 +118,10 @@ def decode(raw: bytes) -> Event:
     """One event from CloudEvents JSON.
 
     Raises:
-        ValueError: the bytes are no event.
+        ValueError: the bytes are no event, or more than `MAX_BYTES`.
     """
+    if len(raw) > MAX_BYTES:
+        raise ValueError(f"{len(raw)} bytes are too many for an event")
     try:
         return _decoder.decode(raw)
     except RecursionError:
@@ -112,8 +129,15 @@ def decode(raw: bytes) -> Event:
 
 
 def encode_payload(payload: Payload) -> Raw:
-    """A payload as the ``data`` of an envelope."""
-    return Raw(_encoder.encode(payload))
+    """A payload as the ``data`` of an envelope.
+
+    Raises:
+        ValueError: no reader would take an event of that size.
+    """
+    data = _encoder.encode(payload)
+    if len(data) > _MAX_DATA:
+        raise ValueError(f"{len(data)} bytes are too many for an event")
+    return Raw(data)
 
 
 def known_types() -> dict[str, type[Payload]]:

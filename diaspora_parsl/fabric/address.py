@@ -1,9 +1,11 @@
-"""Where a run's fabric is: the file ``<run_dir>/fabric.json``, and who looks for it."""
+"""Where a run's fabric is, and the key of the run: the file ``<run_dir>/fabric.json``, and who looks for it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import socket
 import time
 from pathlib import Path
@@ -17,18 +19,56 @@ from diaspora_parsl.fabric.base import open_fabric
 RECORD: Final = "fabric.json"
 DATA: Final = "fabric"
 VARIABLE: Final = "DIASPORA_PARSL_FABRIC"
+KEY_VARIABLE: Final = "DIASPORA_PARSL_KEY"
 
 
 def write_record(run_dir: Path, url: str) -> Path:
     """Write ``fabric.json``: url, pid, host, started (Unix time); atomically, readable by the owner alone."""
+    content = {"url": url, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+    if key := read_record(run_dir).get("key"):
+        content["key"] = key
+    return _write(run_dir, content)
+
+
+def _write(run_dir: Path, content: dict[str, Any]) -> Path:
     path = run_dir / RECORD
     draft = run_dir / f"{RECORD}.{os.getpid()}"
     draft.unlink(missing_ok=True)
-    content = {"url": url, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(content, file)
     draft.replace(path)
     return path
+
+
+def make_key(run_dir: Path) -> str:
+    """The key that signs requests to the pools of a run.
+
+    It is ``DIASPORA_PARSL_KEY``, else what the record of the run has, else a new one. It is kept in the record, next to
+    the address, so that whoever may read that may also ask. Never log it.
+    """
+    record = read_record(run_dir)
+    known = record.get("key")
+    key = os.environ.get(KEY_VARIABLE, "").strip() or (known if isinstance(known, str) else "") or secrets.token_hex(32)
+    if key != known:
+        with contextlib.suppress(OSError):  # then only those who have it from the environment can ask
+            _write(run_dir, record | {"key": key})
+    return key
+
+
+def find_key(url: str, run_dir: Path | None = None) -> str:
+    """The key for requests to pools on a fabric: that of the run, else ``DIASPORA_PARSL_KEY``, else "".
+
+    Args:
+        url: of the fabric; without a run directory, it tells which of the runs below ``./runinfo`` is meant.
+        run_dir: a run directory, or the ``fabric.json`` in it.
+    """
+    if run_dir is not None:
+        records = [read_record(run_dir.parent if run_dir.name == RECORD else run_dir)]
+    else:
+        runs = sorted(Path.cwd().glob(f"runinfo/*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        records = [record for run in runs if (record := read_record(run.parent)).get("url") == url]
+    keys = [key for record in records if isinstance(key := record.get("key"), str)]
+    return keys[0] if keys else os.environ.get(KEY_VARIABLE, "").strip()
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:

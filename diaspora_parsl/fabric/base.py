@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from diaspora_parsl.errors import FabricURLError
 from diaspora_parsl.events import Event
@@ -113,6 +114,10 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
     if scheme not in _TRANSPORTS:
         known = ", ".join(f'"{name}://..."' for name in _TRANSPORTS if name != "embedded")
         raise FabricURLError(f'fabric="{redacted(url)}" has no known scheme. Write "embedded", or one of {known}.')
+    try:
+        urlsplit(url)
+    except ValueError:  # it may quote what stands before the host
+        raise FabricURLError(f'fabric="{redacted(url)}" is not a URL. Write "redis://host:6379/0".') from None
     opened: Fabric = import_module(_TRANSPORTS[scheme]).open_url(url, Path(run_dir) if run_dir else Path.cwd())
     return opened
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from diaspora_parsl.errors import FabricUnavailableError, FabricURLError
 from diaspora_parsl.events import Event
 from diaspora_parsl.fabric.address import DATA, find_fabric, has_data, live_url, write_record
-from diaspora_parsl.fabric.base import Position
+from diaspora_parsl.fabric.base import Position, redacted
 from diaspora_parsl.fabric.redis import RedisFabric
 from diaspora_parsl.fabric.server import LOOPBACK, Server, private_copy
 from diaspora_parsl.fabric.streams import StreamSubscription
@@ -131,9 +131,13 @@ def _parts(url: str) -> tuple[Path | None, str]:
     try:
         ipaddress.ip_address(bind)
     except ValueError:
-        raise FabricURLError(f'fabric="{url}": bind={bind!r} is no IP address. Write that of one interface.') from None
+        raise FabricURLError(
+            f'fabric="{redacted(url)}": bind={bind!r} is no IP address. Write that of one interface.'
+        ) from None
     if parts.netloc or options:
-        raise FabricURLError(f'fabric="{url}" makes no sense. Write "embedded", or "embedded:///path/to/run_dir".')
+        raise FabricURLError(
+            f'fabric="{redacted(url)}" makes no sense. Write "embedded", or "embedded:///path/to/run_dir".'
+        )
     return (Path(unquote(parts.path)) if parts.path.strip("/") else None), bind
 
 
@@ -196,7 +200,7 @@ def _of_run(run_dir: Path, url: str) -> EmbeddedFabric:
     if live := live_url(run_dir):
         return EmbeddedFabric(live, None)
     if not has_data(run_dir):
-        raise FabricURLError(f'fabric="{url}": there is no data of a fabric in {run_dir / DATA}.')
+        raise FabricURLError(f'fabric="{redacted(url)}": there is no data of a fabric in {run_dir / DATA}.')
     # On a copy: a look at a run that ended never changes it, works when the run is archived read-only, and two may
     # look at once.
     copy = private_copy(run_dir / DATA)

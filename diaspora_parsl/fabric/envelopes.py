@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, UnsetType
 
 from diaspora_parsl.events import Event, Payload, encode_payload
+from diaspora_parsl.events.trace import Traces
 
 
 class Envelopes:
@@ -24,6 +25,7 @@ class Envelopes:
 
     def __init__(self, source: str, originsite: str = "") -> None:
         self._source = source
+        self._traces = Traces(source)
         self._origin: str | UnsetType = originsite or UNSET
         self._nonce = os.urandom(6).hex()
         self._sequence = 0
@@ -34,6 +36,7 @@ class Envelopes:
         """One event, with the next sequence number; ``now`` is Unix time in seconds.
 
         Raises:
+            ValueError: no reader would take an event of that size.
             Exception: whatever the encoder says about a payload that is no JSON.
         """
         data = encode_payload(payload)
@@ -42,6 +45,8 @@ class Envelopes:
         if second != self._second:  # the calendar costs 1 µs: once per second is enough
             self._second = second
             self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        task = getattr(payload, "task", None)
+        context = self._traces.parent(task, getattr(payload, "attempt", 0)) if isinstance(task, int) else UNSET
         return Event(
             id=f"{second * 1000 + micros // 1000:012x}-{self._nonce}-{self._sequence:x}",
             source=self._source,
@@ -52,4 +57,5 @@ class Envelopes:
             sequence=self._sequence,
             data=data,
             originsite=self._origin,
+            traceparent=context,
         )

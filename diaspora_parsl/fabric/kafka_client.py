@@ -39,6 +39,9 @@ _ABSENT: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOW
 _TRIMMED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _FORBIDDEN: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 #: Answers that come from this side, not from a broker: nothing is known of what the broker would have said.
+#: A topic or a broker is so new that not all of them know who leads.
+_PASSING: Final = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
+_PAUSE: Final = 0.05
 _LOCAL: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 
 logger = logging.getLogger(__name__)
@@ -169,8 +172,10 @@ class Link:
             except KafkaException as error:
                 self.serve()
                 self.check()
-                if error.args[0].code() not in _LOCAL:
+                if error.args[0].code() not in _LOCAL | _PASSING:
                     raise self.unavailable(error.args[0]) from error
+                if error.args[0].code() in _PASSING:
+                    time.sleep(min(_PAUSE, remaining))
             seconds *= 2
         raise self.unavailable()
 

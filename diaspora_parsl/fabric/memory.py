@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, FabricURLError
 from diaspora_parsl.events import Event
-from diaspora_parsl.fabric.base import Position
+from diaspora_parsl.fabric.base import Position, redacted
 
 DEFAULT_MAXLEN: Final = 100_000
 _READ_EVENTS: Final = 5_000
@@ -185,7 +185,7 @@ def open_url(url: str, run_dir: Path) -> MemoryFabric:  # noqa: ARG001 - what ev
     maxlen = options.pop("maxlen", str(DEFAULT_MAXLEN))
     if parts.path not in ("", "/") or options or not maxlen.isdecimal() or int(maxlen) < 1:
         raise FabricURLError(
-            f'fabric="{url}" does not name a log. Write "memory://any-name" or "memory://x?maxlen=1000".'
+            f'fabric="{redacted(url)}" does not name a log. Write "memory://any-name" or "memory://x?maxlen=1000".'
         )
     return MemoryFabric(parts.netloc or "default", int(maxlen))
 

@@ -44,6 +44,9 @@ class _Options(NamedTuple):
     connection: Any
     arguments: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"<options of {redacted(self.url)}>"  # tools that show local variables find their way into logs
+
 
 def _options(url: str) -> _Options:
     """Take a URL apart.

@@ -49,6 +49,7 @@ no-appendfsync-on-rewrite yes
 auto-aof-rewrite-min-size 64mb
 maxmemory {maxmemory}
 maxmemory-policy noeviction
+proto-max-bulk-len 16mb
 maxclients 4000
 tcp-backlog 511
 """

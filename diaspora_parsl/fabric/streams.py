@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
-from diaspora_parsl.events import Event, decode, encode
+from diaspora_parsl.events import MAX_BYTES, Event, decode, encode
 from diaspora_parsl.fabric.base import Position
 
 #: Events per stream entry. An XADD costs redis-py about 10 µs of CPU, pipelined or not; shared by 50 it is noise.
@@ -80,8 +80,11 @@ def decode_entry(fields: Any) -> tuple[list[Event], int]:
     if not isinstance(fields, list) or _FIELD not in fields[:-1:2]:
         return [], 1
     body = fields[fields[::2].index(_FIELD) * 2 + 1]
+    if len(body) > ENTRY_EVENTS * MAX_BYTES:
+        return [], 1
     try:
-        return _batch_decoder.decode(body), 0
+        if len(body) <= MAX_BYTES:
+            return _batch_decoder.decode(body), 0
     except (ValueError, RecursionError):
         pass  # one bad event must not hide its neighbours: below, one by one
     try:

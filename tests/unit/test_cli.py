@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from diaspora_parsl import __version__, cli
 
-COMMANDS = ("agent", "watch", "events", "screen", "demo", "simulate-globus")
+COMMANDS = ("agent", "watch", "events", "exporter", "screen", "demo", "simulate-globus")
 
 
 def outcome(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -28,12 +29,18 @@ def test_help_lists_every_command_with_its_purpose() -> None:
         assert len(line.split()) > 3
 
 
-@pytest.mark.parametrize("command", ["agent", "watch", "events", "simulate-globus"])
+@pytest.mark.parametrize("command", ["agent", "watch", "events", "exporter", "simulate-globus"])
 def test_help_teaches_by_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     assert outcome(monkeypatch, command, "--help") == 0
     assert f"  diaspora-parsl {command} " in capsys.readouterr().out
+
+
+def test_the_schema_of_events_is_printed_without_a_fabric() -> None:
+    result = CliRunner().invoke(cli.app, ["events", "--schema"])
+    assert result.exit_code == 0
+    assert "TaskRerouted" in json.loads(result.stdout)["$defs"]
 
 
 def test_version() -> None:
@@ -85,3 +92,21 @@ def test_an_agent_loads_nothing_it_does_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("option", "holds"), [("--dashboard", '"panels"'), ("--alerts", "alert: ")])
+def test_the_exporter_prints_what_belongs_to_its_metrics(option: str, holds: str) -> None:
+    result = CliRunner().invoke(cli.app, ["exporter", option])
+    assert result.exit_code == 0
+    assert holds in result.stdout
+
+
+def test_an_exporter_without_its_packages_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("diaspora_parsl.monitors.")]:
+        if name.endswith((".exporter", ".metrics")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert outcome(monkeypatch, "exporter", "--fabric", "redis://127.0.0.1:1/0") == 2
+    assert "pip install 'diaspora-parsl[exporter]'" in capsys.readouterr().err

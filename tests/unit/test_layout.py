@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import diaspora_parsl
-from diaspora_parsl import events
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKED = ("executors", "monitors", "campaigns")
@@ -110,20 +109,6 @@ def test_modules_say_in_one_line_what_they_are() -> None:
         "campaigns/docking_child.py",  # a program of its own: says why it is one
         "executors/adapter.py",  # names the test that it depends on
     }
-
-
-def test_every_event_is_documented_with_its_fields() -> None:
-    page = (ROOT / "docs" / "reference" / "events.md").read_text(encoding="utf-8").splitlines()
-    rows = {line.split("`")[1]: line for line in page if line.startswith("| `") and ".v" in line}
-    types = {name.removeprefix(events.PREFIX): kind for name, kind in events.known_types().items()}
-    types = {name: kind for name, kind in types.items() if kind.__module__.startswith(events.__name__)}  # not of tests
-    assert set(rows) == set(types)
-    assert [
-        (name, field)
-        for name, kind in types.items()
-        for field in kind.__struct_fields__
-        if f"`{field}`" not in rows[name]
-    ] == []
 
 
 @pytest.mark.serial

@@ -31,12 +31,12 @@ def heard(*events: ev.Event) -> list[words.Stimulus]:
 
 def test_signs_of_life_are_one_stream_per_block_and_node() -> None:
     beat = ev.NodeHeartbeat(endpoint="alpha", site="anl", block="2", node="n7", interval=0.5)
-    (stimulus,) = heard(event(beat))
-    assert isinstance(stimulus, words.Heard)
-    assert (stimulus.endpoint, stimulus.stream, stimulus.interval) == ("alpha", "2/n7", 0.5)
-    (stimulus,) = heard(event(ev.NodeStopped(endpoint="alpha", site="anl", block="2", node="n7")))
-    assert isinstance(stimulus, words.Hushed)
-    assert (stimulus.endpoint, stimulus.stream) == ("alpha", "2/n7")
+    goodbye = ev.NodeStopped(endpoint="alpha", site="anl", block="2", node="n7")
+    said, hushed = heard(event(beat), event(goodbye), event(goodbye))
+    assert isinstance(said, words.Heard)
+    assert (said.endpoint, said.stream, said.interval) == ("alpha", "2/n7", 0.5)
+    assert isinstance(hushed, words.Hushed)
+    assert (hushed.endpoint, hushed.stream) == ("alpha", "2/n7")
 
 
 @pytest.mark.parametrize(("told", "taken"), [(0.0, 0.05), (1e9, 60.0), (-5.0, 0.05)])

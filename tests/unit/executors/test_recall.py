@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diaspora_parsl import events as ev
+from diaspora_parsl.events.signing import signed
 from diaspora_parsl.executors.recall import recall
 from diaspora_parsl.fabric.base import Fabric, open_fabric
 from diaspora_parsl.fabric.envelopes import Envelopes
@@ -25,17 +26,18 @@ SITES = {"alpha": "anl", "beta": "anl", "gamma": "uc"}
 class Past:
     """A fabric on which things were said some seconds ago."""
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric, key: str = "a key") -> None:
         self._fabric = fabric
+        self._key = key
         self._envelopes = Envelopes("/host/another/run")
 
     def say(self, ago: float, payload: ev.Payload) -> Past:
-        self._fabric.publish([self._envelopes.wrap(payload, "", "", time.time() - ago)])
+        self._fabric.publish([signed(self._envelopes.wrap(payload, "", "", time.time() - ago), self._key)])
         return self
 
     def recalled(self) -> list[words.Stimulus]:
         stimuli: list[words.Stimulus] = []
-        assert recall(self._fabric, "pool", SITES, stimuli.append)
+        assert recall(self._fabric, "pool", SITES, stimuli.append, key="a key")
         return stimuli
 
 
@@ -105,6 +107,11 @@ def test_a_drain_binds_later_pools_only_if_it_has_an_end(past: Past) -> None:
     past.say(10, ev.EndpointDrainRequested(endpoint="gamma", until=ahead(100), pool="another"))
     past.say(10, ev.EndpointDrainRequested(endpoint="gamma", until=ahead(-5)))
     assert [s.endpoint for s in past.recalled() if isinstance(s, words.Drain)] == ["beta"]
+
+
+def test_what_was_asked_for_without_the_key_is_not_followed(past: Past) -> None:
+    Past(past._fabric, key="another").say(10, ev.EndpointDrainRequested(endpoint="beta", until=ahead(100)))
+    assert past.recalled() == []
 
 
 def test_a_fabric_that_hangs_or_cannot_be_reached_delays_nobody_for_long() -> None:

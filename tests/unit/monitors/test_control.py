@@ -60,7 +60,7 @@ def ask(fabric: Fabric, *answering: Voice, endpoint: str = "alpha", pool: str = 
     thread = threading.Thread(target=answer)
     thread.start()
     try:
-        return Control(fabric, pool, wait).ask(endpoint, lambda: ev.EndpointDrainRequested(endpoint=endpoint))
+        return Control(fabric, "a key", pool, wait).ask(endpoint, lambda: ev.EndpointDrainRequested(endpoint=endpoint))
     finally:
         ended.set()
         thread.join()

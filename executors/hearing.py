@@ -1,0 +1,162 @@
+"""How much a pool listens to: what anybody may publish costs little, and steers nothing for long."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from diaspora_parsl.events import Event
+from diaspora_parsl.events.signing import is_signed
+
+logger = logging.getLogger(__name__)
+
+#: Heartbeats of one stream count at most so often (seconds).
+STREAM_PERIOD: Final = 0.05
+#: Streams (nodes of blocks) that a pool keeps apart.
+MOST_STREAMS: Final = 20_000
+#: A stream that was silent for so long (seconds) makes room for others: two of the longest intervals.
+_STREAM_LIFE: Final = 120.0
+#: Events per second that a pool takes from its fabric; beyond, it steps aside.
+MOST_PER_SECOND: Final = 20_000
+#: After what others said of an endpoint has counted for its time, it is not listened to again for so many times that.
+_DEAF: Final = 4.0
+#: A signed request counts for so long (seconds), so that it cannot be published again later; clocks differ.
+REQUEST_LIFE: Final = 300.0
+_SHOWN: Final = 300
+
+
+class Streams:
+    """Which heartbeats are worth a stimulus."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self._most = most
+        self._last: dict[tuple[str, str], float] = {}
+        self._looked = float("-inf")
+
+    def heard(self, endpoint: str, stream: str, now: float) -> bool:
+        """Whether this heartbeat counts."""
+        key = (endpoint, stream)
+        last = self._last.get(key)
+        if last is None and len(self._last) >= self._most:
+            return False
+        if last is not None and now - last < STREAM_PERIOD:
+            return False
+        self._last[key] = now
+        return True
+
+    def ended(self, endpoint: str, stream: str) -> bool:
+        """Whether this stream was known, until it said goodbye."""
+        return self._last.pop((endpoint, stream), None) is not None
+
+    def make_room(self, now: float) -> list[tuple[str, str]]:
+        """If there are too many: those that are silent, which are forgotten."""
+        if len(self._last) < self._most or now - self._looked < _STREAM_LIFE / 4:
+            return []
+        self._looked = now
+        logger.warning("More than %d nodes give signs of life; those that are silent are forgotten.", self._most)
+        old = [key for key, last in self._last.items() if now - last > _STREAM_LIFE]
+        for key in old:
+            del self._last[key]
+        return old
+
+
+class Rumours:
+    """For how long what others say about an endpoint counts.
+
+    Without an end, whoever may publish could keep an endpoint from work, and so from the results that clear it.
+
+    Args:
+        lasts: seconds that it counts.
+    """
+
+    def __init__(self, lasts: float) -> None:
+        self._lasts = lasts
+        self._since: dict[str, float] = {}
+
+    def counts_for(self, endpoint: str, now: float) -> float:
+        """Seconds that a rumour about this endpoint counts; 0 if it does not."""
+        since = self._since.get(endpoint)
+        if since is None or now - since > self._lasts * (1 + _DEAF):
+            since = self._since[endpoint] = now
+        return max(0.0, since + self._lasts - now)
+
+
+class Signed:
+    """Which requests come from somebody who has the key, now, and for the first time.
+
+    Args:
+        key: of the run; without one, none does.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, key: str, clock: Callable[[], float] = time.time) -> None:
+        self._key = key
+        self._clock = clock
+        self._seen: dict[tuple[str, str], float] = {}
+        self._refused = 0
+
+    def accepts(self, event: Event) -> bool:
+        """Whether this request is to be followed."""
+        why = self._objection(event)
+        if why:
+            self._refused += 1
+            if self._refused == 1:
+                logger.warning("A request (%s) from %s is not followed: %s. Further ones are only counted.",
+                               spoken(event.type), spoken(event.source), why)  # fmt: skip
+        return not why
+
+    def _objection(self, event: Event) -> str:
+        if not is_signed(event, self._key):
+            return "it is not signed with the key of this run"
+        now = self._clock()
+        at = _unix(event.time)
+        if at is None or abs(now - at) > REQUEST_LIFE:
+            return f"it is of {spoken(event.time)}, and it is {datetime.fromtimestamp(now, UTC):%FT%TZ} here"
+        self._seen = {key: until for key, until in self._seen.items() if until > now}
+        if (event.source, event.id) in self._seen:
+            return "it came before"
+        self._seen[event.source, event.id] = now + 2 * REQUEST_LIFE
+        return ""
+
+
+class Pace:
+    """Keeps a flood from taking the whole interpreter: steps aside when more comes than a pool has to hear.
+
+    Args:
+        most: events per second.
+        sleep: takes seconds.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, most: float = MOST_PER_SECOND, sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._most = most
+        self._sleep = sleep
+        self._clock = clock
+        self._paid_until = float("-inf")
+
+    def took(self, events: int) -> None:
+        """So many were handled; returns when more may come, within a second."""
+        now = self._clock()
+        self._paid_until = max(self._paid_until, now - 1.0) + events / self._most
+        if self._paid_until > now:
+            self._sleep(min(0.5, self._paid_until - now))
+
+
+def spoken(text: str) -> str:
+    """What somebody else wrote, fit for a log: one line, not too long."""
+    shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return "".join(letter if letter.isprintable() else " " for letter in shown)
+
+
+def _unix(text: str) -> float | None:
+    try:
+        when = datetime.fromisoformat(text)
+        return when.timestamp() if when.tzinfo else None
+    except (ValueError, OverflowError):
+        return None

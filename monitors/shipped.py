@@ -1,0 +1,10 @@
+"""Files that come with the package: the dashboard and the alerts."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+
+def shipped(name: str) -> str:
+    """The text of ``monitors/grafana/<name>``."""
+    return (files("diaspora_parsl.monitors") / "grafana" / name).read_text(encoding="utf-8")
