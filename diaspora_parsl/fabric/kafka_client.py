@@ -38,6 +38,7 @@ _UNAUTHENTICATED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL
 _ABSENT: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _TRIMMED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _FORBIDDEN: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+_PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 #: Answers that come from this side, not from a broker: nothing is known of what the broker would have said.
 #: A topic or a broker is so new that not all of them know who leads.
 _PASSING: Final = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
@@ -145,15 +146,28 @@ class Link:
         self.serve()
         self._is_down, self._last = False, None
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether something is wrong that waiting does not cure."""
+        last = self._last
+        return self._is_down or (last is not None and (last.code() in _UNAUTHENTICATED or last.fatal()))
+
     def check(self) -> None:
-        """Is something wrong that waiting does not cure?
+        """Raise if something is wrong that waiting does not cure.
 
         Raises:
             FabricUnavailableError: it is.
         """
-        last = self._last
-        if self._is_down or (last is not None and (last.code() in _UNAUTHENTICATED or last.fatal())):
+        if self.is_broken:
             raise self.unavailable()
+
+    def drop_if_broken(self) -> None:
+        """End the handle if waiting does not cure it: a new one tries at once, and says at once what is wrong.
+
+        One that is only slow is kept, or it would never come to the end of connecting.
+        """
+        if self.is_broken:
+            self.drop()
 
     def ask(self, question: Callable[[float], T]) -> T:
         """Ask the brokers, for at most the fabric's time-out.
@@ -250,12 +264,18 @@ class WritingLink(Link):
                     # To raise would have it sent again, and everything behind it wait, for ever.
                     logger.warning("An event of %d bytes is larger than Kafka allows, and is dropped.", len(value))
             self._flush(end)
+        except FabricUnavailableError:
+            self.handle().purge()  # or it would go on sending what the caller sends again
+            self.handle().flush(0)
+            self.drop_if_broken()
+            raise
         except BaseException:
-            self.drop()  # or it would go on sending what the caller sends again
+            self.drop()
             raise
 
     def _on_failure(self, error: KafkaError | None, _: object) -> None:
-        self._failed = error or self._failed
+        if error is not None and error.code() not in _PURGED:  # those are of an earlier call
+            self._failed = error
 
     def _flush(self, end: float) -> None:
         patience = time.monotonic() + _FIRST_TRY

@@ -91,9 +91,7 @@ class KafkaSubscription:
                         return []
                     deadline, is_late = time.monotonic() + _CATCH_UP, True
             except FabricUnavailableError:
-                # A new handle tries at once, and says at once what is wrong; this one would do neither.
-                self._link.drop()
-                self._trimmed.clear()
+                self._link.drop_if_broken()
                 if not self._ended.is_set():
                     raise
             self._link.drop()

@@ -20,7 +20,6 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.fabric.server import free_port
 
 #: Where the jars are looked for, before `DEFAULT_JARS`.
 JARS_VARIABLE: Final = "DIASPORA_PARSL_KAFKA_JARS"
@@ -115,7 +114,7 @@ class KafkaBroker:
             raise ConfigurationError(f"KafkaBroker cannot start: {reason}")
         self.user, self.password = "alice", secrets.token_hex(12)
         self._folder = folder
-        self._plain, self._secure, self._controller = free_port(), free_port(), free_port()
+        self._plain, self._secure, self._controller = _free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -203,7 +202,8 @@ class KafkaBroker:
         """
         log = self._folder / "log.txt"
         self._process = _start([*self._java("kafka.Kafka"), str(self._folder / "server.properties")], log)
-        _until_open(self._process, self._secure, log)
+        for port in (self._plain, self._secure):
+            _until_open(self._process, port, log)
 
     def kill(self) -> None:
         """SIGKILL the broker; `start` brings it back."""
@@ -263,6 +263,21 @@ cluster = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers":
 print(*(f"{b.host}:{b.port}" for b in cluster.list_topics(timeout=10).brokers.values()), flush=True)
 threading.Event().wait()
 """
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that no client is given for its own end of a connection.
+
+    While the broker is down, a client that tries again and again may hit the port by chance from the port itself: it
+    is connected to itself then, and the broker finds its port taken.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found += [] if port in found else [port]
+    return found
 
 
 def _until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
