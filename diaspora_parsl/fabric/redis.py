@@ -124,6 +124,14 @@ class _Link:
         self.drop()  # after a fork the socket is the parent's; redis-py closes only our copy of it
         connection = self._options.connection(**self._options.arguments)
         connection.connect()
+        try:
+            # A server that still loads its data refuses commands one by one, until it does not: of a batch it would
+            # take the end, and the whole of it, sent again, would come after that.
+            connection.send_command("PING")
+            connection.read_response()
+        except BaseException:
+            connection.disconnect()
+            raise
         self._connection, self._pid = connection, os.getpid()
         self.connects += 1
 
@@ -205,6 +213,8 @@ class RedisFabric:
         commands = appends(events, self._options.prefix, self._options.maxlen)
         if not commands:
             return
+        if len(commands) > 1:  # all or nothing: a part that is refused must not come after what follows it
+            commands = [("MULTI",), *commands, ("EXEC",)]
         with self._alone() as link:
             error = _first_error(self._run_again(link, commands))
             if isinstance(error, redis.OutOfMemoryError):
@@ -257,7 +267,8 @@ class RedisFabric:
 
 
 def _first_error(replies: list[Any]) -> Exception | None:
-    return next((reply for reply in replies if isinstance(reply, Exception)), None)
+    within = [one for reply in replies if isinstance(reply, list) for one in reply]  # of EXEC
+    return next((reply for reply in replies + within if isinstance(reply, Exception)), None)
 
 
 def open_url(url: str, run_dir: Path) -> RedisFabric:  # noqa: ARG001 - what every transport is given

@@ -70,6 +70,8 @@ class MofkaServer:
         self.lock = threading.RLock()
         self.logs: dict[str, _Log] = {}
         self.cursors: dict[tuple[str, str], int] = {}
+        #: Topic and number of events whose data cannot be read any more.
+        self.damaged: set[tuple[str, int]] = set()
         #: Counts starts; what was made before the last one is dead.
         self.life = 0
         self.is_up = False
@@ -132,6 +134,7 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self.lock = threading.RLock()
         self.cursors: dict[tuple[str, str], int] = {}
+        self.damaged: set[tuple[str, int]] = set()
         self._folder = folder
         self._logs: dict[str, _Log] = {}
 
@@ -299,7 +302,11 @@ class Consumer:
             log.refresh()
             while self._asked and self._next < len(log.items):
                 metadata, data = log.items[self._next]
-                self._asked.pop(0).set(Event(self, self._next, metadata, data))
+                future = self._asked.pop(0)
+                if (self._topic.name, self._next) in server.damaged:
+                    future.fail(Exception("the data cannot be read"))
+                else:
+                    future.set(Event(self, self._next, metadata, data))
                 self._next += 1
 
     def acknowledge(self, number: int) -> None:
@@ -325,7 +332,7 @@ class TopicHandle:
         """A producer."""
         return Producer(self, batch_size, max_num_batches)
 
-    def consumer(self, name: str, *, batch_size: int = 1) -> Consumer:  # noqa: ARG002
+    def consumer(self, name: str) -> Consumer:
         """A consumer, which goes on after what one of its name has acknowledged."""
         return Consumer(self, name)
 

@@ -41,15 +41,58 @@ def test_prefixes_are_apart(running: Any, tools: Any) -> None:
 def test_a_user_with_few_rights_is_enough(running: Any, tools: Any) -> None:
     admin = RedisFabric(running.url)
     rights = ["+xadd", "+xread", "+xrange", "+xinfo|stream", "+xlen", "+xtrim", "+ping", "+select", "~diaspora:*"]
+    rights += ["+multi", "+exec"]
     admin._link.run(("ACL", "SETUSER", "pool", "on", ">p@ss/word", "resetkeys", *rights))
     fabric = open_fabric(running.url.replace(f":{running.password}@", "pool:p%40ss%2Fword@"))
-    sent = tools.events(3)
+    sent = tools.events(120)  # more than one entry
     fabric.publish(sent)
     assert tools.everything(fabric) == sent
     admin._link.run(("ACL", "SETUSER", "pool", "-xadd"))
     with pytest.raises(FabricUnavailableError, match=r"refuses: .*permission") as caught:
         fabric.publish(sent)
     assert "word" not in str(caught.value)
+    fabric.close()
+    admin.close()
+
+
+def test_a_server_that_still_loads_is_told_nothing(tools: Any) -> None:
+    told = b""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        def load() -> None:
+            nonlocal told
+            connection, _ = listener.accept()
+            with connection:
+                while data := connection.recv(65536):
+                    told += data
+                    busy = b"-LOADING Valkey is loading the dataset in memory\r\n"
+                    asked = data.count(b"PING") + data.count(b"XADD")
+                    connection.sendall(b"+OK\r\n" * data.count(b"SETINFO") + busy * asked)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        fabric = open_fabric(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+        with pytest.raises(FabricUnavailableError, match="loading"):
+            fabric.publish(tools.events(1))
+        fabric.close()
+        thread.join(10)
+    assert b"PING" in told
+    assert b"XADD" not in told  # it would refuse the first ones, and take the last ones when it has loaded
+
+
+def test_a_batch_arrives_whole_or_not_at_all(running: Any, tools: Any) -> None:
+    admin = RedisFabric(running.url)
+    rights = ["resetkeys", "~diaspora:parsl-task", "%R~*", "+@all"]
+    admin._link.run(("ACL", "SETUSER", "pool", "on", ">secret", *rights))
+    fabric = open_fabric(running.url.replace(f":{running.password}@", "pool:secret@"))
+    batch = [*tools.events(60), tools.event(is_state=False)]
+    with pytest.raises(FabricUnavailableError, match="refuses"):
+        fabric.publish(batch)
+    assert tools.everything(admin) == []
+    admin._link.run(("ACL", "SETUSER", "pool", "~*"))
+    fabric.publish(batch)
+    assert sorted(tools.everything(admin), key=lambda one: one.sequence) == batch  # topics have no order
     fabric.close()
     admin.close()
 

@@ -167,6 +167,17 @@ def test_what_is_no_event_is_counted_and_skipped(fabric: Fabric, mofka: MofkaSer
     assert reader.malformed == 3
 
 
+def test_an_event_that_the_server_cannot_give_is_counted_and_told_as_a_gap(
+    fabric: Fabric, mofka: MofkaServer, tools: Any
+) -> None:
+    reader = fabric.subscribe([TOPIC_TASK], "earliest")
+    sent = tools.events(5)
+    fabric.publish(sent)
+    mofka.damaged.add((TOPIC_TASK, 2))
+    assert read_until(reader, 4) == sent[:2] + sent[3:]
+    assert (reader.malformed, reader.resyncs) == (1, 1)
+
+
 def test_the_outbox_sends_what_a_killed_server_lost(mofka: MofkaServer, tools: Any, tmp_path: Path) -> None:
     fabric = open_fabric(f"diaspora+mofka://{mofka.group_file}?timeout=0.2")
     got: list[Event] = []
