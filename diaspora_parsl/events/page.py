@@ -38,7 +38,7 @@ JSON Schema.
 | `time` | RFC 3339, UTC |
 | `partitionkey` | order is kept per key |
 | `sequence` | counts up per source |
-| `originsite`, `viasite`, `hops` | for [bridges](guides/bridge.md): where it was born, where it was before, bridges crossed |
+| `originsite`, `viasite`, `hops` | for [bridges](guides/bridge.md): born where, from where, bridges crossed |
 | `traceparent` | W3C trace context of a task or an attempt; see [dashboards](guides/dashboards.md) |
 | `signature` | of requests; see [security](security.md) |
 

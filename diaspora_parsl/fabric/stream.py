@@ -17,7 +17,7 @@ import msgspec
 
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, FabricURLError
 from diaspora_parsl.events import Event, encode
-from diaspora_parsl.fabric.base import Position
+from diaspora_parsl.fabric.base import Position, redacted
 from diaspora_parsl.fabric.stream_reader import MARK, PULSE_TOPIC, StreamSubscription, forever, new_name
 
 DEFAULT_TIMEOUT: Final = 2.0
@@ -65,7 +65,7 @@ def _options(url: str) -> _Options:
             reason = "timeout is in seconds, 0.05 to 60; a prefix has letters, digits, '.', '_' and '-'"
     if reason:
         raise FabricURLError(
-            f'fabric="{url}" cannot be used ({reason}). Write "diaspora+mofka:///path/to/group_file" or '
+            f'fabric="{redacted(url)}" cannot be used ({reason}). Write "diaspora+mofka:///path/to/group_file" or '
             '"diaspora+files:///path/to/folder".'
         )
     return _Options(url, backend, path, data, prefix, timeout)

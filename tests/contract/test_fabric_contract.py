@@ -302,6 +302,8 @@ class KafkaServerPlace(KafkaPlace):
     def kill(self) -> None:
         self.own.kill()
         self.own.start()
+        fabric = super().open()
+        wait_for(lambda: answers(fabric), 30.0)  # it is asked before it is ready, on a busy machine
 
     def close(self) -> None:
         super().close()

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from msgspec import Raw, structs
 
 from diaspora_parsl.errors import FabricUnavailableError
-from diaspora_parsl.events import TOPIC_ENDPOINT, TOPIC_TASK, EndpointUp, Event, TaskLate, encode_payload
+from diaspora_parsl.events import TOPIC_ENDPOINT, TOPIC_TASK, Event, TaskLate, encode_payload
 from diaspora_parsl.fabric.base import Fabric, Subscription, open_fabric
 from diaspora_parsl.fabric.kafka import KafkaFabric
 from diaspora_parsl.fabric.server import free_port
@@ -22,8 +23,8 @@ from diaspora_parsl.testing import kafka
 from diaspora_parsl.testing.kafka import KafkaBroker, MockBroker
 
 
-def event(number: int, key: str = "k", reason: str = "") -> Event:
-    payload = EndpointUp(endpoint="e", site="s", reason=reason) if reason else TaskLate(number, 1, "e", "s")
+def event(number: int, key: str = "k") -> Event:
+    payload = TaskLate(number, 1, "e", "s")
     return Event(
         id=f"id-{number}",
         source="/test",
@@ -106,7 +107,8 @@ def test_what_is_no_event_is_counted_and_skipped(url: str, kafka_broker: KafkaBr
 def test_what_is_too_large_does_not_hold_up_the_rest(url: str, caplog: pytest.LogCaptureFixture) -> None:
     fabric = open_fabric(url)
     reader = fabric.subscribe([TOPIC_TASK, TOPIC_ENDPOINT])
-    fabric.publish([event(1), event(2, reason="x" * 2_000_000), event(3)])
+    large = structs.replace(event(2), data=Raw(b'"%s"' % (b"x" * 2_000_000)))
+    fabric.publish([event(1), large, event(3)])
     assert read_until(reader, 2) == [event(1), event(3)]
     assert "larger than Kafka allows" in caplog.text
     fabric.close()
