@@ -32,6 +32,7 @@ HIGH: Final = -1
 _READ_EVENTS: Final = 1000
 #: Seconds for the first try of a question, and after which a broken connection is an outage; tries double.
 _FIRST_TRY: Final = 0.3
+_SOON_ENOUGH: Final = 0.05
 #: More seconds for a producer that is new: it asks for its number every half second.
 _INTRODUCTION: Final = 1.0
 _UNAUTHENTICATED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
@@ -39,10 +40,14 @@ _ABSENT: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOW
 _TRIMMED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _FORBIDDEN: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
+#: Answers of brokers, or of a handle, to whom a topic or its new leader is not known yet.
+_SOON: Final = _ABSENT | {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._UNKNOWN_PARTITION,
+}
 #: Answers that come from this side, not from a broker: nothing is known of what the broker would have said.
-#: A topic or a broker is so new that not all of them know who leads.
-_PASSING: Final = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
-_PAUSE: Final = 0.05
 _LOCAL: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 
 logger = logging.getLogger(__name__)
@@ -117,6 +122,7 @@ class Link:
         self._kind = kind
         self._properties = properties or {}
         self._is_down = False
+        self._is_spoilt = False
         self._last: KafkaError | None = None
         _links.add(self)
 
@@ -144,13 +150,15 @@ class Link:
     def forget(self) -> None:
         """What was said before does not count for what is done next."""
         self.serve()
-        self._is_down, self._last = False, None
+        self._is_down, self._is_spoilt, self._last = False, False, None
 
     @property
     def is_broken(self) -> bool:
         """Whether something is wrong that waiting does not cure."""
         last = self._last
-        return self._is_down or (last is not None and (last.code() in _UNAUTHENTICATED or last.fatal()))
+        return (
+            self._is_down or self._is_spoilt or (last is not None and (last.code() in _UNAUTHENTICATED or last.fatal()))
+        )
 
     def check(self) -> None:
         """Raise if something is wrong that waiting does not cure.
@@ -179,6 +187,7 @@ class Link:
             FabricUnavailableError: no answer, or not the permission.
         """
         self.forget()
+        reason: KafkaError | None = None
         seconds, end = _FIRST_TRY, time.monotonic() + self._cluster.timeout
         while (remaining := end - time.monotonic()) > 0:
             try:
@@ -186,12 +195,15 @@ class Link:
             except KafkaException as error:
                 self.serve()
                 self.check()
-                if error.args[0].code() not in _LOCAL | _PASSING:
-                    raise self.unavailable(error.args[0]) from error
-                if error.args[0].code() in _PASSING:
-                    time.sleep(min(_PAUSE, remaining))
+                reason = error.args[0]
+                self._is_spoilt = reason.code() not in _LOCAL
+                if self._is_spoilt and reason.code() not in _SOON:
+                    raise self.unavailable(reason) from error
+                if self._is_spoilt:
+                    time.sleep(_SOON_ENOUGH)
+                    continue
             seconds *= 2
-        raise self.unavailable()
+        raise self.unavailable(reason if self._is_spoilt else None)
 
     def serve(self) -> None:
         """Let librdkafka say what is wrong."""
@@ -387,11 +399,15 @@ class ReadingLink(Link):
         if not partitions:
             return {}
         wanted = [TopicPartition(name, partition, which) for name, partition in partitions]
-        answers = self.ask(lambda seconds: self.handle().offsets_for_times(wanted, timeout=seconds))
-        for answer in answers:
-            if answer.error is not None or answer.offset < 0:
-                raise self.unavailable(answer.error)
-        return {(answer.topic, answer.partition): answer.offset for answer in answers}
+
+        def question(seconds: float) -> dict[Partition, int]:
+            answers = self.handle().offsets_for_times(wanted, timeout=seconds)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+            return {(answer.topic, answer.partition): answer.offset for answer in answers}
+
+        return self.ask(question)
 
 
 def try_out(options: KafkaOptions) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +25,6 @@ JARS_VARIABLE: Final = "DIASPORA_PARSL_KAFKA_JARS"
 DEFAULT_JARS: Final = Path("~/.cache/diaspora-parsl/kafka")
 _START_LIMIT: Final = 60.0
 _ROUND: Final = 0.02
-_PR_SET_PDEATHSIG: Final = 1
 _JAVA: Final = ("-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _CONF: Final = """\
 process.roles=broker,controller
@@ -71,20 +68,30 @@ appender.console.layout.pattern=%d %p %c: %m%n
 """
 
 
-def _die_with_parent() -> None:
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+class _Child:
+    """A program that ends with this process, however that ends, and not with the thread that started it."""
 
-
-def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as file:
-        return subprocess.Popen(  # noqa: S603 - our own command line
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - only calls prctl
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command line
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        # Its standard input ends with this process.
+        self._watcher = subprocess.Popen(  # noqa: S603 - the same
+            ["/bin/sh", "-c", 'read _; kill -9 "$1"', "sh", str(self.process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
+
+    @property
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        self._watcher.kill()
+        self._watcher.communicate()
+        self.process.kill()
+        self.process.wait(10)
 
 
 def _jars() -> Path:
@@ -115,7 +122,7 @@ class KafkaBroker:
         self.user, self.password = "alice", secrets.token_hex(12)
         self._folder = folder
         self._plain, self._secure, self._controller = _free_ports(3)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
 
     @staticmethod
     def why_not() -> str | None:
@@ -150,9 +157,9 @@ class KafkaBroker:
     @property
     def pid(self) -> int:
         """Of the broker's process."""
-        if self._process is None:
+        if self._child is None:
             raise RuntimeError("the broker does not run")
-        return self._process.pid
+        return self._child.process.pid
 
     def __enter__(self) -> Self:
         try:
@@ -201,16 +208,15 @@ class KafkaBroker:
             RuntimeError: it does not within a minute.
         """
         log = self._folder / "log.txt"
-        self._process = _start([*self._java("kafka.Kafka"), str(self._folder / "server.properties")], log)
+        self._child = _Child([*self._java("kafka.Kafka"), str(self._folder / "server.properties")], log)
         for port in (self._plain, self._secure):
-            _until_open(self._process, port, log)
+            _until_open(self._child, port, log)
 
     def kill(self) -> None:
         """SIGKILL the broker; `start` brings it back."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
 
     close = kill
 
@@ -222,14 +228,14 @@ class MockBroker:
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "mock.txt"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
         self.address = ""
 
     def __enter__(self) -> Self:
-        # Its output says where it is; it ends with this process.
-        self._process = _start([sys.executable, "-c", _MOCK], self._log)
+        # Its output says where it is.
+        self._child = _Child([sys.executable, "-c", _MOCK], self._log)
         end = time.monotonic() + _START_LIMIT
-        while not self.address and time.monotonic() < end and self._process.poll() is None:
+        while not self.address and time.monotonic() < end and self._child.runs:
             time.sleep(_ROUND)
             self.address, newline, _ = self._log.read_text().partition("\n")
             self.address = self.address if newline else ""
@@ -244,16 +250,15 @@ class MockBroker:
     @property
     def pid(self) -> int:
         """Of its process."""
-        if self._process is None:
+        if self._child is None:
             raise RuntimeError("the mock cluster does not run")
-        return self._process.pid
+        return self._child.process.pid
 
     def close(self) -> None:
         """End it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
 
 
 _MOCK: Final = """\
@@ -280,9 +285,9 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-def _until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _until_open(child: _Child, port: int, log: Path) -> None:
     end = time.monotonic() + _START_LIMIT
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and child.runs:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(_ROUND)
