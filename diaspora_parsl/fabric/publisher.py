@@ -232,11 +232,13 @@ class Publisher:
             # many, and the price of a short way when they are few.
             time.sleep(_BURST_SECONDS if self._rate >= _BURST_RATE else _POLL_SECONDS)
             return
-        waits_for_retry = not self._connected and self._has_work()
-        pause = max(0.001, self._retry_at - now) if waits_for_retry else _IDLE_SECONDS
+        if self._outages and not self._connected and self._has_work():
+            # Nobody is told sooner by a bell.
+            time.sleep(min(_BURST_SECONDS, max(0.001, self._retry_at - now)))
+            return
         self._is_idle = True
         if not self._queue and not self._closing_at:
-            self._bell.acquire(timeout=pause)
+            self._bell.acquire(timeout=_IDLE_SECONDS)
         self._is_idle = False
 
     def _has_work(self) -> bool:
