@@ -27,8 +27,8 @@ _BATCH: Final = 1000
 _BUSY_RATE: Final = 1000
 _RATE_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.005
-#: With so many events in one turn, the next one waits longer: a transport's cost is per batch more than per event.
-_BURST: Final = 10
+#: With so many, the turn waits longer: a transport's cost is per batch more than per event.
+_BURST_RATE: Final = 2000
 _BURST_SECONDS: Final = 0.05
 _IDLE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05
@@ -104,7 +104,6 @@ class Publisher:
         self._bell = threading.Lock()
         self._bell.acquire()
         self._is_idle = False
-        self._turn = 0
         self._rate = 0.0
         self._rated = (time.monotonic(), 0)
         self._closing_at = 0.0
@@ -225,20 +224,21 @@ class Publisher:
         if now - then >= _RATE_SECONDS:
             self._rate = (self._taken - taken) / (now - then)
             self._rated = (now, self._taken)
-        gathered, self._turn = self._taken - self._turn, self._taken
         if self._closing_at:
             return
-        if self._rate >= _BUSY_RATE or gathered >= _BURST:
+        if self._rate >= _BUSY_RATE:
             # Letting a batch gather; sleeping is also how the next event is noticed. Ringing the bell for each costs
             # the emitter 10 to 30 µs, because the kernel wakes a thread that wants the GIL: too much when events are
             # many, and the price of a short way when they are few.
-            time.sleep(_BURST_SECONDS if gathered >= _BURST else _POLL_SECONDS)
+            time.sleep(_BURST_SECONDS if self._rate >= _BURST_RATE else _POLL_SECONDS)
             return
-        waits_for_retry = not self._connected and self._has_work()
-        pause = max(0.001, self._retry_at - now) if waits_for_retry else _IDLE_SECONDS
+        if self._outages and not self._connected and self._has_work():
+            # Nobody is told sooner by a bell.
+            time.sleep(min(_BURST_SECONDS, max(0.001, self._retry_at - now)))
+            return
         self._is_idle = True
         if not self._queue and not self._closing_at:
-            self._bell.acquire(timeout=pause)
+            self._bell.acquire(timeout=_IDLE_SECONDS)
         self._is_idle = False
 
     def _has_work(self) -> bool:

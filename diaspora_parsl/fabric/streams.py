@@ -167,13 +167,17 @@ class StreamSubscription:
             self._check_cursors()
         block = ("BLOCK", max(1, int(seconds * 1000))) if seconds > 0 else ()  # BLOCK 0 would wait for ever
         keys, cursors = self._keys.values(), self.position.values()
-        (reply,) = self._link.run(("XREAD", "COUNT", _READ_ENTRIES, *block, "STREAMS", *keys, *cursors))
+        reply, *oldest = self._link.run(
+            ("XREAD", "COUNT", _READ_ENTRIES, *block, "STREAMS", *keys, *cursors),
+            *(("XRANGE", key, "-", "+", "COUNT", 1) for key in keys),  # on the same way: answered after it
+        )
         if isinstance(reply, Exception):
             raise self._link.refused(reply)
         if not reply:
             return []
         streams = [(self._topics[key], entries) for key, entries in reply]
-        self._count_gaps([topic for topic, _ in streams])
+        read = {topic for topic, _ in streams}
+        self._count_gaps({topic: first for topic, first in zip(self._keys, oldest, strict=True) if topic in read})
         for topic, entries in streams:
             self.position[topic] = entries[-1][0].decode()
         entries = [entry for _, entries in streams for entry in entries]
@@ -213,13 +217,12 @@ class StreamSubscription:
                 self.position[topic] = _last(info)
         self._checked = self._link.connects
 
-    def _count_gaps(self, topics: Sequence[str]) -> None:
+    def _count_gaps(self, firsts: dict[str, Any]) -> None:
         """Were entries trimmed away between the cursor and what was just read?
 
         Looking after the reading errs on the safe side: it may report a gap that is none, but never the reverse.
         """
-        replies = self._link.run(*(("XRANGE", self._keys[topic], "-", "+", "COUNT", 1) for topic in topics))
-        for topic, reply in zip(topics, replies, strict=True):
+        for topic, reply in firsts.items():
             if not isinstance(reply, list) or not reply:
                 self.resyncs += 1  # read a moment ago, and all trimmed since
                 continue
