@@ -218,13 +218,13 @@ class ResilientPoolExecutor(ParslExecutor):
             self._driver.close(_SHUTDOWN_LIMIT)
         if self._publisher is not None:
             self._publisher.emit(events.PoolStopped(pool=self.label, reason="shut down"), self.label, self.label)
+        super().shutdown()  # which ends the receiver of a radio: one on the fabric reads it to its end
         if self._reader is not None:
             self._reader.close()
         if self._publisher is not None:
             self._publisher.close(2.0)
         if self._fabric is not None and isinstance(self._fabric_config, str):
             self._fabric.close()
-        super().shutdown()
 
     def _open_fabric(self) -> Fabric | None:
         """The fabric, or None if it cannot be opened now; the run goes on without."""
