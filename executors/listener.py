@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from diaspora_parsl import events
 from diaspora_parsl.events import Event
 from diaspora_parsl.executors.requests import Requests
+from diaspora_parsl.fabric.proof import is_proof
 from diaspora_parsl.pool import words
 
 logger = logging.getLogger(__name__)
@@ -25,14 +26,25 @@ class Listener:
         own_source: of the pool's own events, which tell it nothing new.
         post: takes the stimuli.
         pool: name of the pool, for requests that name one.
+        secrets: what agents in blocks of an endpoint can know and others cannot, by label.
+        lost: takes an attempt whose worker died, and the node; called when an agent proved that it is in such a block.
     """
 
     def __init__(
-        self, sites: dict[str, str], own_source: str, post: Callable[[words.Stimulus], None], pool: str = ""
+        self,
+        sites: dict[str, str],
+        own_source: str,
+        post: Callable[[words.Stimulus], None],
+        pool: str = "",
+        *,
+        secrets: Callable[[str], Collection[str]] = lambda _: (),
+        lost: Callable[[int, str], None] = lambda *_: None,
     ) -> None:
         self._sites = sites
         self._own_source = own_source
         self._post = post
+        self._secrets = secrets
+        self._lost = lost
         self._requests = Requests(pool, sites)
         self._malformed = 0
 
@@ -68,6 +80,12 @@ class Listener:
             return words.Heard(now, payload.endpoint, f"{payload.block}/{payload.node}", interval)
         if isinstance(payload, events.NodeStopped) and self._is_ours(payload.endpoint, payload.site):
             return words.Hushed(now, payload.endpoint, f"{payload.block}/{payload.node}")
+        if isinstance(payload, events.WorkerDied) and self._is_ours(payload.endpoint, payload.site):
+            about = (payload.endpoint, payload.pid, payload.attempt)
+            # Only what is proven: a second attempt beside one that lives may do harm.
+            if payload.attempt and any(is_proof(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
+                self._lost(payload.attempt, payload.node)
+            return None
         if isinstance(payload, events.EndpointDown | events.EndpointSuspect) and self._is_ours(
             payload.endpoint, payload.site
         ):

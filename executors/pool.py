@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import secrets
 import shlex
 import socket
 import time
@@ -36,7 +37,6 @@ from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
 from diaspora_parsl.executors.recall import recall
 from diaspora_parsl.executors.requests import configured
-from diaspora_parsl.executors.worker_init import agent_command
 from diaspora_parsl.fabric.address import RECORD, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 from diaspora_parsl.fabric.publisher import Publisher
@@ -141,6 +141,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
         self._block_budgets = {e.label: BlockBudget(functools.partial(self._pausing, e)) for e in self.endpoints}
         self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
+        self._marks: dict[str, list[str]] = {endpoint.label: [] for endpoint in self.endpoints}
         self._imports = Imports()
         self._numbers = itertools.count(1)
         self._driver: Driver | None = None
@@ -196,7 +197,9 @@ class ResilientPoolExecutor(ParslExecutor):
         )
         for stimulus in configured(self.endpoints):
             driver.post(stimulus)
-        listener = Listener(sites, source, driver.post, self.label)
+        listener = Listener(
+            sites, source, driver.post, self.label, secrets=self._marks.__getitem__, lost=driver.worker_died
+        )
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
             recall(self._fabric, self.label, sites, driver.post)
@@ -268,7 +271,9 @@ class ResilientPoolExecutor(ParslExecutor):
         if driver is None or (generation > 0 and endpoint.build is None):
             raise ConfigurationError(f"endpoint {label} cannot be built")
         executor = self._first[label] if generation == 0 or endpoint.build is None else endpoint.build()
-        mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}"
+        # Nobody outside its blocks knows all of it: what an agent says is believed if it does.
+        mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}/{secrets.token_hex(8)}"
+        self._marks[label].append(mark)
         mark_line = f"export {adapter.BLOCK_VARIABLE}={shlex.quote(mark)}"
         if isinstance(executor, AwareExecutor) and self._publisher is not None:
             publisher = self._publisher
@@ -287,7 +292,7 @@ class ResilientPoolExecutor(ParslExecutor):
             scaling=self._scaling,
             mark=mark,
             blocks=self._block_budgets[label],
-            worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint)]),
+            worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint, executor)]),
             post=driver.post,
             outcome=driver.ended,
         )
@@ -299,11 +304,11 @@ class ResilientPoolExecutor(ParslExecutor):
             told = events.EndpointRefused(endpoint=endpoint.label, site=endpoint.site, reason=reason, pause=pause)
             self._publisher.emit(told, endpoint.label, endpoint.label)
 
-    def _agent(self, endpoint: Endpoint) -> list[str]:
-        """The shell line that starts the agent in a block, if the user wants it."""
+    def _agent(self, endpoint: Endpoint, executor: ParslExecutor) -> list[str]:
+        """Have agents started in its blocks, if the user wants it: what that adds to the start of each block."""
         if not endpoint.agent:
             return []
-        return [agent_command(endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
+        return [adapter.launch_agents(executor, endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
