@@ -37,6 +37,7 @@ class Workers:
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
         self._others: set[int] = set()
+        self._served: set[int] = set()
         name = os.environ.get(BOARD_VARIABLE, "")
         self._board = Path(tempfile.gettempdir()) / name if name else None
 
@@ -51,19 +52,23 @@ class Workers:
         """
         living = set(managers)
         children = {pid: manager for manager in living for pid in _children(manager)}
-        self._others &= children.keys()
         dead = [pid for pid, manager in self._known.items() if pid not in children or _has_ended(pid)]
         gone = [pid for pid in dead if self._known[pid] in living]
         for pid in dead:
             del self._known[pid]
-        for pid, manager in children.items():
-            if pid not in self._known and pid not in self._others and pid not in dead:
-                if _has_ended(pid):
-                    continue
-                if _is_worker(pid):
-                    self._known[pid] = manager
-                else:
-                    self._others.add(pid)
+        self._others &= children.keys()
+        fresh = [pid for pid in children.keys() - self._known.keys() - self._others - set(dead) if not _has_ended(pid)]
+        for pid in sorted(fresh, key=_since):
+            manager = children[pid]
+            # The first that a manager spawns serves the others, and runs no task.
+            if not _is_spawned(pid):
+                self._others.add(pid)
+            elif manager not in self._served:
+                self._served.add(manager)
+                self._others.add(pid)
+            else:
+                self._known[pid] = manager
+        self._served &= living
         found = [Death(pid, self._ran(pid)) for pid in gone]
         for pid in dead:
             self._forget(pid)
@@ -111,11 +116,16 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def _is_worker(pid: int) -> bool:
-    """A process for tasks, and no helper of the manager: it was spawned, or says so in its title."""
+def _since(pid: int) -> tuple[float, int]:
     try:
-        words = psutil.Process(pid).cmdline()
+        return psutil.Process(pid).create_time(), pid
+    except psutil.Error:
+        return float("inf"), pid
+
+
+def _is_spawned(pid: int) -> bool:
+    """Whether multiprocessing spawned it, as a manager does its workers."""
+    try:
+        return any("spawn_main" in word for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
-    title = " ".join(words)
-    return title.startswith("parsl: HTEX worker") or ("spawn_main" in title and "resource_tracker" not in title)
