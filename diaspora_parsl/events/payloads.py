@@ -378,7 +378,7 @@ class TrySampled(Payload, frozen=True):
     disk_read: int = 0
     disk_written: int = 0
     children: int = 0
-    more: dict[str, str | float | None] = msgspec.field(default_factory=dict)
+    more: dict[str, str | int | float | None] = msgspec.field(default_factory=dict)
     """What else Parsl measures, by its names."""
 
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 PARSL_TAKES = 17.0
 
 
-def test_a_workers_death_is_known_before_parsl_misses_it(
-    pool_of: PoolOf, report: Callable[[str, float], None]
-) -> None:
+def test_a_workers_death_is_known_before_parsl_misses_it(pool_of: PoolOf, report: Callable[[str, float], None]) -> None:
     with (
         LocalSite("alpha", workers=1, heartbeats=None, agent=True) as alpha,
         LocalSite("beta", workers=1, heartbeats=None) as beta,
