@@ -186,7 +186,8 @@ def test_without_a_fabric_tasks_run_on_and_what_they_told_comes_later(
             assert [future.result(60) for future in [app(-n) for n in range(20)]] == list(range(20))
             assert len(list((tmp_path / "outbox").glob("*.sqlite"))) in {1, 2}, "one of each worker that ran any"
             start()
-            end, heard = time.monotonic() + 30, {}
+            end = time.monotonic() + 30
+            heard: dict[int, set[str]] = {}
             while heard != dict.fromkeys(range(20), STATUSES):
                 assert time.monotonic() < end, heard
                 time.sleep(0.2)

@@ -162,10 +162,9 @@ def test_a_hub_tells_what_is_put_here_and_in_other_processes(url: str, tmp_path:
             "task_executor": "alpha", "task_func_name": "f", "task_fail_count": 0}  # fmt: skip
     block = {"run_id": "r", "executor_label": "alpha", "block_id": "0", "status": "RUNNING", "job_id": 7,
              "timestamp": WHEN}  # fmt: skip
-    hub.resource_msgs.put((MessageType.TASK_INFO, task))
-    hub.resource_msgs.put((MessageType.BLOCK_INFO, [block]))
-    hub.resource_msgs.put((MessageType.NODE_INFO, {}))
-    hub.resource_msgs.put("nonsense")
+    told: Any
+    for told in ((MessageType.TASK_INFO, task), (MessageType.BLOCK_INFO, [block]), (MessageType.NODE_INFO, {}), "hm"):
+        hub.resource_msgs.put(told)
     process = multiprocessing.get_context("spawn").Process(target=_put, args=(hub.resource_msgs,))
     process.start()
     process.join(30)
