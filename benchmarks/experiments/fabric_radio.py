@@ -44,7 +44,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
         return
     sides: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        for name in ("bare", "fabric", "null", "htex", "udp"):
+        for name in ("bare", "fabric", "silent", "htex", "udp"):
             sides[name] = stack.enter_context(_side(name, spec["interval"]))
         rates: dict[str, list[float]] = {name: [] for name in sides}
         count = 50
@@ -62,7 +62,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
             order = order[1:] + order[:1]  # what one leaves behind is not always paid by the same
         run_dir = sides["fabric"][0].run_dir
     figures: dict[str, float] = {name: statistics.median(found) for name, found in rates.items()}
-    for name in ("fabric", "null", "htex", "udp"):
+    for name in ("fabric", "silent", "htex", "udp"):
         pairs = zip(rates[name], rates["bare"], strict=True)
         figures[f"{name}_ratio"] = statistics.median(rate / bare for rate, bare in pairs)
     tasks = 50 + count * spec["rounds"]
@@ -80,6 +80,7 @@ def _side(name: str, interval: float) -> Iterator[tuple[Any, Any]]:
     from parsl.monitoring.radios.udp import UDPRadio  # noqa: PLC0415
 
     from benchmarks import overhead  # noqa: PLC0415
+    from benchmarks.kit.silent import SilentRadio  # noqa: PLC0415
     from diaspora_parsl import FabricMonitoringHub, FabricRadio  # noqa: PLC0415
 
     executor: Any = overhead.htex(name)
@@ -87,11 +88,11 @@ def _side(name: str, interval: float) -> Iterator[tuple[Any, Any]]:
     if name == "fabric":
         hub = FabricMonitoringHub(resource_monitoring_interval=interval)
         executor.remote_monitoring_radio = FabricRadio()
-    elif name == "null":
+    elif name == "silent":
         # What Parsl itself does for monitoring, before anything is sent anywhere.
         hub = FabricMonitoringHub(resource_monitoring_interval=interval)
         hub._tell = lambda _: None  # noqa: SLF001 - nothing else would have nobody to tell
-        executor.remote_monitoring_radio = _null_radio()
+        executor.remote_monitoring_radio = SilentRadio()
     elif name != "bare":
         database = f"sqlite:///{Path.cwd() / name}.db"
         hub = MonitoringHub(logging_endpoint=database, resource_monitoring_interval=interval)
@@ -104,25 +105,6 @@ def _side(name: str, interval: float) -> Iterator[tuple[Any, Any]]:
         yield kernel, _app(kernel)
     finally:
         kernel.cleanup()
-
-
-def _null_radio() -> Any:
-    """A radio that sends nothing; made here, so that it travels by value."""
-    from parsl.monitoring.radios.base import RadioConfig  # noqa: PLC0415 - its package is not where other peers live
-    from parsl.monitoring.radios.htex import HTEXRadioReceiver  # noqa: PLC0415
-
-    class NullRadio(RadioConfig):
-        def create_receiver(self, *, run_dir: str, resource_msgs: Any) -> Any:
-            del run_dir, resource_msgs
-            return HTEXRadioReceiver()  # which does nothing
-
-        def create_sender(self) -> Any:
-            return self
-
-        def send(self, message: object) -> None:
-            """Nothing."""
-
-    return NullRadio()
 
 
 def _app(kernel: Any) -> Any:
@@ -224,7 +206,7 @@ EXPERIMENT = Experiment(
         Column("bare", "no monitoring, tasks/s", "{:,.0f}"),
         Column("fabric", "FabricRadio, tasks/s", "{:,.0f}"),
         Column("fabric_ratio", "ratio", "{:.3f}"),
-        Column("null_ratio", "a radio that sends nothing, ratio", "{:.3f}"),
+        Column("silent_ratio", "a radio that sends nothing, ratio", "{:.3f}"),
         Column("htex_ratio", "Parsl's HTEX radio, ratio", "{:.3f}"),
         Column("udp_ratio", "Parsl's UDP radio, ratio", "{:.3f}"),
         Column("untold", "untold", "{:.0f}"),
