@@ -23,6 +23,10 @@ from diaspora_parsl.events import (
 
 Message: TypeAlias = tuple[MessageType, Any]
 
+#: What a begin and an end are told as. Parsl of 2025 had no name of its own for that: samples said that they were none.
+_BEGIN_END: Final = getattr(MessageType, "WORKER_TASK_INFO", MessageType.RESOURCE_INFO)
+_NEITHER: Final = {} if _BEGIN_END is not MessageType.RESOURCE_INFO else {"first_msg": False, "last_msg": False}
+
 #: Parsl's names of what a sample holds by names of its own.
 _MEASURED: Final = {
     "psutil_process_time_user": "cpu_user",
@@ -33,7 +37,17 @@ _MEASURED: Final = {
     "psutil_process_disk_write": "disk_written",
     "psutil_process_children_count": "children",
 }
-_NAMED: Final = {"run_id", "task_id", "try_id", "timestamp", "hostname", "resource_monitoring_interval", *_MEASURED}
+_NAMED: Final = {
+    "first_msg",
+    "last_msg",
+    "run_id",
+    "task_id",
+    "try_id",
+    "timestamp",
+    "hostname",
+    "resource_monitoring_interval",
+    *_MEASURED,
+}
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -51,7 +65,7 @@ def payloads(message: Any) -> Iterator[tuple[Payload, str, str]]:
             yield _workflow(told), told["run_id"], told["run_id"]
         case MessageType.TASK_INFO:
             yield _of_dfk(told), *_about(told)
-        case MessageType.WORKER_TASK_INFO:
+        case _ if kind is _BEGIN_END and (told.get("first_msg") or told.get("last_msg")):
             yield _of_worker(told), *_about(told)
         case MessageType.RESOURCE_INFO:
             yield _sample(told), *_about(told)
@@ -73,7 +87,7 @@ def message(payload: Payload | None) -> Message | None:
     match payload:
         case TryChanged(status="running" | "running_ended"):
             is_last = payload.status != "running"
-            return MessageType.WORKER_TASK_INFO, {
+            return _BEGIN_END, {
                 "run_id": payload.run,
                 "task_id": payload.parsl_task,
                 "try_id": payload.parsl_try,
@@ -85,6 +99,7 @@ def message(payload: Payload | None) -> Message | None:
             }
         case TrySampled():
             return MessageType.RESOURCE_INFO, {
+                **_NEITHER,
                 **payload.more,
                 **{name: getattr(payload, field) for name, field in _MEASURED.items()},
                 "run_id": payload.run,

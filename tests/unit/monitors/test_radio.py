@@ -29,7 +29,7 @@ WHEN = datetime(2026, 1, 31, 12, 0, 0, 123456)  # noqa: DTZ001 - as Parsl's are
 
 
 def worker_message(*, last: bool = False, task: int = 1) -> parsl_adapter.Message:
-    return MessageType.WORKER_TASK_INFO, {
+    return parsl_adapter._BEGIN_END, {
         "run_id": "r", "try_id": 0, "task_id": task, "hostname": "n1", "block_id": "3", "first_msg": not last,
         "last_msg": last, "timestamp": WHEN,
     }  # fmt: skip
@@ -39,7 +39,7 @@ def resource_message(**values: Any) -> parsl_adapter.Message:
     measured = dict.fromkeys(parsl_adapter._MEASURED, 1)
     return MessageType.RESOURCE_INFO, {
         "run_id": "r", "try_id": 0, "task_id": 1, "hostname": "n1", "resource_monitoring_interval": 1.0,
-        "timestamp": WHEN, "psutil_process_pid": 7, **measured, **values,
+        "timestamp": WHEN, "psutil_process_pid": 7, **parsl_adapter._NEITHER, **measured, **values,
     }  # fmt: skip
 
 
