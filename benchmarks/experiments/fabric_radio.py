@@ -194,7 +194,7 @@ def _is_agent(variant: str) -> bool:
 
 EXPERIMENT = Experiment(
     name="fabric-radio",
-    title="Parsl's monitoring over the fabric",
+    title="Monitoring over the fabric",
     asks=(
         "HTEX with two workers under Parsl without monitoring, with `FabricRadio` and `FabricMonitoringHub`, and with "
         "Parsl's own hub, database and radios (HTEX, UDP), in turns. Each tells when a task begins and ends; with "
