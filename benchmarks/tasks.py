@@ -41,6 +41,11 @@ def noop() -> None:
     """Nothing, as fast as possible."""
 
 
+def nap(seconds: float) -> None:
+    """Take its time, and nothing else."""
+    time.sleep(seconds)
+
+
 def counted(number: int, seconds: float, book: str) -> int:
     """Write down that it runs, and take its time."""
     write_down(book, "start", number)

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diaspora_parsl.executors.endpoint import Endpoint
     from diaspora_parsl.executors.globus import GlobusEndpoint
+    from diaspora_parsl.executors.launcher import AgentLauncher
     from diaspora_parsl.executors.maintenance import Maintenance
     from diaspora_parsl.executors.pool import ResilientPoolExecutor
     from diaspora_parsl.executors.retries import retry_handler
     from diaspora_parsl.fabric.base import Fabric, open_fabric
+    from diaspora_parsl.monitors.hub import FabricMonitoringHub
+    from diaspora_parsl.monitors.radio import FabricRadio
     from diaspora_parsl.rules import Rule
 
 __version__ = "0.1.0"
 __all__ = [
+    "AgentLauncher",
     "Endpoint",
     "Fabric",
+    "FabricMonitoringHub",
+    "FabricRadio",
     "GlobusEndpoint",
     "Maintenance",
     "ResilientPoolExecutor",
@@ -27,8 +33,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AgentLauncher": "diaspora_parsl.executors.launcher",
     "Endpoint": "diaspora_parsl.executors.endpoint",
     "Fabric": "diaspora_parsl.fabric.base",
+    "FabricMonitoringHub": "diaspora_parsl.monitors.hub",
+    "FabricRadio": "diaspora_parsl.monitors.radio",
     "GlobusEndpoint": "diaspora_parsl.executors.globus",
     "Maintenance": "diaspora_parsl.executors.maintenance",
     "ResilientPoolExecutor": "diaspora_parsl.executors.pool",

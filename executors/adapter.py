@@ -22,11 +22,12 @@ from parsl.app.bash import remote_side_bash_executor
 from parsl.app.errors import RemoteExceptionWrapper, wrap_error
 from parsl.executors import HighThroughputExecutor, MPIExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor
-from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
+from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError, WorkerLost
 from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.job_status_poller import JobStatusPoller
 from parsl.jobs.states import JobState, JobStatus
+from parsl.launchers.base import Launcher
 from parsl.providers import LocalProvider
 from parsl.serialize import concretes, serialize
 from parsl.serialize.errors import SerializationError
@@ -35,6 +36,8 @@ from parsl.utils import RepresentationMixin, Timer
 
 from diaspora_parsl.executors.aware import AwareExecutor, Observation
 from diaspora_parsl.executors.block_budget import PROVEN_AFTER, BlockBudget
+from diaspora_parsl.executors.launcher import AgentLauncher
+from diaspora_parsl.executors.worker_init import agent_command
 
 #: Parsl's own defaults, in seconds: they are what makes its detection slow.
 PARSL_HEARTBEATS = (30, 120)
@@ -126,6 +129,21 @@ def set_worker_init(executor: ParslExecutor, lines: str) -> None:
     """Replace those lines."""
     provider: Any = getattr(executor, "provider", None)
     provider.worker_init = lines
+
+
+def launch_agents(executor: ParslExecutor, endpoint: str, site: str, address: Path) -> str:
+    """Have an agent started on each node of each block, beside its manager.
+
+    Returns:
+        A line for `set_worker_init` where there is no launcher; empty otherwise.
+    """
+    provider: Any = getattr(executor, "provider", None)
+    launcher = getattr(provider, "launcher", None)
+    if not isinstance(launcher, Launcher):
+        return agent_command(endpoint, site, address)
+    inner = launcher.inner if isinstance(launcher, AgentLauncher) else launcher  # of the generation before
+    provider.launcher = AgentLauncher(inner, endpoint=endpoint, site=site, fabric=address)
+    return ""
 
 
 def guard_channels(executor: ParslExecutor) -> Callable[[], None]:
@@ -507,6 +525,11 @@ def submit(
         sent: Future[Any] = payload({"resource_spec": resources} if resources else {}, pack_buffers(buffers))
         return sent
     return executor.submit(function, resources, *args, **kwargs)
+
+
+def worker_lost(node: str) -> WorkerLost:
+    """What HTEX says when a manager misses a worker."""
+    return WorkerLost(-1, node)
 
 
 def catching(function: Callable[..., Any]) -> Callable[..., Any]:

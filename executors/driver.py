@@ -188,6 +188,11 @@ class Driver:
         else:
             self._mailbox.put(words.Failed(now, attempt, self._rules.judge(raised, raised=True), node))
 
+    def worker_died(self, attempt: int, node: str) -> None:
+        """The worker that ran an attempt is gone: that is known here before its manager misses it."""
+        failure = self._rules.judge(adapter.worker_lost(node))
+        self._mailbox.put(words.Orphaned(time.monotonic(), attempt, failure))
+
     def close(self, limit: float) -> None:
         """Reject what is open, end every endpoint, end the threads; within about ``limit`` seconds."""
         end = time.monotonic() + limit

@@ -11,6 +11,7 @@ from diaspora_parsl import events
 from diaspora_parsl.events import Event
 from diaspora_parsl.executors.hearing import Pace, Rumours, Signed, Streams, spoken
 from diaspora_parsl.executors.requests import Requests, is_request
+from diaspora_parsl.fabric.proof import is_proof
 from diaspora_parsl.pool import words
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Listener:
         pool: name of the pool, for requests that name one.
         key: with which requests are signed; without one, none is followed.
         rumour_time: seconds that what others say about an endpoint counts.
+        secrets: what agents in blocks of an endpoint can know and others cannot, by label.
+        lost: takes an attempt whose worker died, and the node; called when an agent proved that it is in such a block.
     """
 
     def __init__(
@@ -47,10 +50,14 @@ class Listener:
         *,
         key: str = "",
         rumour_time: float = words.PoolSettings().rumour_time,
+        secrets: Callable[[str], Collection[str]] = lambda _: (),
+        lost: Callable[[int, str], None] = lambda *_: None,
     ) -> None:
         self._sites = sites
         self._own_source = own_source
         self._post = post
+        self._secrets = secrets
+        self._lost = lost
         self._requests = Requests(pool, sites)
         self._signed = Signed(key)
         self._streams = Streams()
@@ -108,6 +115,11 @@ class Listener:
                 stream = f"{payload.block}/{payload.node}"
                 if self._streams.ended(payload.endpoint, stream):
                     return [words.Hushed(now, payload.endpoint, stream)]
+            case events.WorkerDied() if payload.attempt and self._is_ours(payload.endpoint, payload.site):
+                about = (payload.endpoint, payload.pid, payload.attempt)
+                # Only what is proven: a second attempt beside one that lives may do harm.
+                if any(is_proof(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
+                    self._lost(payload.attempt, spoken(payload.node))
             case events.EndpointDown() | events.EndpointSuspect() if self._is_ours(payload.endpoint, payload.site):
                 lasts = self._rumours.counts_for(payload.endpoint, now)
                 if lasts > 0:

@@ -92,7 +92,8 @@ class Member:
         self._post = post
         self._outcome = outcome
         self._ages = BlockAges(executor)
-        self._has_nodes = adapter.has_nodes(executor)
+        #: Whether attempts go through a gate: it tells nodes apart, and agents what a worker ran that died.
+        self._is_gated = adapter.has_nodes(executor) or (endpoint.agent and adapter.asks_for_slots(executor))
         self._slots = endpoint.slots or adapter.fixed_slots(executor) or 1
         self._poller: JobStatusPoller | None = None
         self._abandon: Callable[[], None] = lambda: None
@@ -278,7 +279,7 @@ class Member:
             if self._closing.is_set():
                 return  # the pool has taken it elsewhere already
             try:
-                if self._has_nodes:
+                if self._is_gated:
                     orders = (attempt, known, " ".join(avoid))
                     future = adapter.submit(self.executor, gate.around(function), resources, orders + args, kwargs)
                 else:

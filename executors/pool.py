@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import secrets
 import shlex
 import socket
 import time
@@ -37,7 +38,6 @@ from diaspora_parsl.executors.listener import TOPICS, Listener
 from diaspora_parsl.executors.member import Member, Scaling
 from diaspora_parsl.executors.recall import recall
 from diaspora_parsl.executors.requests import configured
-from diaspora_parsl.executors.worker_init import agent_command
 from diaspora_parsl.fabric.address import RECORD, make_key, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 from diaspora_parsl.fabric.publisher import Publisher
@@ -146,6 +146,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
         self._block_budgets = {e.label: BlockBudget(functools.partial(self._pausing, e)) for e in self.endpoints}
         self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
+        self._marks: dict[str, list[str]] = {endpoint.label: [] for endpoint in self.endpoints}
         self._imports = Imports()
         self._numbers = itertools.count(1)
         self._driver: Driver | None = None
@@ -202,8 +203,16 @@ class ResilientPoolExecutor(ParslExecutor):
         )
         for stimulus in configured(self.endpoints):
             driver.post(stimulus)
-        key = make_key(Path(self.run_dir))
-        listener = Listener(sites, source, driver.post, self.label, key=key, rumour_time=self._settings.rumour_time)
+        listener = Listener(
+            sites,
+            source,
+            driver.post,
+            self.label,
+            key=(key := make_key(Path(self.run_dir))),
+            rumour_time=self._settings.rumour_time,
+            secrets=self._marks.__getitem__,
+            lost=driver.worker_died,
+        )
         self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
             recall(self._fabric, self.label, sites, driver.post, key=key)
@@ -225,13 +234,13 @@ class ResilientPoolExecutor(ParslExecutor):
             self._driver.close(_SHUTDOWN_LIMIT)
         if self._publisher is not None:
             self._publisher.emit(events.PoolStopped(pool=self.label, reason="shut down"), self.label, self.label)
+        super().shutdown()  # which ends the receiver of a radio: one on the fabric reads it to its end
         if self._reader is not None:
             self._reader.close()
         if self._publisher is not None:
             self._publisher.close(2.0)
         if self._fabric is not None and isinstance(self._fabric_config, str):
             self._fabric.close()
-        super().shutdown()
 
     def _open_fabric(self) -> Fabric | None:
         """The fabric, or None if it cannot be opened now; the run goes on without."""
@@ -275,7 +284,9 @@ class ResilientPoolExecutor(ParslExecutor):
         if driver is None or (generation > 0 and endpoint.build is None):
             raise ConfigurationError(f"endpoint {label} cannot be built")
         executor = self._first[label] if generation == 0 or endpoint.build is None else endpoint.build()
-        mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}"
+        # Nobody outside its blocks knows all of it: what an agent says is believed if it does.
+        mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}/{secrets.token_hex(8)}"
+        self._marks[label].append(mark)
         mark_line = f"export {adapter.BLOCK_VARIABLE}={shlex.quote(mark)}"
         if isinstance(executor, AwareExecutor) and self._publisher is not None:
             publisher = self._publisher
@@ -294,7 +305,7 @@ class ResilientPoolExecutor(ParslExecutor):
             scaling=self._scaling,
             mark=mark,
             blocks=self._block_budgets[label],
-            worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint)]),
+            worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint, executor)]),
             post=driver.post,
             outcome=driver.ended,
         )
@@ -306,11 +317,11 @@ class ResilientPoolExecutor(ParslExecutor):
             told = events.EndpointRefused(endpoint=endpoint.label, site=endpoint.site, reason=reason, pause=pause)
             self._publisher.emit(told, endpoint.label, endpoint.label)
 
-    def _agent(self, endpoint: Endpoint) -> list[str]:
-        """The shell line that starts the agent in a block, if the user wants it."""
+    def _agent(self, endpoint: Endpoint, executor: ParslExecutor) -> list[str]:
+        """Have agents started in its blocks, if the user wants it: what that adds to the start of each block."""
         if not endpoint.agent:
             return []
-        return [agent_command(endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
+        return [adapter.launch_agents(executor, endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 

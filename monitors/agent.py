@@ -7,6 +7,7 @@ import random
 import sys
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET
 
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
-from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped, Payload, encode_payload
+from diaspora_parsl.events import Event, NodeHeartbeat, NodeSampled, NodeStopped, Payload, WorkerDied, encode_payload
+from diaspora_parsl.fabric.proof import proof_of
 from diaspora_parsl.monitors.guard import Guard
+from diaspora_parsl.monitors.node import Node
+from diaspora_parsl.monitors.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,12 @@ __all__ = ["MAX_BACKOFF", "Agent", "AgentConfig"]
 
 #: Longest pause between two attempts to reach a fabric, in seconds. Short: while an agent pauses, its node looks dead.
 MAX_BACKOFF: Final = 5.0
+#: Seconds between two looks at workers.
+_LOOK: Final = 0.5
+#: Deaths that are kept while there is no fabric to tell them to.
+_MOST_DEATHS: Final = 1000
+#: Ties a process to its block; see `diaspora_parsl.executors.adapter.BLOCK_VARIABLE`.
+_BLOCK_VARIABLE: Final = "DIASPORA_PARSL_BLOCK"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +67,15 @@ class AgentConfig:
 class Agent:
     """Beats until told to stop or until nobody is left to speak for.
 
-    A heartbeat that cannot be sent is lost, never kept: an old sign of life is none.
+    A heartbeat that cannot be sent is lost, never kept: an old sign of life is none. The death of a worker is told as
+    soon as it is seen, or once the fabric is back.
 
     Args:
         config: what to say.
         opener: opens the fabric; called again after every failure, so that an address may change.
         guard: tells when to end.
         clock: seconds that only go forward; wall-clock time appears in events but decides nothing.
+        node: what is looked at beside each heartbeat; None for nothing.
     """
 
     def __init__(
@@ -72,11 +84,16 @@ class Agent:
         opener: Callable[[], Fabric],
         guard: Guard,
         clock: Callable[[], float] = time.monotonic,
+        node: Node | None = None,
     ) -> None:
         self.config = config
         self._opener = opener
         self._guard = guard
         self._clock = clock
+        self._node = node
+        self._workers = Workers()
+        self._deaths: deque[WorkerDied] = deque(maxlen=_MOST_DEATHS)
+        self._secret = os.environ.get(_BLOCK_VARIABLE, "")
         # A process id alone may come again, and its sequence would start anew.
         token = uuid.uuid4().hex[:8]
         self._source = f"/{config.site}/{config.endpoint}/{config.block}/{config.node}/{os.getpid()}-{token}"
@@ -94,26 +111,53 @@ class Agent:
         due = self._clock()
         reason = ""
         while not reason and not (reason := self._guard.gone()):
-            if self._clock() >= self._retry_at:
-                self._beat()
+            self._look_at_workers()
+            is_due = self._clock() >= due
+            if (is_due or self._deaths) and self._clock() >= self._retry_at:
+                self._tell(beats=is_due)
             now = self._clock()
-            # After a stall the next beat is due a whole interval from now: what was missed is not caught up.
-            due = due + self.config.interval if due + self.config.interval > now else now + self.config.interval
-            reason = wait(due - now)
+            if is_due:
+                # After a stall the next beat is due a whole interval from now: what was missed is not caught up.
+                due = due + self.config.interval if due + self.config.interval > now else now + self.config.interval
+            reason = wait(min(due - now, _LOOK) if self._guard.managers else due - now)
         if self._fabric:
             self._goodbye(self._fabric, reason)
+        self._workers.close()
         return reason
 
-    def _beat(self) -> None:
+    def _look_at_workers(self) -> None:
         me = self.config
-        beat = NodeHeartbeat(endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, interval=me.interval)
+        for pid, attempt in self._workers.deaths(self._guard.managers):
+            proof = proof_of(self._secret, me.endpoint, pid, attempt) if self._secret else ""
+            self._deaths.append(
+                WorkerDied(
+                    endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, pid=pid, attempt=attempt,
+                    proof=proof,
+                )
+            )  # fmt: skip
+
+    def _tell(self, *, beats: bool) -> None:
+        me = self.config
+        payloads: list[Payload] = list(self._deaths)
+        if beats:
+            payloads.append(
+                NodeHeartbeat(endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, interval=me.interval)
+            )
+            if self._node is not None:
+                payloads.append(
+                    NodeSampled(
+                        endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, workers=len(self._workers),
+                        **self._node.sample()._asdict(),
+                    )
+                )  # fmt: skip
         try:
             if self._fabric is None:
                 self._fabric = self._opener()
-            self._fabric.publish([self._event(beat)])
+            self._fabric.publish([self._event(payload) for payload in payloads])
         except (DiasporaParslError, OSError) as error:
             self._failed(error)
         else:
+            self._deaths.clear()
             if self._failures:
                 _say("connected")
             self._failures, self._retry_at = 0, float("-inf")

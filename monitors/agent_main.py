@@ -13,6 +13,7 @@ from diaspora_parsl.errors import ConfigurationError, FabricError
 from diaspora_parsl.monitors.agent import Agent, AgentConfig
 from diaspora_parsl.monitors.connect import open_live
 from diaspora_parsl.monitors.guard import Guard, block_name
+from diaspora_parsl.monitors.node import Node
 from diaspora_parsl.monitors.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     # What is wrong for good is said at once; what is only not there yet is tried for again and again.
     with contextlib.suppress(FabricError):
         open_live(options.fabric, options.run_dir).close()
-    with StopSignals() as signals:
-        Agent(config, lambda: open_live(options.fabric, options.run_dir), Guard(parent)).run(signals.wait)
+    with StopSignals() as signals, contextlib.closing(Node()) as node:
+        Agent(config, lambda: open_live(options.fabric, options.run_dir), Guard(parent), node=node).run(signals.wait)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -37,6 +37,11 @@ class Guard:
         except psutil.NoSuchProcess:
             self._reason = f"the block's script (process {parent}) has ended"
 
+    @property
+    def managers(self) -> list[int]:
+        """Process ids of the managers that were there at the last look."""
+        return [process.pid for process in self._managers]
+
     def gone(self) -> str:
         """Why the agent should end, or an empty string as long as it should go on."""
         if self._parent is None:

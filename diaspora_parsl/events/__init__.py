@@ -15,6 +15,15 @@ from diaspora_parsl.events.envelope import (
     encode_payload,
     known_types,
 )
+from diaspora_parsl.events.monitoring import (
+    BlockChanged,
+    NodeSampled,
+    TryChanged,
+    TrySampled,
+    WorkerDied,
+    WorkflowEnded,
+    WorkflowStarted,
+)
 from diaspora_parsl.events.payloads import (
     ControlPayload,
     EndpointDown,
@@ -61,6 +70,7 @@ __all__ = [
     "TOPIC_ENDPOINT",
     "TOPIC_RESOURCE",
     "TOPIC_TASK",
+    "BlockChanged",
     "ControlPayload",
     "EndpointDown",
     "EndpointDrainRequested",
@@ -85,6 +95,7 @@ __all__ = [
     "NodeHeartbeat",
     "NodeQuarantined",
     "NodeRestored",
+    "NodeSampled",
     "NodeStopped",
     "Payload",
     "PoolStarted",
@@ -98,6 +109,11 @@ __all__ = [
     "TaskLate",
     "TaskRerouted",
     "TaskSubmitted",
+    "TryChanged",
+    "TrySampled",
+    "WorkerDied",
+    "WorkflowEnded",
+    "WorkflowStarted",
     "decode",
     "encode",
     "encode_payload",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from diaspora_parsl.events import monitoring as m
 from diaspora_parsl.events import payloads as p
 from diaspora_parsl.events.envelope import Event, Payload, encode_payload
 
 _LOST: Final = "its interchange (pid 4711) ended with exit code -9"
 _UNTIL: Final = "2026-12-01T18:00:00Z"
+_NOW: Final = "2026-12-01T08:00:00.250000Z"
+_RUN: Final = "7d3f0a52-2f3e-4c43-9d7e-0b6a1d0c8f11"
 
 EXAMPLES: Final[tuple[Payload, ...]] = (
     p.TaskSubmitted(task=17, function="docking.dock", tags=("gpu",)),
@@ -56,6 +59,30 @@ EXAMPLES: Final[tuple[Payload, ...]] = (
         request="019b7a3f6c00-0123456789ab-1", endpoint="alpha", site="anl", state="draining",
         reason="drained: new file system", in_flight=2,
     ),
+    m.NodeSampled(
+        endpoint="alpha", site="anl", block="0", node="x1000c0s0b0n0", workers=4, cores=64, load=61.5,
+        memory=549_755_813_888, memory_free=211_106_232_532, disk=3_840_000_000_000, disk_free=3_100_000_000_000,
+        walltime=5400.0, gpus=((97.0, 38_654_705_664, 42_949_672_960),),
+    ),
+    m.WorkerDied(
+        endpoint="alpha", site="anl", block="0", node="x1000c0s0b0n0", pid=4711, attempt=21,
+        proof="8b1a9953c4611296a827abf8c47804d7",
+    ),
+    m.WorkflowStarted(
+        run=_RUN, name="screen.py", release="2026-11-25 08:00:00", parsl="2026.10.26", host="login1", user="me",
+        run_dir="/home/me/runinfo/000",
+    ),
+    m.WorkflowEnded(run=_RUN, completed=2400, failed=1),
+    m.TryChanged(
+        run=_RUN, parsl_task=17, parsl_try=0, status="running", at=_NOW, executor="pool", function="dock",
+        node="x1000c0s0b0n0", block="0",
+    ),
+    m.TrySampled(
+        run=_RUN, parsl_task=17, parsl_try=0, at=_NOW, node="x1000c0s0b0n0", interval=30.0, cpu_user=28.9,
+        cpu_system=0.4, memory=412_000_000, memory_virtual=2_100_000_000, disk_read=1_200_000, disk_written=40_000,
+        more={"psutil_process_status": "running"},
+    ),
+    m.BlockChanged(run=_RUN, executor="alpha", block="0", status="RUNNING", job="88123", at=_NOW),
 )  # fmt: skip
 
 

@@ -62,6 +62,17 @@ _TOPICS: Final = {
 }
 
 
+_NAMES: Final[dict[Any, str]] = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    tuple[str, ...]: "list of texts",
+    tuple[tuple[float, int, int], ...]: "list of triples of numbers",
+    dict[str, str | int | float | None]: "names with their values",
+}
+
+
 def page() -> str:
     """The whole page, in Markdown."""
     examples = {type(example): example for example in EXAMPLES}
@@ -79,7 +90,7 @@ def _section(kind: type[Payload], example: Payload | None) -> str:
     docs = field_docs(kind)
     lines = [f"### {name}", "", sentence, "", "| field | type | |", "|---|---|---|"]
     for field in msgspec.structs.fields(kind):
-        default = "" if field.required else f"default `{_shown(field.default)}`"
+        default = "" if field.required else f"default `{_shown(field)}`"
         notes = ". ".join(note for note in (docs.get(field.name, "").rstrip(". "), default) if note)
         lines.append(f"| `{field.name}` | {_type(field.type)} | {notes} |")
     if example is not None:
@@ -88,12 +99,12 @@ def _section(kind: type[Payload], example: Payload | None) -> str:
 
 
 def _type(kind: Any) -> str:
-    names = {str: "text", int: "integer", float: "number", bool: "true or false", tuple[str, ...]: "list of texts"}
-    return names.get(kind, f"`{getattr(kind, '__name__', kind)}`")
+    return _NAMES.get(kind, f"`{getattr(kind, '__name__', kind)}`")
 
 
-def _shown(default: Any) -> str:
-    return msgspec.json.encode(default).decode()
+def _shown(field: msgspec.structs.FieldInfo) -> str:
+    made = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    return msgspec.json.encode(made).decode()
 
 
 def _pretty(raw: bytes) -> str:

@@ -22,11 +22,9 @@ from diaspora_parsl.pool.planned import Planned
 from diaspora_parsl.pool.scheduler import Scheduler
 from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.wards import Wards
-from diaspora_parsl.pool.weighing import Weighing
+from diaspora_parsl.pool.weighing import OCCUPIES, Weighing
 from diaspora_parsl.pool.words import Action, EndpointSpec, PoolSettings, Stimulus
 
-#: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
-_OCCUPIES = 60.0
 #: Attempts of fenced generations that are remembered, so that a late result of one can be told.
 _REMEMBERED = 10_000
 
@@ -85,6 +83,7 @@ class PoolCore(Weighing):
             words.Submitted: self._on_submitted,
             words.Finished: self._on_finished,
             words.Failed: self._on_failed,
+            words.Orphaned: self._on_orphaned,
             words.Bounced: self.wards.bounced,
             words.Nodes: self.wards.connected,
             words.Started: self._on_started,
@@ -318,7 +317,7 @@ class PoolCore(Weighing):
             self.scheduler.emptied(label)
         elif bound:
             ids = [attempt.id for attempt in bound]
-            self._deadlines.at(self.now + _OCCUPIES, ("vacate", ids[0]), lambda: self._vacate(label, ids))
+            self._deadlines.at(self.now + OCCUPIES, ("vacate", ids[0]), lambda: self._vacate(label, ids))
         for attempt in bound:
             attempt.task.release(attempt)
             attempt.task.shun(label)

@@ -14,9 +14,12 @@ from diaspora_parsl.pool.chronicle import Chronicle
 from diaspora_parsl.pool.deadlines import Deadlines
 from diaspora_parsl.pool.judge import Judge
 from diaspora_parsl.pool.scheduler import Scheduler
-from diaspora_parsl.pool.tasks import Attempt, Task, TaskState
+from diaspora_parsl.pool.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.pool.wards import Wards
-from diaspora_parsl.pool.words import Action, Discard, PoolSettings, Reject
+from diaspora_parsl.pool.words import Action, Discard, Orphaned, PoolSettings, Reject
+
+#: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
+OCCUPIES = 60.0
 
 
 class Weighing(ABC):
@@ -32,6 +35,7 @@ class Weighing(ABC):
     now: float
     failed: int
     rerouted: int
+    attempts: dict[int, Attempt]
     _chronicle: Chronicle
     _deadlines: Deadlines
     _stopped: bool
@@ -45,6 +49,9 @@ class Weighing(ABC):
 
     @abstractmethod
     def _may_quarantine(self, label: str, function: str) -> bool: ...
+
+    @abstractmethod
+    def _vacate(self, label: str, attempts: list[int]) -> None: ...
 
     @abstractmethod
     def _judge(self, label: str) -> None: ...
@@ -169,6 +176,22 @@ class Weighing(ABC):
         task.move(TaskState.WAITING)
         task.waiting_since = self.now
         self.waitroom.keep(task, delay)
+
+    def _on_orphaned(self, s: Orphaned) -> None:
+        """Its task goes elsewhere now. Its slot stays taken until the worker is missed, and replaced, over there."""
+        attempt = self.attempts.get(s.attempt)
+        if attempt is None or attempt.state is not AttemptState.BOUND or s.failure.then is FailureAction.FAIL:
+            return
+        label, task = attempt.endpoint, attempt.task
+        self.scheduler.superseded(attempt)
+        self.scheduler.loads[label].failed(task.function)
+        self._deadlines.at(self.now + OCCUPIES, ("vacate", attempt.id), lambda: self._vacate(label, [attempt.id]))
+        task.release(attempt)
+        task.shun(label)
+        self._count_kill(task, label)
+        if not self._is_poison(task, str(s.failure)):
+            self._reroute(attempt, f"{s.failure.kind}: {s.failure}")
+        self._judge(label)
 
     def _is_poison(self, task: Task, last: str) -> bool:
         """Give the task up if it cost too many workers or attempts."""

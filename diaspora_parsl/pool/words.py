@@ -142,6 +142,14 @@ class Failed(Struct, frozen=True, gc=False):
     """As in `Finished`."""
 
 
+class Orphaned(Struct, frozen=True, gc=False):
+    """The worker that ran an attempt is gone; the executor has not missed it yet, and will say so by `Failed`."""
+
+    at: float
+    attempt: int
+    failure: Failure
+
+
 class Bounced(Struct, frozen=True, gc=False):
     """A node refused to run an attempt, as it was told to; nothing of the task was run."""
 
@@ -313,6 +321,7 @@ Stimulus = (
     Submitted
     | Finished
     | Failed
+    | Orphaned
     | Bounced
     | Nodes
     | Started

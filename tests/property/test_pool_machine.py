@@ -331,6 +331,19 @@ class PoolMachine(RuleBasedStateMachine):
         self.fail_one(attempt, kind, node)
 
     @precondition(lambda self: self.open)
+    @rule(which=pick)
+    def orphan(self, which: int) -> None:
+        """A worker is known to be gone before its executor says so: the attempt itself stays open."""
+        attempt = sorted(self.open)[which % len(self.open)]
+        task = self.open[attempt][0]
+        wanted = attempt in self.wanted.get(task, ())
+        if wanted:
+            self.kills[task] = self.kills.get(task, 0) + 1
+        self.tell(w.Orphaned(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "")))
+        assert attempt not in self.wanted.get(task, ())
+        assert attempt in self.open
+
+    @precondition(lambda self: self.open)
     @rule(which=pick, node=st.sampled_from(NODES[1:]))
     def bounce(self, which: int, node: str) -> None:
         """A node refuses: that is no attempt."""

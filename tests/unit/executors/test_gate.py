@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +127,19 @@ def test_a_callable_that_cannot_be_hashed() -> None:
 @pytest.mark.parametrize("value", [None, 3, ("a", "b"), ("a",), [1, 2], ("\x00diaspora", 1), (1, 2)])
 def test_other_results_are_no_reports(value: object) -> None:
     assert gate.opened(value) is None
+
+
+def test_an_agent_can_read_what_a_worker_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("DIASPORA_PARSL_WORKERS", "board")
+    board = tmp_path / "board" / str(os.getpid())
+    report = through(gate.around(lambda: int.from_bytes(board.read_bytes(), "little")), 42)
+    assert report.value == 42
+    assert int.from_bytes(board.read_bytes(), "little") == 0
+
+
+def test_without_room_to_write_it_runs_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "board").write_text("no folder")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("DIASPORA_PARSL_WORKERS", "board")
+    assert through(gate.around(double), 1, 0, "", 4).value == 8

@@ -5,6 +5,7 @@ from msgspec import Raw, structs
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.executors.listener import Listener
+from diaspora_parsl.fabric.proof import proof_of
 from diaspora_parsl.pool import words
 
 OWN = "/here/pool/run"
@@ -101,3 +102,21 @@ def test_a_link_of_the_own_site_that_is_down_is_logged(caplog: pytest.LogCapture
     down = event(ev.LinkDown(bridge="anl", from_site="cloud", to_site="anl", reason="cloud: cannot be reached"))
     assert heard(down, structs.replace(down, hops=2)) == []
     assert caplog.text.count("No events from cloud to anl, says the bridge anl: cloud: cannot be reached") == 1
+
+
+def test_only_a_death_that_is_proven_counts() -> None:
+    lost: list[tuple[int, str]] = []
+    listener = Listener(
+        {"alpha": "anl"}, OWN, lambda _: None, secrets=lambda _: ["old", "new"], lost=lambda *told: lost.append(told)
+    )
+    about = {"endpoint": "alpha", "site": "anl", "node": "n1", "pid": 7}
+    listener.on_events(
+        [
+            event(ev.WorkerDied(**about, attempt=1, proof=proof_of("new", "alpha", 7, 1))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=2, proof=proof_of("new", "alpha", 7, 1))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=3, proof=proof_of("guess", "alpha", 7, 3))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=4, proof="pröof")),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=0, proof=proof_of("new", "alpha", 7, 0))),  # type: ignore[arg-type]
+        ]
+    )
+    assert lost == [(1, "n1")]
