@@ -100,31 +100,35 @@ class Listener:
             asked = self._requests.stimuli(payload, event.id, event.source)
             return asked if asked and self._signed.accepts(event) else []
         match payload:
-            case events.NodeHeartbeat() if self._is_ours(payload.endpoint, payload.site):
-                stream = f"{payload.block}/{payload.node}"
-                if self._streams.heard(payload.endpoint, stream, now):
-                    interval = min(60.0, max(0.05, payload.interval))
-                    way = (event.originsite or "") if event.hops else ""
-                    return [words.Heard(now, payload.endpoint, stream, interval, way)]
+            case events.NodeHeartbeat() | events.NodeStopped() | events.WorkerDied():
+                return self._of_node(payload, event, now) if self._is_ours(payload.endpoint, payload.site) else []
             case events.LinkDown() if not event.hops:
                 told = map(spoken, (payload.from_site, payload.to_site, payload.bridge, payload.reason))
                 logger.warning("No events from %s to %s, says the bridge %s: %s. Silence there says nothing.", *told)
             case events.LinkStatus() if payload.reads:
                 return [words.WaySeen(now, payload.from_site, min(60.0, max(0.05, payload.interval)))]
-            case events.NodeStopped() if self._is_ours(payload.endpoint, payload.site):
-                stream = f"{payload.block}/{payload.node}"
-                if self._streams.ended(payload.endpoint, stream):
-                    return [words.Hushed(now, payload.endpoint, stream)]
-            case events.WorkerDied() if payload.attempt and self._is_ours(payload.endpoint, payload.site):
-                about = (payload.endpoint, payload.pid, payload.attempt)
-                # Only what is proven: a second attempt beside one that lives may do harm.
-                if any(is_proof(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
-                    self._lost(payload.attempt, spoken(payload.node))
             case events.EndpointDown() | events.EndpointSuspect() if self._is_ours(payload.endpoint, payload.site):
                 lasts = self._rumours.counts_for(payload.endpoint, now)
                 if lasts > 0:
                     source, reason = spoken(event.source), spoken(payload.reason)
                     return [words.Rumour(now, payload.endpoint, source, reason, lasts)]
+        return []
+
+    def _of_node(
+        self, payload: events.NodeHeartbeat | events.NodeStopped | events.WorkerDied, event: Event, now: float
+    ) -> list[words.Stimulus]:
+        stream = f"{payload.block}/{payload.node}"
+        match payload:
+            case events.NodeHeartbeat() if self._streams.heard(payload.endpoint, stream, now):
+                way = (event.originsite or "") if event.hops else ""
+                return [words.Heard(now, payload.endpoint, stream, min(60.0, max(0.05, payload.interval)), way)]
+            case events.NodeStopped() if self._streams.ended(payload.endpoint, stream):
+                return [words.Hushed(now, payload.endpoint, stream)]
+            case events.WorkerDied() if payload.attempt:
+                about = (payload.endpoint, payload.pid, payload.attempt)
+                # Only what is proven: a second attempt beside one that lives may do harm.
+                if any(is_proof(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
+                    self._lost(payload.attempt, spoken(payload.node))
         return []
 
     def _is_ours(self, endpoint: str, site: str) -> bool:
