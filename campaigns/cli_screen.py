@@ -1,4 +1,4 @@
-"""The commands `screen` and `demo` of `diaspora-parsl`."""
+"""The commands `screen run`, `screen resume`, `screen report` and `demo` of `diaspora-parsl`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Molecules that cannot be read, shaped or docked in time are rows with a reason.
 
 \b
 Example:
-  diaspora-parsl screen --library molecules.smi --budget 500 \\
+  diaspora-parsl screen run --library molecules.smi --budget 500 \\
       --receptor protein.pdb --center 10.3 36.3 18.6 --size 20 --out my-run
 
 \b
 On your own sites, with a file that sets `config = Config(...)`:
-  diaspora-parsl screen --library molecules.csv.gz --budget 5000 --config sites.py --in-flight 200
+  diaspora-parsl screen run --library molecules.csv.gz --budget 5000 --config sites.py --in-flight 200
 
 \b
 On Globus Compute endpoints that have diaspora-parsl[campaigns] installed:
-  diaspora-parsl screen --library molecules.csv.gz --budget 5000 \\
+  diaspora-parsl screen run --library molecules.csv.gz --budget 5000 \\
       --globus alpha=4b116d3c-1703-4f8f-9f6f-39921e5864df --globus beta=...
 
 Without --receptor, the shipped dihydrofolate reductase of Candida albicans (PDB 1IA1) is the target.
@@ -45,11 +45,13 @@ Without --receptor, the shipped dihydrofolate reductase of Candida albicans (PDB
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    app.command("screen", help=_HELP)(screen)
+    screen = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Screen molecules against a receptor.")
+    screen.command("run", help=_HELP)(run)
+    app.add_typer(screen, name="screen")
     app.command("demo")(demo)
 
 
-def screen(  # noqa: D103 - its help is above
+def run(  # noqa: D103 - its help is above
     *,
     library: Annotated[Path, typer.Option(metavar="FILE", help="Molecules: .smi or .csv, either of them also as .gz.")],
     budget: Annotated[int, typer.Option(help="Molecules to dock.")],

@@ -41,7 +41,7 @@ garbage,garbage
 NC1CCCCC1,double
 
 """
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "screen", "--config", "sites.py", "--in-flight", "3"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "screen", "run", "--config", "sites.py", "--in-flight", "3"]
 ENVIRONMENT = {**os.environ, "DIASPORA_PARSL_SITE": "here", "COLUMNS": "200"}
 
 
@@ -57,7 +57,7 @@ def screen(*options: str) -> None:
     app = typer.Typer()
     app.callback()(lambda: None)
     register(app)
-    app(["screen", *options], standalone_mode=False)
+    app(["screen", "run", *options], standalone_mode=False)
 
 
 def docking_processes(folder: Path) -> list[psutil.Process]:
