@@ -17,11 +17,12 @@ from parsl.config import Config
 
 from diaspora_parsl.campaigns.candidates import Candidates
 from diaspora_parsl.campaigns.chooser import Choice, Chooser, Ranking
-from diaspora_parsl.campaigns.docking import dock_molecule
 from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.objectives import Objective
 from diaspora_parsl.campaigns.progress import Progress, Tally
-from diaspora_parsl.campaigns.records import DockResult, Row
-from diaspora_parsl.campaigns.settings import Docking, Plan, Target
+from diaspora_parsl.campaigns.records import Result, Row
+from diaspora_parsl.campaigns.scoring import score_molecule
+from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
 
 #: Results that say that docking itself does not work, rather than one molecule.
@@ -67,8 +68,7 @@ class Campaign:
 
     Args:
         candidates: what can be chosen from.
-        target: receptor and box.
-        docking: settings per molecule.
+        objective: what is asked about each.
         plan: budget and choice.
         ledger: where each result is written as it arrives.
         observers: called with a `Progress` from the campaign's thread after every result, and twice a second.
@@ -78,23 +78,21 @@ class Campaign:
         self,
         *,
         candidates: Candidates,
-        target: Target,
-        docking: Docking,
+        objective: Objective,
         plan: Plan,
         ledger: Ledger,
         observers: tuple[Observer, ...] = (),
     ) -> None:
         self._candidates = candidates
-        self._target = target
-        self._docking = docking
+        self._objective = objective
         self._plan = plan
         self._ledger = ledger
         self._observers = observers
         self._chooser = Chooser(candidates.fingerprints, plan)
         self._tally = Tally(self._chooser.budget)
         #: Settled Parsl futures; None wakes the loop up for an interruption.
-        self._arrivals: SimpleQueue[Future[DockResult] | None] = SimpleQueue()
-        self._in_flight: dict[Future[DockResult], tuple[Choice, float]] = {}
+        self._arrivals: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        self._in_flight: dict[Future[Result], tuple[Choice, float]] = {}
         self._fit: Future[Ranking] | None = None
         self._interrupted = False
 
@@ -107,7 +105,7 @@ class Campaign:
         started = time.time()
         self._ledger.append(*self._candidates.refused)
         with running_parsl(config) as kernel, ThreadPoolExecutor(1, "surrogate") as fitter, self._interruptible():
-            dock = parsl.python_app(dock_molecule, data_flow_kernel=kernel)
+            dock = parsl.python_app(score_molecule, data_flow_kernel=kernel)
             self._fill(dock)
             while self._in_flight and not self._interrupted:
                 self._take(_TICK)
@@ -124,13 +122,13 @@ class Campaign:
             run_dir=str(kernel.run_dir),
         )
 
-    def _fill(self, dock: Callable[..., Future[DockResult]]) -> None:
+    def _fill(self, dock: Callable[..., Future[Result]]) -> None:
         while len(self._in_flight) < self._plan.in_flight and not self._interrupted:
             choice = self._chooser.next()
             if choice is None:
                 return
             smiles = self._candidates.entries[choice.candidate].smiles
-            future = dock(smiles, self._target, self._docking)
+            future = dock(smiles, self._objective.part_for(smiles))
             self._in_flight[future] = (choice, time.time())
             future.add_done_callback(self._arrivals.put)
 
@@ -155,13 +153,13 @@ class Campaign:
                 "diaspora-parsl[campaigns]."
             )
 
-    def _settle(self, future: Future[DockResult]) -> Row:
+    def _settle(self, future: Future[Result]) -> Row:
         choice, submitted = self._in_flight.pop(future)
         error = future.exception()
         if error is None:
             result = future.result()
         else:
-            result = DockResult(status="lost", detail=f"{type(error).__name__}: {error}", ended=time.time())
+            result = Result(status="lost", detail=f"{type(error).__name__}: {error}", ended=time.time())
         self._chooser.observe(choice.candidate, result.score)
         entry, where = self._candidates.entries[choice.candidate], result.where
         return Row(

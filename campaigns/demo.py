@@ -14,10 +14,10 @@ from rich.console import Console
 
 import diaspora_parsl
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
-from diaspora_parsl.campaigns.docking import SITE_VARIABLE, SLOWDOWN_VARIABLE
 from diaspora_parsl.campaigns.incident import Fault
 from diaspora_parsl.campaigns.progress import Display, Progress
 from diaspora_parsl.campaigns.receptor import shipped_target
+from diaspora_parsl.campaigns.scoring import SITE_VARIABLE, SLOWDOWN_VARIABLE
 from diaspora_parsl.campaigns.session import Finished, Job, conduct, new_folder
 from diaspora_parsl.campaigns.settings import Docking, Plan
 from diaspora_parsl.errors import ConfigurationError

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["ok", "parse", "duplicate", "embed", "prepare", "timeout", "crash", "dock", "lost"]
+Status = Literal["ok", "parse", "duplicate", "embed", "prepare", "timeout", "memory", "crash", "dock", "lost"]
 
 #: What each status means to a reader of the results.
 MEANING: dict[Status, str] = {
-    "ok": "docked",
+    "ok": "scored",
     "parse": "the SMILES could not be read",
     "duplicate": "the same molecule stands earlier in the library",
     "embed": "no three-dimensional shape was found",
-    "prepare": "the docking program has no parameters for it, or it is too large",
+    "prepare": "the code has no parameters for it, or it is too large",
     "timeout": "took longer than the limit per molecule",
-    "crash": "the docking process died",
-    "dock": "the docking program refused it",
+    "memory": "took more memory than the limit per molecule",
+    "crash": "the process that scores died",
+    "dock": "the docking program, or the code of another objective, refused it",
     "lost": "Parsl returned an error instead of a result",
 }
 
@@ -36,18 +37,20 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DockResult:
+class Result:
     """What a worker says of one molecule; failures are results too."""
 
     status: Status
     detail: str = ""
     """One sentence for a failure."""
     score: float | None = None
-    """Best Vina score in kcal/mol; lower binds better."""
+    """What the objective says of it; lower is better. For docking the best Vina score in kcal/mol."""
     pose: str = ""
-    """The best pose as PDBQT, with the SMILES remarks from which meeko rebuilds the molecule."""
+    """Docking: the best pose as PDBQT, with the SMILES remarks from which meeko rebuilds the molecule."""
+    seed: int = 0
+    """Made from the molecule: of the first shape that it was given."""
     seconds: float = 0.0
-    """Preparing and docking, without waiting; for the first task of a worker with the start of its docking process."""
+    """Preparing and scoring, without waiting; for the first task of a worker with the start of its process."""
     started: float = 0.0
     """Unix time at which the worker began."""
     ended: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +17,11 @@ from diaspora_parsl.campaigns.fabric_events import events_of_run
 from diaspora_parsl.campaigns.incident import Fault, at_their_sites, sentences, tell_story
 from diaspora_parsl.campaigns.ledger import Ledger
 from diaspora_parsl.campaigns.library import Entry
+from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.outputs import write_events, write_poses, write_ranked
 from diaspora_parsl.campaigns.progress import Display
 from diaspora_parsl.campaigns.report import ReportInput, write_report
-from diaspora_parsl.campaigns.settings import Docking, Plan, Target, as_settings
+from diaspora_parsl.campaigns.settings import Docking, Plan, Target
 from diaspora_parsl.errors import ConfigurationError
 
 LEDGER: Final = "campaign.sqlite"
@@ -89,13 +90,13 @@ def conduct(
     display = Display(console)
     candidates = find_candidates(job.library)
     with Ledger(job.out / LEDGER) as ledger:
-        settings = as_settings(job.target, job.docking, job.plan)
+        objective = DockingObjective(target=job.target, docking=job.docking)
+        settings = {**objective.settings(), **asdict(job.plan)}
         ledger.remember("settings", settings)
         ledger.remember("candidates", len(candidates))
         campaign = Campaign(
             candidates=candidates,
-            target=job.target,
-            docking=job.docking,
+            objective=objective,
             plan=job.plan,
             ledger=ledger,
             observers=(display, *observers(display)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
@@ -35,6 +35,8 @@ class Docking:
     """Limit of Vina's evaluations per Monte Carlo run; 0 leaves it to Vina."""
     timeout: float = 120.0
     """Seconds for embedding, preparing and docking one molecule."""
+    memory: int = 4000
+    """MB that one molecule may take beyond the loaded codes; 0 for no limit."""
     max_heavy_atoms: int = 80
     """Larger molecules are refused before they are embedded."""
 
@@ -108,15 +110,3 @@ class Plan:
     def refit_after(self) -> int:
         """How many new results make a new fit worthwhile."""
         return self.refit_every or max(4, self.budget // 50)
-
-
-def as_settings(target: Target, docking: Docking, plan: Plan) -> dict[str, object]:
-    """Everything that decides the outcome, for the ledger and the report."""
-    return {
-        "receptor": target.name,
-        "receptor and box": target.digest,
-        "box centre (Å)": target.box.center,
-        "box size (Å)": target.box.size,
-        **asdict(docking),
-        **asdict(plan),
-    }

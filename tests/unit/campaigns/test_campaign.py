@@ -15,13 +15,14 @@ from diaspora_parsl.campaigns.campaign import Campaign
 from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.configs import load_config, settle_in
-from diaspora_parsl.campaigns.docking import here
 from diaspora_parsl.campaigns.fabric_events import events_of_run
 from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.receptor import shipped_target
-from diaspora_parsl.campaigns.records import DockResult
+from diaspora_parsl.campaigns.records import Result
+from diaspora_parsl.campaigns.scoring import here
 from diaspora_parsl.campaigns.session import LEDGER, new_folder
-from diaspora_parsl.campaigns.settings import Docking, Plan
+from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, TaskSubmitted, encode_payload
 
@@ -43,17 +44,17 @@ def config(folder: Path) -> Config:
     )
 
 
-def pretend(smiles: str, *_: object) -> DockResult:
+def pretend(smiles: str, *_: object) -> Result:
     now = time.time()
-    return DockResult(status="ok", score=-4 - len(smiles) / 20, started=now, ended=now, where=here())
+    return Result(status="ok", score=-4 - len(smiles) / 20, started=now, ended=now, where=here())
 
 
-def run(folder: Path, plan: Plan, dock: Callable[..., DockResult], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(module, "dock_molecule", dock)
+def run(folder: Path, plan: Plan, dock: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(module, "score_molecule", dock)
     seen: list[Progress] = []
     with Ledger(folder / LEDGER) as ledger:
         outcome = Campaign(
-            candidates=CANDIDATES, target=shipped_target(), docking=Docking(), plan=plan, ledger=ledger,
+            candidates=CANDIDATES, objective=DockingObjective(target=shipped_target()), plan=plan, ledger=ledger,
             observers=(seen.append,),
         ).run(config(folder))  # fmt: skip
         return outcome, ledger.rows(), seen
@@ -63,7 +64,7 @@ def test_results_steer_the_choice_as_they_arrive(tmp_path: Path, monkeypatch: py
     lock = threading.Lock()
     running, most = 0, 0
 
-    def dock(smiles: str, *rest: object) -> DockResult:
+    def dock(smiles: str, *rest: object) -> Result:
         nonlocal running, most
         with lock:
             running += 1
@@ -91,7 +92,7 @@ def test_an_error_of_parsl_is_a_lost_row_and_the_campaign_goes_on(
 ) -> None:
     count = iter(range(1000))
 
-    def dock(smiles: str, *rest: object) -> DockResult:
+    def dock(smiles: str, *rest: object) -> Result:
         if next(count) % 3 == 0:
             raise OSError("the node is gone")
         return pretend(smiles, *rest)
@@ -107,7 +108,7 @@ def test_an_error_of_parsl_is_a_lost_row_and_the_campaign_goes_on(
 def test_docking_that_works_nowhere_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, raises: bool
 ) -> None:
-    def dock(smiles: str, *rest: object) -> DockResult:
+    def dock(smiles: str, *rest: object) -> Result:
         if raises:
             raise OSError("no chemistry here")
         return replace(pretend(smiles, *rest), status="dock", score=None, detail="no chemistry here")
@@ -153,7 +154,7 @@ def test_events_are_read_back_from_an_embedded_fabric(tmp_path: Path) -> None:
     def event(number: int, when: str) -> Event:
         return Event(
             id=str(number), source="pool", type=TaskSubmitted.event_type(), subject="x", time=when, partitionkey="k",
-            sequence=number, data=encode_payload(TaskSubmitted(task=number, function="dock_molecule")),
+            sequence=number, data=encode_payload(TaskSubmitted(task=number, function="score_molecule")),
         )  # fmt: skip
 
     fabric = open_fabric("embedded", tmp_path)
