@@ -10,7 +10,7 @@ import sys
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -187,7 +187,7 @@ def in_processes(
     processes: int,
     timeout: float,
     alone: float,
-) -> Iterator[R | Spoilt[T]]:
+) -> Generator[R | Spoilt[T]]:
     """Map a function over lists in local processes, in order, with only a few of them in memory.
 
     If a process dies on a list, its items are tried one by one, and those on which one dies again are told as spoilt.
