@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.campaigns.surrogate import TanimotoGP
 
 #: Fewer scores than this teach nothing.
-_FEWEST_SCORES: Final = 5
+FEWEST_SCORES: Final = 5
 
 
 class Choice(NamedTuple):
@@ -94,7 +95,7 @@ class Chooser:
             return None
         known = len(self._scores)
         # The first fit comes when most of the random batch is in: waiting for its last molecule would idle workers.
-        first = max(_FEWEST_SCORES, self._plan.first_batch - self._plan.in_flight)
+        first = max(FEWEST_SCORES, self._plan.first_batch - self._plan.in_flight)
         if known < (first if self._learned == 0 else self._learned + self._plan.refit_after):
             return None
         self._learned = known
@@ -105,14 +106,18 @@ class Chooser:
             self._lessons,
         )
 
-    def study(self, lesson: Lesson) -> Ranking:
-        """Fit the surrogate and rank all candidates; changes nothing here, so another thread may do it."""
-        model = TanimotoGP(self._fingerprints[lesson.candidates], lesson.scores)
-        prediction = model.predict(self._fingerprints)
-        merit = prediction.mean
-        if self._plan.acquisition == "ucb":  # scores are better when lower: the optimistic bound is the lower one
-            merit = merit - self._plan.ucb_beta * prediction.deviation
-        return Ranking(np.argsort(merit, kind="stable"), prediction.mean, lesson.number, len(lesson.scores))
+    def restore(self, chosen: Sequence[int], scores: Mapping[int, float], lessons: int) -> None:
+        """Go on where an earlier session stopped: random choice in the same order, models numbered on.
+
+        Args:
+            chosen: candidates that were chosen, whatever came of them.
+            scores: of those that have one.
+            lessons: number of the last fit.
+        """
+        self._taken[list(chosen)] = True
+        self.chosen = len(chosen)
+        self._scores = dict(scores)
+        self._lessons = lessons
 
     def adopt(self, ranking: Ranking) -> None:
         """Choose from this ranking from now on."""
@@ -125,3 +130,13 @@ class Chooser:
             cursor += 1
         self._cursor[way] = cursor
         return int(order[cursor])
+
+
+def study(fingerprints: NDArray[np.uint8], plan: Plan, lesson: Lesson) -> Ranking:
+    """Fit the surrogate and rank all candidates; another process may do it."""
+    model = TanimotoGP(fingerprints[lesson.candidates], lesson.scores)
+    prediction = model.predict(fingerprints)
+    merit = prediction.mean
+    if plan.acquisition == "ucb":  # scores are better when lower: the optimistic bound is the lower one
+        merit = merit - plan.ucb_beta * prediction.deviation
+    return Ranking(np.argsort(merit, kind="stable"), prediction.mean, lesson.number, len(lesson.scores))

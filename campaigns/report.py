@@ -20,7 +20,7 @@ from diaspora_parsl.campaigns.gantt import gantt
 from diaspora_parsl.campaigns.incident import Fault, Story
 from diaspora_parsl.campaigns.outputs import ranked
 from diaspora_parsl.campaigns.pictures import structure
-from diaspora_parsl.campaigns.records import MEANING, Row
+from diaspora_parsl.campaigns.records import MEANING, Fit, Row, Session
 
 _PACKAGES: Final = ("diaspora-parsl", "parsl", "vina", "meeko", "rdkit", "numpy", "scipy")
 _PICTURES: Final = 12
@@ -45,6 +45,8 @@ class ReportInput:
     story: Story = field(default_factory=Story)
     faults: Sequence[Fault] = ()
     interrupted: bool = False
+    sessions: Sequence[Session] = ()
+    fits: Sequence[Fit] = ()
 
 
 def write_report(path: Path, data: ReportInput) -> None:
@@ -91,7 +93,7 @@ def _content(data: ReportInput) -> dict[str, Any]:
         "failure_counts": Counter(row.status for row in failures).most_common(),
         "failures": failures[:_FAILURES],
         "meaning": MEANING,
-        "versions": [("Python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)],
+        "versions": versions(),
         "when": datetime.fromtimestamp(data.started, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "minutes": (data.ended - data.started) / 60,
     }
@@ -111,6 +113,11 @@ def _sites(tried: Sequence[Row]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def versions() -> list[tuple[str, str]]:
+    """Python and the packages that decide the outcome."""
+    return [("Python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
 
 
 def _version(package: str) -> str:

@@ -90,6 +90,8 @@ class Plan:
     ucb_beta: float = 1.0
     """Weight of the uncertainty, in standard deviations, for ``ucb``."""
     seed: int = 0
+    rounds: int = 0
+    """Synchronous rounds, the random batch included; 0 chooses one by one as results arrive."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:

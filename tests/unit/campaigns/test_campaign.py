@@ -16,12 +16,13 @@ from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.configs import load_config, settle_in
 from diaspora_parsl.campaigns.fabric_events import events_of_run
+from diaspora_parsl.campaigns.folder import LEDGER
 from diaspora_parsl.campaigns.ledger import Ledger
 from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.receptor import shipped_target
 from diaspora_parsl.campaigns.records import Result
 from diaspora_parsl.campaigns.scoring import here
-from diaspora_parsl.campaigns.session import LEDGER, new_folder
+from diaspora_parsl.campaigns.session import new_folder
 from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, TaskSubmitted, encode_payload

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diaspora_parsl.campaigns.candidates import find_candidates
-from diaspora_parsl.campaigns.chooser import Chooser
+from diaspora_parsl.campaigns.chooser import Chooser, study
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.settings import Acquisition, Plan
 from diaspora_parsl.campaigns.surrogate import TanimotoGP
@@ -58,7 +58,7 @@ def choose_all(plan: Plan, failures: frozenset[int] = frozenset()) -> list[int]:
             done = pending.pop(0)
             chooser.observe(done, None if done in failures else float(SCORES[done]))
         if lesson := chooser.lesson():
-            chooser.adopt(chooser.study(lesson))
+            chooser.adopt(study(CANDIDATES.fingerprints, plan, lesson))
     return chosen
 
 
@@ -99,7 +99,7 @@ def test_choices_say_where_they_come_from() -> None:
     lesson = chooser.lesson()
     assert lesson is not None
     assert chooser.lesson() is None
-    chooser.adopt(chooser.study(lesson))
+    chooser.adopt(study(CANDIDATES.fingerprints, Plan(budget=40, seed=1), lesson))
     choice = chooser.next()
     assert choice is not None
     assert choice.model == 1
