@@ -165,7 +165,7 @@ def run(  # noqa: D103 - its help is above
     # Loading chemistry, statistics and plots takes seconds, which `--help` and a misspelt path need not wait for.
     from diaspora_parsl.campaigns.configs import local_config  # noqa: PLC0415
     from diaspora_parsl.campaigns.objectives import parse_objective  # noqa: PLC0415
-    from diaspora_parsl.campaigns.session import ANY_NUMBER, Job, conduct, tell  # noqa: PLC0415
+    from diaspora_parsl.campaigns.session import ANY_NUMBER, Job, run_campaign, tell  # noqa: PLC0415
 
     sites = _sites(config, globus, globus_journal)
     where = sites or partial(local_config, workers)
@@ -200,7 +200,7 @@ def run(  # noqa: D103 - its help is above
         command=_command(),
     )
     console = Console()
-    finished = conduct(job, out, where(), console)
+    finished = run_campaign(job, out, where(), console)
     tell(finished, console)
     _leave(finished)
 
@@ -219,7 +219,7 @@ def resume(  # noqa: D103 - as above
     from diaspora_parsl.campaigns import session  # noqa: PLC0415 - as above
 
     console = Console()
-    finished = session.resume(
+    finished = session.resume_campaign(
         folder, console, sites=sites, budget=_budget(budget, cpu_hours, wall_time), command=_command()
     )
     session.tell(finished, console)

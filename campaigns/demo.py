@@ -20,7 +20,7 @@ from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.progress import Display, Progress
 from diaspora_parsl.campaigns.receptor import shipped_target
 from diaspora_parsl.campaigns.scoring import SITE_VARIABLE, SLOWDOWN_VARIABLE
-from diaspora_parsl.campaigns.session import Finished, Job, conduct, new_folder
+from diaspora_parsl.campaigns.session import Finished, Job, new_folder, run_campaign
 from diaspora_parsl.campaigns.settings import Docking, Plan
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing.faults import Kill
@@ -143,4 +143,4 @@ def run_demo(out: Path, *, budget: int, seed: int, console: Console, globus: boo
         def outage(display: Display) -> tuple[Outage]:
             return (Outage(sites[VICTIM].place, display, faults),)
 
-        return conduct(job, new_folder(out), Config(executors=[pool]), console, observers=outage, faults=faults)
+        return run_campaign(job, new_folder(out), Config(executors=[pool]), console, observers=outage, faults=faults)

@@ -23,6 +23,7 @@ from diaspora_parsl.campaigns.configs import find_parsl_programs, settle_in
 from diaspora_parsl.campaigns.folder import CANDIDATES, LEDGER, archive, locked, read_folder, write_files
 from diaspora_parsl.campaigns.incident import Fault
 from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.leftovers import end_leftovers
 from diaspora_parsl.campaigns.library import Entry, Library
 from diaspora_parsl.campaigns.objectives import Objective
 from diaspora_parsl.campaigns.progress import Display
@@ -80,11 +81,11 @@ def new_folder(path: Path) -> Path:
     return candidate
 
 
-def conduct(
+def run_campaign(
     job: Job,
     out: Path,
     config: Config,
-    console: Console,
+    console: Console | None = None,
     *,
     observers: Callable[[Display], tuple[Observer, ...]] = lambda _display: (),
     faults: Sequence[Fault] = (),
@@ -95,7 +96,7 @@ def conduct(
         job: what to do.
         out: folder for everything.
         config: where to do it.
-        console: shows the progress.
+        console: shows the progress; None for standard output.
         observers: given the display, more observers of the progress.
         faults: read when the campaign is over: what the observers did to the sites.
 
@@ -113,9 +114,9 @@ def conduct(
             return _control(job, out, config, console, ledger, observers=observers, faults=faults)
 
 
-def resume(
+def resume_campaign(
     out: Path,
-    console: Console,
+    console: Console | None = None,
     *,
     sites: Callable[[], Config] | None = None,
     budget: Budget | None = None,
@@ -127,7 +128,7 @@ def resume(
 
     Args:
         out: its folder.
-        console: shows the progress.
+        console: shows the progress; None for standard output.
         sites: makes the configuration of Parsl to go on with, from now on; None for the sites that it began with.
         budget: limits that replace those it had; those not given stay.
         command: for the list of sessions.
@@ -156,7 +157,7 @@ def _control(
     job: Job,
     out: Path,
     config: Config,
-    console: Console,
+    console: Console | None,
     ledger: Ledger,
     *,
     command: str = "",
@@ -177,10 +178,13 @@ def _control(
             versions=json.dumps(dict(versions())),
         )
     )
-    display = Display(console)
+    display = Display(console or Console())
     outcome = None
     ending = "failed"
     try:
+        for session in ledger.sessions():
+            if session.ending == "killed" and session.host == socket.gethostname() and session.run_dir:
+                end_leftovers(out / session.run_dir)
         archive(out, ledger)
         campaign = Campaign(
             candidates=candidates,
