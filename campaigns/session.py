@@ -26,7 +26,7 @@ from diaspora_parsl.campaigns.ledger import Ledger
 from diaspora_parsl.campaigns.leftovers import end_leftovers
 from diaspora_parsl.campaigns.library import Entry, Library
 from diaspora_parsl.campaigns.objectives import Objective
-from diaspora_parsl.campaigns.progress import Display
+from diaspora_parsl.campaigns.progress import Display, Progress
 from diaspora_parsl.campaigns.records import Session
 from diaspora_parsl.campaigns.report import versions
 from diaspora_parsl.campaigns.settings import Plan
@@ -98,7 +98,7 @@ def run_campaign(
         config: where to do it.
         console: shows the progress; None for standard output.
         observers: given the display, more observers of the progress.
-        faults: read when the campaign is over: what the observers did to the sites.
+        faults: what the observers do to the sites: read whenever they have been called.
 
     Raises:
         ConfigurationError: the input cannot be used; the message says what to write instead.
@@ -118,9 +118,12 @@ def resume_campaign(
     out: Path,
     console: Console | None = None,
     *,
+    config: Config | None = None,
     sites: Callable[[], Config] | None = None,
     budget: Budget | None = None,
     command: str = "",
+    observers: Callable[[Display], tuple[Observer, ...]] = lambda _display: (),
+    faults: Sequence[Fault] = (),
 ) -> Finished:
     """Go on with a campaign that was interrupted, killed, or has a larger budget now.
 
@@ -129,9 +132,12 @@ def resume_campaign(
     Args:
         out: its folder.
         console: shows the progress; None for standard output.
+        config: where to go on, this time; None for its sites.
         sites: makes the configuration of Parsl to go on with, from now on; None for the sites that it began with.
         budget: limits that replace those it had; those not given stay.
         command: for the list of sessions.
+        observers: as of `run_campaign`.
+        faults: as of `run_campaign`.
 
     Raises:
         ConfigurationError: there is no campaign, another controller is at it, or its sites are not known.
@@ -147,10 +153,12 @@ def resume_campaign(
             job = _extended(job, budget)
         if sites is not None:
             job = replace(job, sites=sites)
-        if job.sites is None:
-            raise ConfigurationError("The sites of this campaign were made in Python. Give its `config` again.")
+        if config is None:
+            if job.sites is None:
+                raise ConfigurationError("The sites of this campaign were made in Python. Give its `config` again.")
+            config = job.sites()
         _note(job, ledger)
-        return _control(job, out, job.sites(), console, ledger, command=command)
+        return _control(job, out, config, console, ledger, command=command, observers=observers, faults=faults)
 
 
 def _control(
@@ -179,6 +187,13 @@ def _control(
         )
     )
     display = Display(console or Console())
+    kept = 0
+
+    def keep_faults(_progress: Progress) -> None:
+        nonlocal kept
+        ledger.fault(*faults[kept:])
+        kept = len(faults)
+
     outcome = None
     ending = "failed"
     try:
@@ -194,7 +209,7 @@ def _control(
             ledger=ledger,
             session=number,
             adaptive=job.adaptive,
-            observers=(display, *observers(display)),
+            observers=(display, *observers(display), keep_faults),
         )
         if campaign.has_work:
             with display.shown():
@@ -204,7 +219,6 @@ def _control(
         ending = f"failed: {type(error).__name__}: {error}"
         raise
     finally:
-        ledger.fault(*faults)
         _close(ledger, number, ending)
         archive(out, ledger)
     record = read_folder(out)
