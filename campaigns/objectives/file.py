@@ -116,6 +116,8 @@ class FileObjective(Objective):
             hashes: of canonical SMILES, such as `Candidates.hashes`.
         """
         keys, scores = np.frombuffer(self.keys, np.uint64), np.frombuffer(self.scores, np.float64)
+        if not len(keys):
+            return np.full(len(hashes), np.nan)
         places = np.minimum(np.searchsorted(keys, hashes), len(keys) - 1)
         found: NDArray[np.float64] = np.where(keys[places] == hashes, self.sign * scores[places], np.nan)
         return found
@@ -132,7 +134,7 @@ class FileObjective(Objective):
         return self._score
 
     def _score(self, smiles: str) -> Result:
-        score = float(self.scores_of(np.array([hash_of(smiles)], np.uint64))[0]) if self.keys else math.nan
+        score = float(self.scores_of(np.array([hash_of(smiles)], np.uint64))[0])
         if math.isnan(score):
             raise Refused("dock", f"{self.file} holds no score of it.")
         return Result(status="ok", score=score, seed=seed_of(smiles))
