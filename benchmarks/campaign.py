@@ -268,7 +268,11 @@ def main() -> None:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         figures = measure(folder.resolve(), options, arguments)
-    figures["machine"] = {"cores": os.cpu_count(), "python": platform.python_version()}
+    figures["machine"] = {
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[2], 1),
+        "python": platform.python_version(),
+    }
     text = json.dumps(figures, indent=1)
     print(text)
     if options.json:

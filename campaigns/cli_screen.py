@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from diaspora_parsl.campaigns import cli_prepare
 from diaspora_parsl.campaigns.budget import Budget, seconds_of
 from diaspora_parsl.campaigns.library import read_library
 from diaspora_parsl.campaigns.receptor import DHFR_BOX, load_receptor, shipped_target
@@ -92,6 +93,7 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder o
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     screen = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Screen molecules against a receptor.")
+    cli_prepare.register(screen)
     screen.command("run", help=_RUN)(run)
     screen.command("resume", help=_RESUME)(resume)
     screen.command("report", help=_REPORT)(report)
@@ -117,6 +119,7 @@ def run(  # noqa: D103 - its help is above
     ] = "docking",
     maximize: Annotated[bool, typer.Option("--maximize", help="More is better.")] = False,
     score_column: Annotated[str | None, typer.Option(help="Column of the .csv with the scores.")] = None,
+    target: Annotated[Path | None, typer.Option(metavar="FOLDER", help="What `screen prepare` made.")] = None,
     receptor: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Receptor as .pdbqt, or as .pdb to be prepared.")
     ] = None,
@@ -174,7 +177,7 @@ def run(  # noqa: D103 - its help is above
         library=read_library(library.resolve(), smiles_column),
         objective=parse_objective(
             objective,
-            target=_target(receptor, center, size, cofactor or []),
+            target=_target(target, receptor, center, size, cofactor or []),
             docking=Docking(
                 exhaustiveness=exhaustiveness,
                 max_evals=max_evals,
@@ -291,8 +294,18 @@ def _sites(config: Path | None, globus: list[str] | None, journal: Path | None) 
 
 
 def _target(
-    receptor: Path | None, center: tuple[float, float, float] | None, size: float, cofactors: list[str]
+    folder: Path | None,
+    receptor: Path | None,
+    center: tuple[float, float, float] | None,
+    size: float,
+    cofactors: list[str],
 ) -> Target:
+    if folder is not None:
+        if receptor or center or cofactors:
+            raise ConfigurationError("--target brings receptor and box. Leave --receptor, --center and --cofactor out.")
+        from diaspora_parsl.campaigns.prepare import load_target  # noqa: PLC0415 - as above
+
+        return load_target(folder)
     if receptor is None:
         if center is not None or cofactors:
             raise ConfigurationError("--center and --cofactor belong to a receptor. Write --receptor protein.pdb.")
@@ -302,11 +315,6 @@ def _target(
         raise ConfigurationError(
             f"Where shall poses be searched? Write --center X Y Z in Å, such as --center {x} {y} {z}."
         )
-    kept = {}
-    for cofactor in cofactors:
-        residue, equals, smiles = cofactor.partition("=")
-        if not (residue and equals and smiles):
-            raise ConfigurationError(f'--cofactor "{cofactor}" is not RESIDUE=SMILES, such as HEM=...')
-        kept[residue.strip()] = smiles.strip()
+    kept = cli_prepare.parse_cofactors(cofactors)
     box = Box(center=center, size=(size, size, size))
     return Target.of(load_receptor(receptor, kept), box, name=receptor.name)

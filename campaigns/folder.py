@@ -18,6 +18,7 @@ from diaspora_parsl.campaigns.ledger import Ledger
 from diaspora_parsl.campaigns.outputs import write_events, write_parquet, write_poses, write_ranked
 from diaspora_parsl.campaigns.records import Fit, Pick, Reroute, Row, Session
 from diaspora_parsl.campaigns.report import ReportInput, write_report
+from diaspora_parsl.campaigns.waits import waits
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, decode
 
@@ -173,9 +174,9 @@ def write_files(folder: Path, record: Record) -> dict[str, Path]:
 
 
 def archive(folder: Path, ledger: Ledger) -> None:
-    """Keep the events of sessions that are over in the folder, and what they tell of reroutes in the ledger."""
+    """Keep what can be told of sessions that are over: events in the folder, reroutes and waits in the ledger."""
     archived = list(ledger.recall(_ARCHIVED) or [])
-    rows = ledger.rows()
+    rows, picks = ledger.rows(), ledger.picks()
     (folder / EVENTS).touch()
     for session in ledger.sessions():
         if session.number in archived or not session.ending:
@@ -200,6 +201,9 @@ def archive(folder: Path, ledger: Ledger) -> None:
                 for lost in tell_story(events, settled, session.number).lost_attempts
             )
         )
+        until = max((pick.at for pick in picks if pick.session == session.number), default=0.0)
+        idle = waits(settled, until)
+        ledger.settle_session(session.number, workers=idle.workers, longest_wait=idle.longest, waits_over_1s=idle.long)
         archived.append(session.number)
         ledger.remember(_ARCHIVED, archived)
 
