@@ -30,7 +30,7 @@ from diaspora_parsl.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LIMITS = Limits(timeout=1, memory=1000)
+LIMITS = Limits(timeout=2, memory=1000)
 MINE = """
 import os, time
 
@@ -76,7 +76,7 @@ def test_a_function_travels_by_its_text_and_cannot_harm_the_worker(
     assert found["CC"].score == -2.0  # more is better, and lower scores are
     assert objective.sign * found["CC"].score == 2.0
     assert "1000 MB" in found["S"].detail
-    assert "1 s" in found["P"].detail
+    assert "2 s" in found["P"].detail
     assert "KeyError: 'fluorine'" in found["F"].detail
     assert "no number" in found["Cl"].detail
     assert found["CC"].seed > 0
