@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diaspora_parsl.campaigns import store
+from diaspora_parsl.campaigns.fingerprints import FINGERPRINT, FINGERPRINT_BITS
 from diaspora_parsl.campaigns.library import Entry, Library
 from diaspora_parsl.campaigns.molecules import (
-    FINGERPRINT,
-    FINGERPRINT_BITS,
     PROPERTIES,
     Chunk,
     describe,
@@ -104,7 +103,7 @@ class Candidates:
     Attributes:
         folder: of the store.
         entries: number in the library, name and canonical SMILES of each candidate.
-        fingerprints: atom-pair fingerprints, packed and mapped: ``uint8`` of shape (candidates, 256).
+        fingerprints: by `fingerprints.fingerprint`, packed and mapped: ``uint8`` of shape (candidates, 256).
         hashes: ``uint64`` of each canonical SMILES, by `objectives.base.hash_of`.
         refused: rows for what is no candidate.
 

@@ -6,28 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import rdkit
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import QED, Crippen, Descriptors, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem import QED, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.rdBase import BlockLogs
 
+from diaspora_parsl.campaigns.fingerprints import FINGERPRINT_BITS, fingerprint
 from diaspora_parsl.campaigns.library import Entry
 from diaspora_parsl.campaigns.objectives.base import Scope, hash_of
 from diaspora_parsl.campaigns.objectives.shape import out_of_scope
 from diaspora_parsl.campaigns.records import Row, Status
 
-FINGERPRINT_BITS: Final = 2048
-#: Names what is stored: another kind, or another RDKit, makes another store.
-FINGERPRINT: Final = f"atom pairs of 1 to 3 bonds, {FINGERPRINT_BITS} bits, RDKit {rdkit.__version__}"
 #: A longer text is no molecule that anybody docks, and reading it takes long.
 _LONGEST_SMILES: Final = 5_000
 #: What a row keeps of a text that is refused.
 _LONGEST_KEPT: Final = 1_000
-
-# Atom pairs up to three bonds: the fingerprint that chose best on a published docking oracle.
-_generator = rdFingerprintGenerator.GetAtomPairGenerator(fpSize=FINGERPRINT_BITS, minDistance=1, maxDistance=3)
 
 PROPERTIES: Final[dict[str, Callable[[Any], float]]] = {
     "qed": QED.qed,
@@ -67,7 +61,7 @@ def look_at(lines: list[Entry], scope: Scope) -> Chunk:
             canonical = Chem.MolToSmiles(molecule)
             entries.append(Entry(line.molecule, line.name, canonical))
             hashes.append(hash_of(canonical))
-            packed.append(np.packbits(_generator.GetFingerprintAsNumPy(molecule)))
+            packed.append(fingerprint(molecule))
     shape = (len(packed), FINGERPRINT_BITS // 8)
     fingerprints = np.stack(packed) if packed else np.empty(shape, np.uint8)
     return Chunk(entries, np.array(hashes, np.uint64), fingerprints, refused)

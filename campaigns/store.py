@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from diaspora_parsl.campaigns.fingerprints import FINGERPRINT_BITS
 from diaspora_parsl.campaigns.library import Entry
-from diaspora_parsl.campaigns.molecules import FINGERPRINT_BITS
 from diaspora_parsl.campaigns.records import Row
 from diaspora_parsl.errors import ConfigurationError
 
