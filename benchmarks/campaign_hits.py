@@ -147,7 +147,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "ties": "any molecule with a score as good as that of the last of the top counts, up to their number",
         "scores_percent": shares,
         "mean": {name: round(float(np.mean(values)), 1) for name, values in shares.items()},
-        "spread": {name: round(float(np.std(values, ddof=min(1, len(values) - 1))), 1) for name, values in shares.items()},
+        "spread": {
+            name: round(float(np.std(values, ddof=min(1, len(values) - 1))), 1) for name, values in shares.items()
+        },
         "machine": {"python": platform.python_version()},
     }
 

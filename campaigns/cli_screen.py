@@ -17,7 +17,7 @@ from diaspora_parsl.campaigns import cli_prepare
 from diaspora_parsl.campaigns.budget import Budget, seconds_of
 from diaspora_parsl.campaigns.library import read_library
 from diaspora_parsl.campaigns.receptor import DHFR_BOX, load_receptor, shipped_target
-from diaspora_parsl.campaigns.settings import Acquisition, Box, Docking, Plan, Target
+from diaspora_parsl.campaigns.settings import Acquisition, Box, Docking, Plan, SurrogateName, Target
 from diaspora_parsl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -145,8 +145,14 @@ def run(  # noqa: D103 - its help is above
         "screen-run"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the random first batch.")] = 0,
-    initial: Annotated[int, typer.Option(min=0, help="Random molecules first; 0: a fifth of the budget.")] = 0,
-    acquisition: Annotated[Acquisition, typer.Option(help="How to choose: greedy, ucb or random.")] = "greedy",
+    initial: Annotated[int, typer.Option(min=0, help="Random molecules first; 0: a tenth of the budget.")] = 0,
+    surrogate: Annotated[SurrogateName, typer.Option(help="What guesses scores.")] = "auto",
+    acquisition: Annotated[Acquisition, typer.Option(help="How to choose by its guesses.")] = "greedy",
+    ucb_beta: Annotated[float, typer.Option(help="Weight of the uncertainty for ucb, in standard deviations.")] = 1.0,
+    scaffold_cap: Annotated[int, typer.Option(min=0, help="Molecules of one scaffold at most; 0: no cap.")] = 0,
+    second: Annotated[
+        str, typer.Option(metavar="GOAL", help="A second objective: max:qed, min:logp, mw<=500, tpsa>=20 ...")
+    ] = "",
     rounds: Annotated[
         int,
         typer.Option(min=0, help="Synchronous rounds: what is chosen depends on scores alone. 0: as results arrive."),
@@ -192,7 +198,11 @@ def run(  # noqa: D103 - its help is above
             budget=budget or ANY_NUMBER,
             initial=initial,
             in_flight=in_flight or (_SITES_UNKNOWN if sites else workers + 2),
+            surrogate=surrogate,
             acquisition=acquisition,
+            ucb_beta=ucb_beta,
+            scaffold_cap=scaffold_cap,
+            second=second,
             seed=seed,
             rounds=rounds,
         ),

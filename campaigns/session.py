@@ -229,6 +229,8 @@ def _with_candidates(job: Job, out: Path, ledger: Ledger) -> tuple[Job, Candidat
     if ledger.recall("candidates") is not None:
         return job, Candidates(out / CANDIDATES)
     candidates = find_candidates(job.library, out / CANDIDATES, scope=job.objective.scope)
+    if job.plan.second_objective is not None:  # computed once, here: fits read it from the folder
+        candidates.properties([job.plan.second_objective.name])
     job = replace(job, plan=_complete(job.plan, job.budget, len(candidates)))
     _note(job, ledger)
     ledger.refuse(candidates.refused, len(candidates))

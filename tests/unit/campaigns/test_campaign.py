@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import Counter
@@ -53,9 +54,15 @@ def pretend(smiles: str, *_: object) -> Result:
     return Result(status="ok", score=-4 - len(smiles) / 20, started=now, ended=now, where=here())
 
 
-def run(folder: Path, plan: Plan, dock: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(
+    folder: Path,
+    plan: Plan,
+    dock: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    seen: list[Progress] | None = None,
+) -> Any:
     monkeypatch.setattr(module, "score_molecule", dock)
-    seen: list[Progress] = []
+    seen = [] if seen is None else seen
     with Ledger(folder / LEDGER) as ledger:
         outcome = Campaign(
             candidates=CANDIDATES, objective=DockingObjective(target=shipped_target()), plan=plan, ledger=ledger,
@@ -73,12 +80,18 @@ def test_results_steer_the_choice_as_they_arrive(tmp_path: Path, monkeypatch: py
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.01)
+        number = next(numbers)
+        wanted = sum(number >= start for start in (20, 36, 50))  # fits take as long as this machine is busy
+        deadline = time.monotonic() + 60
+        while seen[-1:] and seen[-1].models < wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
         with lock:
             running -= 1
         return pretend(smiles, *rest)
 
-    outcome, rows, seen = run(tmp_path, Plan(budget=60, initial=12, in_flight=4, refit_every=4), dock, monkeypatch)
+    seen: list[Progress] = []
+    numbers = itertools.count()
+    outcome, rows, _ = run(tmp_path, Plan(budget=60, initial=12, in_flight=4, refit_every=4), dock, monkeypatch, seen)
     assert (outcome.submitted, outcome.settled, outcome.lost, outcome.interrupted) == (60, 60, 0, False)
     assert len(rows) == len({row.molecule for row in rows}) == 60
     assert most == 4

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.chooser import Lesson, Ranking
+from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.fitter import Fitter
 from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
@@ -20,9 +22,8 @@ LIMIT = 60.0
 
 
 @pytest.fixture
-def fingerprints(tmp_path: Path) -> Path:
-    np.save(tmp_path / "f.npy", np.random.default_rng(0).integers(0, 255, (40, 32), np.uint8))
-    return tmp_path / "f.npy"
+def candidates(tmp_path: Path) -> Path:
+    return find_candidates(combinatorial_library(40), tmp_path, processes=1).folder
 
 
 def lesson(number: int) -> Lesson:
@@ -38,13 +39,13 @@ def fetched(fitter: Fitter) -> Ranking:
     raise TimeoutError
 
 
-def test_a_fit_survives_the_death_of_its_process(fingerprints: Path) -> None:
-    with Fitter(fingerprints, Plan(budget=20)) as fitter:
+def test_a_fit_survives_the_death_of_its_process(candidates: Path) -> None:
+    with Fitter(candidates, Plan(budget=20)) as fitter:
         assert fitter.fetch() is None
         fitter.begin(lesson(1))
         assert fitter.busy
         ranking = fetched(fitter)
-        assert (ranking.number, ranking.trained_on, len(ranking.order)) == (1, 12, 40)
+        assert (ranking.number, ranking.trained_on, len(ranking.order)) == (1, 12, 28)
         assert not fitter.busy
         first = fitter.pid
         assert first is not None
@@ -55,15 +56,15 @@ def test_a_fit_survives_the_death_of_its_process(fingerprints: Path) -> None:
 
 
 def test_what_cannot_be_fitted_ends_with_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Fitter(tmp_path / "nowhere.npy", Plan(budget=20)) as fitter:
+    with Fitter(tmp_path / "nowhere", Plan(budget=20)) as fitter:
         fitter.begin(lesson(1))
-        with pytest.raises(ConfigurationError, match=r"cannot be fitted: .*nowhere\.npy"):
+        with pytest.raises(ConfigurationError, match=r"cannot be fitted: .*no whole store"):
             fetched(fitter)
     assert caplog.text.count("Fit 1 of the surrogate failed") == 3
 
 
-def test_the_end_does_not_wait_for_a_fit(fingerprints: Path) -> None:
-    fitter = Fitter(fingerprints, Plan(budget=20))
+def test_the_end_does_not_wait_for_a_fit(candidates: Path) -> None:
+    fitter = Fitter(candidates, Plan(budget=20))
     fitter.begin(lesson(1))
     fitter.close()
     fitter.close()
