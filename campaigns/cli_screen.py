@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from diaspora_parsl.campaigns import cli_prepare
+from diaspora_parsl.campaigns import cli_benchmark, cli_prepare
 from diaspora_parsl.campaigns.budget import Budget, seconds_of
 from diaspora_parsl.campaigns.library import read_library
 from diaspora_parsl.campaigns.receptor import DHFR_BOX, load_receptor, shipped_target
@@ -94,6 +94,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     screen = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Screen molecules against a receptor.")
     cli_prepare.register(screen)
+    cli_benchmark.register(screen)
     screen.command("run", help=_RUN)(run)
     screen.command("resume", help=_RESUME)(resume)
     screen.command("report", help=_REPORT)(report)
