@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +70,9 @@ class Record:
     title: str
     command: str
     settings: dict[str, object]
+    quantity: str
+    """What the scores are."""
+    unit: str
     poses: int
     """How many are wanted as SDF."""
     candidates: int
@@ -125,6 +129,8 @@ def read_folder(folder: Path) -> Record:
             title=ledger.recall("title"),
             command=ledger.recall("command"),
             settings=ledger.recall("settings"),
+            quantity=ledger.recall("quantity"),
+            unit=ledger.recall("unit"),
             poses=ledger.recall("poses"),
             candidates=ledger.recall("candidates"),
             rows=sorted((row for settled in told.values() for row in settled), key=lambda row: row.molecule),
@@ -166,8 +172,9 @@ def write_files(folder: Path, record: Record) -> dict[str, Path]:
             story=record.story,
             faults=record.faults,
             interrupted=last.ending not in ("finished", ""),
-            sessions=record.sessions,
-            fits=record.fits,
+            quantity=record.quantity,
+            unit=record.unit,
+            pauses=[(one.ended, other.started) for one, other in pairwise(record.sessions) if one.ended is not None],
         ),
     )
     return files

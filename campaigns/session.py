@@ -242,6 +242,8 @@ def _note(job: Job, ledger: Ledger) -> None:
     kept = job if isinstance(job.library, Library) else replace(job, library=())
     ledger.remember("job", base64.b64encode(pickle.dumps(kept)).decode())
     ledger.remember("settings", {**job.objective.settings(), **asdict(job.plan), **asdict(job.budget)})
+    ledger.remember("quantity", job.objective.name)
+    ledger.remember("unit", job.objective.unit)
     ledger.remember("title", job.title)
     ledger.remember("command", job.command)
     ledger.remember("poses", job.poses)
