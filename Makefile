@@ -27,10 +27,10 @@ demo: $(VENV)/.demo-ready ## a docking campaign on three local sites, one of whi
 demo-globus: $(VENV)/.demo-globus-ready ## the same on three endpoints of an emulated Globus Compute
 	@$(BIN)/diaspora-parsl demo --globus $(DEMO)
 
-test: $(VENV)/.test-ready ## all tests: side by side first, then one by one those that measure time
+test: $(VENV)/.test-ready ## all tests: many at a time first, then two at a time those that measure time
 	@status=0; \
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not serial" $(PYTEST) || status=$$?; \
-	$(BIN)/python -m pytest -n 0 -m serial $(PYTEST) || status=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m serial $(PYTEST) || status=$$?; \
 	exit $$status
 
 lint: $(VENV)/.dev-ready ## ruff, formatting, import contracts

@@ -44,8 +44,6 @@ from diaspora_parsl.testing.sites import LocalSite
 SITES = ("alpha", "beta", "gamma")
 #: When the share of the molecules is settled, what is done to a site.
 SCRIPT = ((0.15, "kill", "beta"), (0.3, "freeze", "gamma"), (0.7, "kill", "alpha"))
-#: Seconds that a site stays away.
-OUTAGE = 10.0
 #: Share at which the controller is killed.
 CONTROLLER_KILLED = 0.5
 #: An objective that costs nothing, and writes down that it was asked.
@@ -65,6 +63,8 @@ class Trouble:
     """Does to the sites what the script says, as the campaign proceeds."""
 
     places: dict[str, LocalSite]
+    outage: float
+    """Seconds that a site stays away."""
     faults: list[Fault] = field(default_factory=list)
     open: list[tuple[float, f.Kill | f.Freeze]] = field(default_factory=list)
     begun: int = 0
@@ -76,9 +76,9 @@ class Trouble:
             _, what, site = SCRIPT[self.begun]
             self.begun += 1
             kind = f.Kill if what == "kill" else f.Freeze
-            fault = kind(at=now, endpoint=site, until=now + OUTAGE)
+            fault = kind(at=now, endpoint=site, until=now + self.outage)
             self.places[site].begin(fault)
-            self.open.append((now + OUTAGE, fault))
+            self.open.append((now + self.outage, fault))
             self.faults.append(Fault(at=now, site=site, what="killed" if what == "kill" else "frozen"))
         for end, fault in [one for one in self.open if one[0] <= now]:
             self.open.remove((end, fault))
@@ -100,7 +100,7 @@ def control(folder: Path, options: argparse.Namespace) -> None:
         pool = ResilientPoolExecutor(
             label="pool", endpoints=[place.endpoint for place in places.values()], fabric="embedded"
         )
-        trouble = Trouble(places)
+        trouble = Trouble(places, options.outage)
         config = Config(executors=[pool], initialize_logging=False)
         if (out / LEDGER).exists():
             trouble.begun = sum(share < CONTROLLER_KILLED for share, _, _ in SCRIPT)
@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of each of the three sites")
     parser.add_argument("--max-evals", type=int, default=2000)
     parser.add_argument("--function", action="store_true", help="a function that costs nothing instead of docking")
+    parser.add_argument("--outage", type=float, default=10.0, help="seconds that a site stays away")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds for each of the two controllers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="folder for the campaign, instead of a temporary one")
@@ -254,13 +255,24 @@ def main() -> None:
     if options.control is not None:
         control(options.control, options)
         return
-    arguments = ["--molecules", str(options.molecules), "--workers", str(options.workers)]
+    arguments = [
+        "--molecules",
+        str(options.molecules),
+        "--workers",
+        str(options.workers),
+        "--outage",
+        str(options.outage),
+    ]
     arguments += ["--max-evals", str(options.max_evals), *["--function"] * options.function]
     with tempfile.TemporaryDirectory(prefix="campaign-") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         figures = measure(folder.resolve(), options, arguments)
-    figures["machine"] = {"cores": os.cpu_count(), "python": platform.python_version()}
+    figures["machine"] = {
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[2], 1),
+        "python": platform.python_version(),
+    }
     text = json.dumps(figures, indent=1)
     print(text)
     if options.json:

@@ -56,6 +56,10 @@ class Agreement:
     """Mean absolute difference, kcal/mol."""
     spearman: float
     """Rank correlation; among molecules that were all chosen to be good it is lower than over the whole library."""
+    first: int = 0
+    """Number of the first fit whose guesses these are."""
+    last: int = 0
+    """Number of the last one."""
 
 
 def in_time(rows: Sequence[Row]) -> list[Row]:
@@ -97,17 +101,41 @@ def enrichment(rows: Sequence[Row], seed: int = 0) -> Enrichment | None:
 
 def agreement(rows: Sequence[Row]) -> Agreement | None:
     """How good the surrogate's guesses were; None if there are too few."""
+    found = _guesses(rows)
+    return _agreement(found) if len(found) >= _FEWEST else None
+
+
+def agreement_by_round(rows: Sequence[Row], most: int = 6) -> list[Agreement]:
+    """The same round by round: fits in the order of time, in at most ``most`` groups of about as many guesses each.
+
+    Fits that follow each other are put together, since a campaign without barriers makes dozens of small ones.
+    """
+    found = _guesses(rows)
+    fits, sizes = np.unique(found[:, 2], return_counts=True)
+    if len(found) < _FEWEST:
+        return []
+    group = np.minimum((np.cumsum(sizes) - 1) * min(most, len(fits)) // len(found), most - 1)
+    parts = (found[np.isin(found[:, 2], fits[group == one])] for one in np.unique(group))
+    return [_agreement(part) for part in parts]
+
+
+def _guesses(rows: Sequence[Row]) -> Floats:
+    """Predicted score, score found and number of the fit: an array of three columns."""
+    pairs = [(r.predicted, r.score, r.model) for r in rows if r.predicted is not None and r.score is not None]
+    return np.array(pairs, dtype=float).reshape(-1, 3)
+
+
+def _agreement(guesses: Floats) -> Agreement:
     from scipy import stats  # noqa: PLC0415 - a second of loading
 
-    pairs = [(r.predicted, r.score, r.model) for r in rows if r.predicted is not None and r.score is not None]
-    if len(pairs) < _FEWEST:
-        return None
-    predicted, docked, model = np.array(pairs, dtype=float).T
-    varied = np.ptp(predicted) > 0 and np.ptp(docked) > 0
+    predicted, docked, model = guesses.T
+    varied = len(guesses) > 1 and np.ptp(predicted) > 0 and np.ptp(docked) > 0
     return Agreement(
         predicted=predicted,
         docked=docked,
         model=model,
         error=float(np.abs(predicted - docked).mean()),
         spearman=float(stats.spearmanr(predicted, docked).statistic) if varied else 0.0,
+        first=int(model.min()),
+        last=int(model.max()),
     )

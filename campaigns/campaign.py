@@ -107,7 +107,8 @@ class Campaign:
         self._session = session
         self._adaptive = adaptive
         self._observers = observers
-        self._chooser = Chooser(candidates.fingerprints, plan)
+        scaffolds = candidates.scaffolds() if plan.scaffold_cap else None
+        self._chooser = Chooser(candidates.fingerprints, plan, scaffolds)
         self._rounds = Rounds(self._chooser, plan) if plan.rounds else None
         self._started = time.time()
         earlier = sum((s.ended or s.started) - s.started for s in ledger.sessions() if s.number != session)
@@ -142,7 +143,7 @@ class Campaign:
         """
         with (
             running_parsl(config) as kernel,
-            Fitter(self._candidates.folder / "fingerprints.npy", self._plan) as fitter,
+            Fitter(self._candidates.folder, self._plan) as fitter,
             self._interruptible(),
         ):
             run_dir = str(kernel.run_dir)

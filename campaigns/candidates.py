@@ -39,7 +39,7 @@ _CHUNK: Final = 1_000
 #: Chunks between two checkpoints.
 _CHECKPOINT: Final = 50
 #: Seconds for a chunk, and for a molecule of a chunk that took longer or crashed.
-_CHUNK_LIMIT: Final = 120.0
+_CHUNK_LIMIT: Final = 60.0
 _ALONE_LIMIT: Final = 5.0
 
 T = TypeVar("T")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from diaspora_parsl.campaigns import cli_benchmark, cli_prepare
 from diaspora_parsl.campaigns.budget import Budget, seconds_of
 from diaspora_parsl.campaigns.library import read_library
 from diaspora_parsl.campaigns.receptor import DHFR_BOX, load_receptor, shipped_target
-from diaspora_parsl.campaigns.settings import Acquisition, Box, Docking, Plan, Target
+from diaspora_parsl.campaigns.settings import Acquisition, Box, Docking, Plan, SurrogateName, Target
 from diaspora_parsl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder o
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     screen = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Screen molecules against a receptor.")
+    cli_prepare.register(screen)
+    cli_benchmark.register(screen)
     screen.command("run", help=_RUN)(run)
     screen.command("resume", help=_RESUME)(resume)
     screen.command("report", help=_REPORT)(report)
@@ -117,6 +120,7 @@ def run(  # noqa: D103 - its help is above
     ] = "docking",
     maximize: Annotated[bool, typer.Option("--maximize", help="More is better.")] = False,
     score_column: Annotated[str | None, typer.Option(help="Column of the .csv with the scores.")] = None,
+    target: Annotated[Path | None, typer.Option(metavar="FOLDER", help="What `screen prepare` made.")] = None,
     receptor: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Receptor as .pdbqt, or as .pdb to be prepared.")
     ] = None,
@@ -142,8 +146,14 @@ def run(  # noqa: D103 - its help is above
         "screen-run"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the random first batch.")] = 0,
-    initial: Annotated[int, typer.Option(min=0, help="Random molecules first; 0: a fifth of the budget.")] = 0,
-    acquisition: Annotated[Acquisition, typer.Option(help="How to choose: greedy, ucb or random.")] = "greedy",
+    initial: Annotated[int, typer.Option(min=0, help="Random molecules first; 0: a tenth of the budget.")] = 0,
+    surrogate: Annotated[SurrogateName, typer.Option(help="What guesses scores.")] = "auto",
+    acquisition: Annotated[Acquisition, typer.Option(help="How to choose by its guesses.")] = "greedy",
+    ucb_beta: Annotated[float, typer.Option(help="Weight of the uncertainty for ucb, in standard deviations.")] = 1.0,
+    scaffold_cap: Annotated[int, typer.Option(min=0, help="Molecules of one scaffold at most; 0: no cap.")] = 0,
+    second: Annotated[
+        str, typer.Option(metavar="GOAL", help="A second objective: max:qed, min:logp, mw<=500, tpsa>=20 ...")
+    ] = "",
     rounds: Annotated[
         int,
         typer.Option(min=0, help="Synchronous rounds: what is chosen depends on scores alone. 0: as results arrive."),
@@ -174,7 +184,7 @@ def run(  # noqa: D103 - its help is above
         library=read_library(library.resolve(), smiles_column),
         objective=parse_objective(
             objective,
-            target=_target(receptor, center, size, cofactor or []),
+            target=_target(target, receptor, center, size, cofactor or []),
             docking=Docking(
                 exhaustiveness=exhaustiveness,
                 max_evals=max_evals,
@@ -189,7 +199,11 @@ def run(  # noqa: D103 - its help is above
             budget=budget or ANY_NUMBER,
             initial=initial,
             in_flight=in_flight or (_SITES_UNKNOWN if sites else workers + 2),
+            surrogate=surrogate,
             acquisition=acquisition,
+            ucb_beta=ucb_beta,
+            scaffold_cap=scaffold_cap,
+            second=second,
             seed=seed,
             rounds=rounds,
         ),
@@ -291,8 +305,18 @@ def _sites(config: Path | None, globus: list[str] | None, journal: Path | None) 
 
 
 def _target(
-    receptor: Path | None, center: tuple[float, float, float] | None, size: float, cofactors: list[str]
+    folder: Path | None,
+    receptor: Path | None,
+    center: tuple[float, float, float] | None,
+    size: float,
+    cofactors: list[str],
 ) -> Target:
+    if folder is not None:
+        if receptor or center or cofactors:
+            raise ConfigurationError("--target brings receptor and box. Leave --receptor, --center and --cofactor out.")
+        from diaspora_parsl.campaigns.prepare import load_target  # noqa: PLC0415 - as above
+
+        return load_target(folder)
     if receptor is None:
         if center is not None or cofactors:
             raise ConfigurationError("--center and --cofactor belong to a receptor. Write --receptor protein.pdb.")
@@ -302,11 +326,6 @@ def _target(
         raise ConfigurationError(
             f"Where shall poses be searched? Write --center X Y Z in Å, such as --center {x} {y} {z}."
         )
-    kept = {}
-    for cofactor in cofactors:
-        residue, equals, smiles = cofactor.partition("=")
-        if not (residue and equals and smiles):
-            raise ConfigurationError(f'--cofactor "{cofactor}" is not RESIDUE=SMILES, such as HEM=...')
-        kept[residue.strip()] = smiles.strip()
+    kept = cli_prepare.parse_cofactors(cofactors)
     box = Box(center=center, size=(size, size, size))
     return Target.of(load_receptor(receptor, kept), box, name=receptor.name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
-import numpy as np
-
+from diaspora_parsl.campaigns.candidates import Candidates
 from diaspora_parsl.campaigns.chooser import Lesson, Ranking, study
 from diaspora_parsl.campaigns.processes import Child, FailedError, NotUsableError
 from diaspora_parsl.campaigns.settings import Plan
@@ -21,23 +21,27 @@ logger = logging.getLogger(__name__)
 LIMIT: Final = 900.0
 #: Fits that may fail one after the other; the old ranking serves meanwhile.
 _FAILURES: Final = 3
+#: Molecules of a ranking at most: long before it is used up, the next is there.
+_LONGEST: Final = 10_000
 
 
 class Fitter:
     """One fit at a time, in a process that is started when needed, replaced when it died, and ended with this object.
 
     Args:
-        fingerprints: ``.npy`` file of all candidates' fingerprints, which the process maps into its memory.
+        candidates: folder of their store, which the process maps into its memory.
         plan: how to fit and rank.
         limit: seconds for one fit.
     """
 
-    def __init__(self, fingerprints: Path, plan: Plan, *, limit: float = LIMIT) -> None:
-        self._fingerprints = fingerprints
-        self._plan = plan
+    def __init__(self, candidates: Path, plan: Plan, *, limit: float = LIMIT) -> None:
+        self._candidates = candidates
+        self._plan = replace(plan, budget=min(plan.budget, _LONGEST))
         self._limit = limit
         self._child = Child()
         self._thread = ThreadPoolExecutor(1, "surrogate")  # it waits for the process, and does nothing else
+        # Its codes take seconds to load, while the random batch is docked.
+        self._warm = self._thread.submit(self._child.call, warm, timeout=self._limit)
         self._fit: Future[Ranking] | None = None
         self._lesson: Lesson | None = None
         self._failures = 0
@@ -63,7 +67,7 @@ class Fitter:
         """Begin a fit."""
         self._lesson, self.began = lesson, time.time()
         self._fit = self._thread.submit(
-            self._child.call, fit, self._fingerprints, self._plan, lesson, timeout=self._limit
+            self._child.call, fit, self._candidates, self._plan, lesson, timeout=self._limit
         )
 
     def fetch(self) -> Ranking | None:
@@ -90,13 +94,23 @@ class Fitter:
 
     def close(self) -> None:
         """End the process and the thread, in the middle of a fit if need be; idempotent."""
+        begun: list[Future[Any]] = [
+            future for future in (self._warm, self._fit) if future is not None and not future.cancel()
+        ]
         self._child.retire()
-        while self._fit is not None and not wait([self._fit], 0.1).done:
+        while wait(begun, 0.1).not_done:
             self._child.retire()  # it was just being started
         self._thread.shutdown(cancel_futures=True)
         self._child.close()
 
 
-def fit(fingerprints: Path, plan: Plan, lesson: Lesson) -> Ranking:
-    """In the process: fit, and rank all candidates."""
-    return study(np.load(fingerprints, mmap_mode="r"), plan, lesson)
+def warm() -> None:
+    """In the process: this module, and with it all that a fit needs, has been imported."""
+
+
+def fit(folder: Path, plan: Plan, lesson: Lesson) -> Ranking:
+    """In the process: fit, and rank the candidates."""
+    candidates = Candidates(folder, processes=0)
+    objective = plan.second_objective
+    second = candidates.properties([objective.name])[:, 0] if objective is not None else None
+    return study(candidates.fingerprints, plan, lesson, second)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from diaspora_parsl.campaigns.ledger import Ledger
 from diaspora_parsl.campaigns.outputs import write_events, write_parquet, write_poses, write_ranked
 from diaspora_parsl.campaigns.records import Fit, Pick, Reroute, Row, Session
 from diaspora_parsl.campaigns.report import ReportInput, write_report
+from diaspora_parsl.campaigns.waits import waits
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, decode
 
@@ -68,6 +70,9 @@ class Record:
     title: str
     command: str
     settings: dict[str, object]
+    quantity: str
+    """What the scores are."""
+    unit: str
     poses: int
     """How many are wanted as SDF."""
     candidates: int
@@ -124,6 +129,8 @@ def read_folder(folder: Path) -> Record:
             title=ledger.recall("title"),
             command=ledger.recall("command"),
             settings=ledger.recall("settings"),
+            quantity=ledger.recall("quantity"),
+            unit=ledger.recall("unit"),
             poses=ledger.recall("poses"),
             candidates=ledger.recall("candidates"),
             rows=sorted((row for settled in told.values() for row in settled), key=lambda row: row.molecule),
@@ -165,17 +172,18 @@ def write_files(folder: Path, record: Record) -> dict[str, Path]:
             story=record.story,
             faults=record.faults,
             interrupted=last.ending not in ("finished", ""),
-            sessions=record.sessions,
-            fits=record.fits,
+            quantity=record.quantity,
+            unit=record.unit,
+            pauses=[(one.ended, other.started) for one, other in pairwise(record.sessions) if one.ended is not None],
         ),
     )
     return files
 
 
 def archive(folder: Path, ledger: Ledger) -> None:
-    """Keep the events of sessions that are over in the folder, and what they tell of reroutes in the ledger."""
+    """Keep what can be told of sessions that are over: events in the folder, reroutes and waits in the ledger."""
     archived = list(ledger.recall(_ARCHIVED) or [])
-    rows = ledger.rows()
+    rows, picks = ledger.rows(), ledger.picks()
     (folder / EVENTS).touch()
     for session in ledger.sessions():
         if session.number in archived or not session.ending:
@@ -200,6 +208,9 @@ def archive(folder: Path, ledger: Ledger) -> None:
                 for lost in tell_story(events, settled, session.number).lost_attempts
             )
         )
+        until = max((pick.at for pick in picks if pick.session == session.number), default=0.0)
+        idle = waits(settled, until)
+        ledger.settle_session(session.number, workers=idle.workers, longest_wait=idle.longest, waits_over_1s=idle.long)
         archived.append(session.number)
         ledger.remember(_ARCHIVED, archived)
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from diaspora_parsl.campaigns.incident import Fault, Story
-from diaspora_parsl.campaigns.plots import ALARM, INK, PALETTE, svg
+from diaspora_parsl.campaigns.plots import ALARM, CHANCE, INK, PALETTE, svg
 from diaspora_parsl.campaigns.records import Row
 
 if TYPE_CHECKING:
@@ -69,8 +69,14 @@ def lanes(intervals: Sequence[Bar]) -> list[int]:
     return found
 
 
-def gantt(rows: Sequence[Row], story: Story, faults: Sequence[Fault], began: float) -> str:
-    """The chart as an ``<svg>`` element; empty if nothing ran."""
+def gantt(
+    rows: Sequence[Row],
+    story: Story,
+    faults: Sequence[Fault],
+    began: float,
+    pauses: Sequence[tuple[float, float]] = (),
+) -> str:
+    """The chart as an ``<svg>`` element; empty if nothing ran. Pauses, in Unix time, are bands across all sites."""
     every = bars(rows, story, began)
     if not every:
         return ""
@@ -88,6 +94,8 @@ def gantt(rows: Sequence[Row], story: Story, faults: Sequence[Fault], began: flo
             for fault in (fault for fault in faults if fault.site == site):
                 _draw_fault(axes, fault, began, base, high)
             base += high + 0.9
+        for start, end in pauses:
+            axes.axvspan(start - began, end - began, color=CHANCE, alpha=0.25, linewidth=0)
         axes.set_yticks([middle for middle, _ in ticks], [site for _, site in ticks], fontsize=12)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(base - 0.3, -0.9)
@@ -95,7 +103,9 @@ def gantt(rows: Sequence[Row], story: Story, faults: Sequence[Fault], began: flo
         axes.set_xlabel("seconds since the campaign began")
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
-        axes.legend(handles=_legend(every), loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4)
+        axes.legend(
+            handles=_legend(every, is_paused=bool(pauses)), loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4
+        )
 
     return svg("gantt", draw, width=13.5, height=min(12.0, 2.0 + 0.36 * total + 0.4 * len(by_site)))
 
@@ -128,7 +138,7 @@ def _draw_fault(axes: Axes, fault: Fault, began: float, base: float, high: float
     axes.text(at, base - 0.28, label, color=color, ha=side, va="bottom", weight="bold")
 
 
-def _legend(every: list[Bar]) -> list[Patch | Line2D]:
+def _legend(every: list[Bar], *, is_paused: bool) -> list[Patch | Line2D]:
     kinds = {bar.kind for bar in every}
     handles: list[Patch | Line2D] = [Patch(facecolor="#8c8c8c", edgecolor=INK, linewidth=0.4, label="task")]
     if "again" in kinds:
@@ -136,4 +146,6 @@ def _legend(every: list[Bar]) -> list[Patch | Line2D]:
     if "lost" in kinds:
         label = "lost attempt, from dispatch until given up"
         handles.append(Patch(facecolor="none", edgecolor=ALARM, hatch="/////", label=label))
+    if is_paused:
+        handles.append(Patch(facecolor=CHANCE, alpha=0.25, label="nobody conducted the campaign"))
     return handles

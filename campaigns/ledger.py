@@ -71,9 +71,7 @@ class Ledger:
         try:
             self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE)
         except sqlite3.OperationalError as error:
-            raise ConfigurationError(
-                f"There is no ledger of a campaign at {path}. Write the campaign's folder."
-            ) from error
+            raise ConfigurationError(f"There is no campaign in {path.parent}. Write the folder of one.") from error
         try:
             if read_only:
                 self._db.execute("SELECT count(*) FROM picks").fetchone()

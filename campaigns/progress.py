@@ -37,7 +37,7 @@ class Quality(NamedTuple):
     spearman: float | None
     """Rank correlation of predicted and found scores; None while unknown."""
     error: float | None
-    """Mean absolute difference; None while unknown."""
+    """Median absolute difference; None while unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +126,9 @@ class Tally:
         if len(self._pairs) < _FEW:
             return Quality(0, None, None)
         predicted, found = np.array(self._pairs).T
-        return Quality(len(self._pairs), rank_correlation(predicted, found), float(np.abs(predicted - found).mean()))
+        return Quality(
+            len(self._pairs), rank_correlation(predicted, found), float(np.median(np.abs(predicted - found)))
+        )
 
     def progress(self, *, in_flight: int, now: float, left: dict[str, float] | None = None) -> Progress:
         """A snapshot."""

@@ -236,16 +236,19 @@ def with_bond_orders(block: str, smiles: str, residue: str) -> Any:
     """
     from rdkit import Chem  # noqa: PLC0415 - slow
     from rdkit.Chem import AllChem  # noqa: PLC0415 - slow
+    from rdkit.rdBase import BlockLogs  # noqa: PLC0415 - slow
 
-    template = Chem.MolFromSmiles(smiles)
-    found = Chem.MolFromPDBBlock(block + "\nEND\n", removeHs=True)
+    with BlockLogs():
+        template = Chem.MolFromSmiles(smiles)
+        found = Chem.MolFromPDBBlock(block + "\nEND\n", removeHs=True)
     counts = [0 if one is None else one.GetNumHeavyAtoms() for one in (template, found)]
     if counts[0] != counts[1] or not counts[0]:  # RDKit would take the SMILES of a part
         raise ConfigurationError(
             f'The atoms of "{residue}" do not fit the SMILES {smiles}: {counts[1]} heavy atoms, not {counts[0]}.'
         )
     try:
-        return AllChem.AssignBondOrdersFromTemplate(template, found)
+        with BlockLogs():
+            return AllChem.AssignBondOrdersFromTemplate(template, found)
     except Exception as error:  # RDKit and Boost raise their own types here
         raise ConfigurationError(f'The atoms of "{residue}" do not fit the SMILES {smiles}: {error}') from error
 

@@ -130,7 +130,7 @@ class Fit:
     spearman: float | None = None
     """Rank correlation of predicted and found scores of those."""
     error: float | None = None
-    """Mean absolute difference between them."""
+    """Median absolute difference between them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

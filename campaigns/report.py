@@ -15,12 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from diaspora_parsl.campaigns import plots
-from diaspora_parsl.campaigns.analysis import HIT_SHARE, agreement, enrichment, in_time
+from diaspora_parsl.campaigns.analysis import HIT_SHARE, agreement, agreement_by_round, enrichment, in_time
 from diaspora_parsl.campaigns.gantt import gantt
 from diaspora_parsl.campaigns.incident import Fault, Story
+from diaspora_parsl.campaigns.novelty import novelty
 from diaspora_parsl.campaigns.outputs import ranked
 from diaspora_parsl.campaigns.pictures import structure
-from diaspora_parsl.campaigns.records import MEANING, Fit, Row, Session
+from diaspora_parsl.campaigns.records import MEANING, Row
 
 _PACKAGES: Final = ("diaspora-parsl", "parsl", "vina", "meeko", "rdkit", "numpy", "scipy")
 _PICTURES: Final = 12
@@ -45,8 +46,14 @@ class ReportInput:
     story: Story = field(default_factory=Story)
     faults: Sequence[Fault] = ()
     interrupted: bool = False
-    sessions: Sequence[Session] = ()
-    fits: Sequence[Fit] = ()
+    quantity: str = "Vina score"
+    """What the scores are; lower is better."""
+    unit: str = "kcal/mol"
+    """Unit of the scores; empty if they have none."""
+    pauses: Sequence[tuple[float, float]] = ()
+    """Unix times from and to which nobody conducted the campaign: between an end and a resume."""
+    known: Sequence[str] = ()
+    """SMILES that novelty is measured from; without any, what the random first batch was made of."""
 
 
 def write_report(path: Path, data: ReportInput) -> None:
@@ -68,25 +75,37 @@ def _content(data: ReportInput) -> dict[str, Any]:
     tried = in_time(data.rows)
     gain = enrichment(data.rows)
     guess = agreement(data.rows)
+    rounds = agreement_by_round(data.rows)
+    known = data.known or [row.smiles for row in tried if row.model == 0 and row.score is not None]
+    new = novelty([row.smiles for row in best[:_PICTURES]], known)
     failures = [row for row in data.rows if row.score is None]
+    scale = data.unit or "no unit"
     random = [row.score for row in tried if row.model == 0 and row.score is not None]
     chosen = [row.score for row in tried if row.model > 0 and row.score is not None]
     return {
         "data": data,
-        "best": [(row, Markup(structure(row.smiles))) for row in best[:_PICTURES]],  # noqa: S704 - drawn by RDKit
+        "best": [
+            (row, Markup(structure(row.smiles)), far)  # noqa: S704 - drawn by RDKit
+            for row, far in zip(best, new, strict=False)
+        ],
+        "poses": any(row.pose for row in best),
+        "novel_from": "the known ligands" if data.known else "the random first batch",
+        "unit": f" {data.unit}" if data.unit else "",
         "docked": len(best),
         "tried": len(tried),
         "gain": gain,
         "hit_share": HIT_SHARE,
         "guess": guess,
+        "rounds": rounds,
         "plots": {
             name: Markup(text)  # noqa: S704 - drawn by matplotlib
             for name, text in {
                 "hits": plots.hits_found(gain) if gain else "",
-                "best": plots.best_so_far(gain) if gain else "",
-                "agreement": plots.predicted_against_docked(guess) if guess else "",
-                "scores": plots.score_histogram(random, chosen) if best else "",
-                "gantt": gantt(data.rows, data.story, data.faults, data.started),
+                "best": plots.best_so_far(gain, scale) if gain else "",
+                "agreement": plots.predicted_against_docked(guess, scale) if guess else "",
+                "rounds": plots.agreement_by_round(rounds, scale) if len(rounds) > 1 else "",
+                "scores": plots.score_histogram(random, chosen, f"{data.quantity} ({scale})") if best else "",
+                "gantt": gantt(data.rows, data.story, data.faults, data.started, data.pauses),
             }.items()
         },
         "sites": _sites(tried),

@@ -30,7 +30,6 @@ from diaspora_parsl.campaigns.progress import Display, Progress
 from diaspora_parsl.campaigns.records import Session
 from diaspora_parsl.campaigns.report import versions
 from diaspora_parsl.campaigns.settings import Plan
-from diaspora_parsl.campaigns.waits import waits
 from diaspora_parsl.errors import ConfigurationError
 
 #: For the plan of a campaign that counts no molecules.
@@ -219,7 +218,7 @@ def _control(
         ending = f"failed: {type(error).__name__}: {error}"
         raise
     finally:
-        _close(ledger, number, ending)
+        ledger.settle_session(number, ended=time.time(), ending=ending)
         archive(out, ledger)
     record = read_folder(out)
     return Finished(outcome=outcome, said=record.said, files=write_files(out, record))
@@ -230,23 +229,12 @@ def _with_candidates(job: Job, out: Path, ledger: Ledger) -> tuple[Job, Candidat
     if ledger.recall("candidates") is not None:
         return job, Candidates(out / CANDIDATES)
     candidates = find_candidates(job.library, out / CANDIDATES, scope=job.objective.scope)
+    if job.plan.second_objective is not None:  # computed once, here: fits read it from the folder
+        candidates.properties([job.plan.second_objective.name])
     job = replace(job, plan=_complete(job.plan, job.budget, len(candidates)))
     _note(job, ledger)
     ledger.refuse(candidates.refused, len(candidates))
     return job, candidates
-
-
-def _close(ledger: Ledger, number: int, ending: str) -> None:
-    until = max((pick.at for pick in ledger.picks() if pick.session == number), default=0.0)
-    idle = waits((row for row in ledger.rows() if row.session == number), until)
-    ledger.settle_session(
-        number,
-        ended=time.time(),
-        ending=ending,
-        workers=idle.workers,
-        longest_wait=idle.longest,
-        waits_over_1s=idle.long,
-    )
 
 
 def _note(job: Job, ledger: Ledger) -> None:
@@ -254,6 +242,8 @@ def _note(job: Job, ledger: Ledger) -> None:
     kept = job if isinstance(job.library, Library) else replace(job, library=())
     ledger.remember("job", base64.b64encode(pickle.dumps(kept)).decode())
     ledger.remember("settings", {**job.objective.settings(), **asdict(job.plan), **asdict(job.budget)})
+    ledger.remember("quantity", job.objective.name)
+    ledger.remember("unit", job.objective.unit)
     ledger.remember("title", job.title)
     ledger.remember("command", job.command)
     ledger.remember("poses", job.poses)

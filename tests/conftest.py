@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -32,6 +33,14 @@ _MARK: Final = "DIASPORA_PARSL_TEST"
 _RESOURCE_TRACKER: Final = "multiprocessing.resource_tracker"
 #: One per interpreter that ever imported the SDK of Globus Compute, as Parsl does where it is installed.
 _SDK_THREAD: Final = "(__atexit)"
+
+
+@pytest.fixture(autouse=True)
+def _parsl_logs_no_more_than_before() -> Iterator[None]:
+    """Undo the level DEBUG that Parsl leaves on its logger: pytest would keep thousands of records of later tests."""
+    level = logging.getLogger("parsl").level
+    yield
+    logging.getLogger("parsl").setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from diaspora_parsl.campaigns.settings import Docking, Target
 if TYPE_CHECKING:
     from vina import Vina
 
-#: Elements that both meeko and Vina have parameters for.
-ELEMENTS: Final = frozenset({"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
+#: Elements that both meeko and Vina have parameters for; boron is one that Vina lacks.
+ELEMENTS: Final = frozenset({"H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
 #: Vina's own seed. The same for every molecule, because a Vina object with its maps has one; what differs by molecule
 #: is the seed of the embedding, and with it the pose that the search starts from.
 VINA_SEED: Final = 1
@@ -99,9 +99,13 @@ def dock(engine: Vina, smiles: str, docking: Docking) -> Result:
     except MemoryError:
         raise
     except Exception as error:  # Vina raises bare RuntimeError and TypeError for what it cannot dock
-        refused = Refused("dock", f"Vina: {error}".strip())
+        refused = Refused("dock", " ".join(f"Vina: {error}".split()))
         refused.result = replace(refused.result, seed=seed)
         raise refused from error
+    if score > 0:
+        # Up to millions: no energy but a clash. As it is, one such score would be all that a surrogate learns.
+        detail = f"Its best pose clashes with the receptor ({score:.0f} kcal/mol): it does not fit. Counted as 0."
+        return Result(status="ok", score=0.0, pose=pose, seed=seed, detail=detail)
     return Result(status="ok", score=score, pose=pose, seed=seed)
 
 
@@ -120,7 +124,7 @@ def prepare_ligand(smiles: str, max_heavy_atoms: int) -> tuple[str, int]:
     except MemoryError:
         raise
     except Exception as error:  # meeko raises many types; all of them mean that it does not know this chemistry
-        raise Refused("prepare", f"meeko: {type(error).__name__}: {error}") from error
+        raise Refused("prepare", " ".join(f"meeko: {type(error).__name__}: {error}".split())[:500]) from error
     if not good:
         raise Refused("prepare", f"meeko: {problem}")
     return str(text), seed

@@ -105,7 +105,7 @@ class XtbObjective(Objective):
             else:
                 value = _orbital(self.quantity, found["orbital-energies"], found["orbital-occupations"])
         except (RuntimeError, ValueError, TypeError) as error:  # what tblite raises, and no more of its own
-            raise Refused("dock", f"tblite: {error}".strip()) from error
+            raise Refused("dock", " ".join(f"tblite: {error}".split())[:500]) from error
         # The last digits differ between builds of the linear algebra; scores must not.
         return Result(status="ok", score=self.sign * round(value * _HARTREE, 4), seed=seed)
 

@@ -134,6 +134,13 @@ def test_ctrl_c_keeps_what_there_is(folder: Path) -> None:
     assert "was interrupted" in (folder / "run" / "report.html").read_text()
     assert not docking_processes(folder)
 
+    again = [*COMMAND[:4], "resume", "run", "--budget", str(found + 4)]
+    ended = subprocess.run(again, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    with Ledger(folder / "run" / "campaign.sqlite", read_only=True) as kept:
+        assert len(kept.rows()) == max(found + 4, len({pick.molecule for pick in kept.picks()}))
+        assert [session.ending for session in kept.sessions()] == ["interrupted", "finished"]
+
 
 def count(path: Path) -> int:
     with Ledger(path) as ledger:

@@ -13,10 +13,11 @@ import pytest
 from rdkit import Chem
 from rich.console import Console
 
-from diaspora_parsl.campaigns.analysis import agreement, enrichment
+from diaspora_parsl.campaigns.analysis import agreement, agreement_by_round, enrichment
 from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.incident import Fault
+from diaspora_parsl.campaigns.novelty import novelty
 from diaspora_parsl.campaigns.objectives.docking import prepare_ligand
 from diaspora_parsl.campaigns.outputs import ranked, write_events, write_poses, write_ranked
 from diaspora_parsl.campaigns.progress import Display, Tally, line
@@ -93,6 +94,26 @@ def test_agreement() -> None:
     assert agreement(ROWS[:20]) is None
 
 
+def test_agreement_round_by_round() -> None:
+    rounds = agreement_by_round(ROWS)
+    assert [(one.first, one.last, len(one.docked)) for one in rounds] == [(fit, fit, 10) for fit in (1, 2, 3, 4)]
+    two = agreement_by_round(ROWS, most=2)
+    assert [(one.first, one.last) for one in two] == [(1, 2), (3, 4)]
+    assert agreement_by_round(ROWS[:20]) == []
+    one_fit_each = [replace(row, model=number) for number, row in enumerate(ROWS[:60])]
+    assert [len(one.docked) for one in agreement_by_round(one_fit_each)] == [7, 7, 6, 7, 7, 6]
+
+
+def test_novelty_is_the_distance_to_the_nearest_that_was_known() -> None:
+    same, other = "CCOC(=O)c1ccccc1", "C1CCNCC1"
+    assert novelty([same, other], []) == [None, None]
+    assert novelty([same], [same]) == [None]  # itself is no reference
+    near, far = novelty([same, other], ["COC(=O)c1ccccc1", same])
+    assert near is not None
+    assert far is not None
+    assert 0 < near < 0.5 < far <= 1
+
+
 def test_the_ranking_holds_every_molecule(tmp_path: Path) -> None:
     write_ranked(tmp_path / "ranked.csv", ROWS)
     with (tmp_path / "ranked.csv").open(newline="") as file:
@@ -162,7 +183,7 @@ def test_the_report_is_one_file_that_shows_everything(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert "b" not in page.tags
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 12 + 5
+    assert page.tags.count("svg") == 12 + 6
     assert len(text) < 2_000_000
     for expected in (
         "0 lost",

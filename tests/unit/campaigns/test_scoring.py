@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,7 +18,7 @@ from diaspora_parsl.campaigns.scoring import (
     ScoringProcess,
     score_molecule,
 )
-from diaspora_parsl.campaigns.settings import Docking, Target
+from diaspora_parsl.campaigns.settings import Box, Docking, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ def process() -> Iterator[ScoringProcess]:
         ("garbage", "parse", "cannot read"),
         ("", "parse", "cannot read"),
         ("[Pt](Cl)(Cl)(N)N", "prepare", "no parameters for Pt"),
+        ("CB(O)O", "prepare", "no parameters for B"),
         ("CC(=O)[O-].CCN", "prepare", "2 separate"),
         ("C" * 200, "prepare", "200 heavy atoms"),
         ("C1#CC1", "embed", "no three-dimensional shape"),
@@ -84,6 +86,14 @@ def test_a_death_is_a_row_and_the_process_is_replaced(process: ScoringProcess) -
     assert process.score("garbage", FAST).status == "parse"
     process.close()
     assert not [c for c in psutil.Process().children() if "campaigns.child" in " ".join(c.cmdline())]
+
+
+def test_what_does_not_fit_scores_nothing(process: ScoringProcess) -> None:
+    small = Box(center=DHFR_BOX.center, size=(6.0, 6.0, 6.0))
+    tight = replace(FAST, target=Target.of(TARGET.pdbqt, small, name="x"))
+    result = process.score("C1" + "C" * 40 + "C1", tight)
+    assert (result.status, result.score) == ("ok", 0.0)
+    assert "does not fit" in result.detail
 
 
 def test_a_useless_receptor_is_a_result(process: ScoringProcess) -> None:
