@@ -105,7 +105,7 @@ def test_the_command_writes_figures_table_and_picture(files: tuple[Path, Path], 
 
 
 def test_outputs_are_checked_before_the_work(files: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="ends in .svg"):
+    with pytest.raises(ConfigurationError, match=r"ends in \.svg"):
         cli_benchmark.benchmark(library=files[0], scores=files[1], plot=tmp_path / "page.md")
     with pytest.raises(ConfigurationError, match="no place for the table"):
         cli_benchmark.benchmark(library=files[0], scores=files[1], table=tmp_path / "page.md")
