@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import rdkit
 
-from diaspora_parsl.campaigns.candidates import Candidates, find_candidates
+from diaspora_parsl.campaigns.candidates import FINGERPRINT, Candidates, find_candidates
 from diaspora_parsl.campaigns.library import read_library
 from diaspora_parsl.campaigns.objectives import Scope
 from diaspora_parsl.campaigns.objectives.docking import ELEMENTS
@@ -106,6 +106,7 @@ def main() -> None:
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "rdkit": rdkit.__version__,
+            "fingerprint": FINGERPRINT,
             "load_average_before": [round(load, 1) for load in os.getloadavg()],
         }
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -32,12 +33,12 @@ from diaspora_parsl.campaigns.processes import Spoilt, in_processes
 from diaspora_parsl.campaigns.records import Row
 from diaspora_parsl.errors import ConfigurationError
 
-__all__ = ["FINGERPRINT_BITS", "Candidates", "find_candidates"]
+__all__ = ["FINGERPRINT", "FINGERPRINT_BITS", "Candidates", "find_candidates"]
 
 #: Molecules that are looked at in one go: a third of a second.
 _CHUNK: Final = 1_000
-#: Chunks between two checkpoints.
-_CHECKPOINT: Final = 50
+#: Seconds between two checkpoints.
+_CHECKPOINT: Final = 5.0
 #: Seconds for a chunk, and for a molecule of a chunk that took longer or crashed.
 _CHUNK_LIMIT: Final = 60.0
 _ALONE_LIMIT: Final = 5.0
@@ -215,12 +216,14 @@ def _build(library: Iterable[Entry], folder: Path, scope: Scope, processes: int,
     with store.Writer(folder, key) as writer:
         lines = islice(library, writer.read, None)
         with closing(_mapped(partial(look_at, scope=scope), _chunks(lines), processes)) as answers:
-            for count, answer in enumerate(answers, start=1):
+            safe = time.monotonic()
+            for answer in answers:
                 _take(writer, answer)
                 if observer is not None:
                     observer(writer.read, writer.candidates, writer.refused)
-                if count % _CHECKPOINT == 0:
+                if time.monotonic() - safe >= _CHECKPOINT:
                     writer.checkpoint()
+                    safe = time.monotonic()
         if not writer.candidates:
             raise ConfigurationError(f"The library has no readable molecule ({writer.refused} unreadable lines).")
         writer.checkpoint(complete=True)

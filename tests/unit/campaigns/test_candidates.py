@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.library import Entry, read_library
 from diaspora_parsl.campaigns.objectives import Scope, hash_of
 from diaspora_parsl.campaigns.objectives.docking import ELEMENTS
+from diaspora_parsl.campaigns.processes import in_processes
 from diaspora_parsl.campaigns.store import STATE, Seen
 from diaspora_parsl.errors import ConfigurationError
 
@@ -121,7 +119,7 @@ def test_a_build_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: py
     path.write_text("".join(f"{smiles} m{number}\n" for number, smiles in enumerate(mixed())))
     whole = find_candidates(read_library(path), tmp_path / "whole", scope=VINA, processes=0)
     monkeypatch.setattr(module, "_CHUNK", 30)
-    monkeypatch.setattr(module, "_CHECKPOINT", 2)
+    monkeypatch.setattr(module, "_CHECKPOINT", 0.0)
 
     def die(read: int, _candidates: int, _refused: int) -> None:
         if read == 210:
@@ -145,32 +143,39 @@ def test_a_build_that_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: py
     assert again.hashes.tolist() == whole.hashes.tolist()
 
 
-def explode(lines: list[str]) -> int:
+EXPLODING = """
+import os, signal, time
+
+def explode(lines):
     if "die" in lines:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hang" in lines:
-        time.sleep(60)
+        time.sleep(600)
     if "raise" in lines:
         raise ValueError("no")
     return len(lines)
 
+if __name__ == "__main__":
+    from diaspora_parsl.campaigns.processes import Spoilt, in_processes
+    from exploding import explode  # under the name that the processes know
+    chunks = [["a", "b", "c"], ["d", "die"], ["hang"], ["f", "raise"]]
+    for one in in_processes(explode, chunks, processes=2, timeout=3.0, alone=3.0):
+        print(f"{one.kind} {one.item}" if isinstance(one, Spoilt) else one)
+"""
 
-def test_what_crashes_or_hangs_the_code_is_found() -> None:
+
+def test_what_crashes_or_hangs_the_code_is_found(tmp_path: Path) -> None:
+    (tmp_path / "exploding.py").write_text(EXPLODING)
     done = subprocess.run(
-        [sys.executable, "-c", CRASHING], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=100,
-        check=True,
-    )  # fmt: skip
+        [sys.executable, "exploding.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True
+    )
     assert done.stdout.splitlines() == ["3", "1", "crash die", "timeout hang", "1", "raised raise"]
 
 
-# In an interpreter of its own, where the processes can import this file.
-CRASHING = """
-from test_candidates import explode
-from diaspora_parsl.campaigns.processes import Spoilt, in_processes
-chunks = [["a", "b", "c"], ["d", "die"], ["hang"], ["f", "raise"]]
-for one in in_processes(explode, chunks, processes=2, timeout=3.0, alone=3.0):
-    print(f"{one.kind} {one.item}" if isinstance(one, Spoilt) else one)
-"""
+def test_processes_end_when_nobody_listens_any_more() -> None:
+    answers = in_processes(len, ([str(number)] * 3 for number in range(10_000)), processes=2, timeout=60, alone=60)
+    assert next(answers) == 3
+    answers.close()  # and the fixture of every test sees that nothing is left
 
 
 def test_properties_and_scaffolds(tmp_path: Path) -> None:
