@@ -5,7 +5,10 @@ from __future__ import annotations
 import heapq
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -125,7 +128,7 @@ def load_truth(
     return Truth(fingerprints, values)
 
 
-def simulate(truth: Truth, plan: Plan, tick: Callable[[], None] = lambda: None) -> NDArray[np.int64]:
+def simulate(truth: Truth, plan: Plan, tick: Callable[[], None] | None = None) -> NDArray[np.int64]:
     """A campaign on virtual workers, with the chooser that any campaign has; only time and scores are made up.
 
     As many workers as the plan has tasks in flight take a different time for each molecule; a fit takes a while, during
@@ -164,12 +167,32 @@ def simulate(truth: Truth, plan: Plan, tick: Callable[[], None] = lambda: None) 
         settled.append(event)
         score = float(truth.scores[event])
         director.observe(event, None if np.isnan(score) else score)
-        tick()
+        if tick is not None:
+            tick()
 
 
-def run(truth: Truth, best: Best, plan: Plan, seeds: int, tick: Callable[[], None] = lambda: None) -> Run:
-    """One strategy with the seeds 0, 1, 2 ..."""
-    orders = [simulate(truth, replace(plan, seed=seed), tick) for seed in range(seeds)]
+def run(
+    truth: Truth, best: Best, plan: Plan, seeds: int, *, jobs: int = 1, tick: Callable[[int], None] = lambda _: None
+) -> Run:
+    """One strategy with the seeds 0, 1, 2 ...
+
+    Args:
+        truth: the library.
+        best: molecules of it.
+        plan: budget and choice.
+        seeds: how many.
+        jobs: seeds at a time, each in a process of its own; 1 for none but this one.
+        tick: told how many more results there are.
+    """
+    plans = [replace(plan, seed=seed) for seed in range(seeds)]
+    if jobs == 1:
+        orders = [simulate(truth, one, partial(tick, 1)) for one in plans]
+    else:
+        with ProcessPoolExecutor(min(jobs, seeds), get_context("spawn")) as pool:
+            futures = [pool.submit(simulate, truth, one) for one in plans]
+            for future in as_completed(futures):
+                tick(len(future.result()))
+            orders = [future.result() for future in futures]
     shortest = min(len(order) for order in orders)
     curve: list[dict[str, object]] = []
     for count in np.unique(np.linspace(0, shortest, _POINTS + 1).round().astype(int)):

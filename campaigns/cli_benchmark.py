@@ -62,6 +62,7 @@ def benchmark(  # noqa: D103 - its help is above
     top: Annotated[int, typer.Option(min=1, help="How many are the best.")] = 100,
     fraction: Annotated[float, typer.Option(min=0.0001, max=1, help="Of the library that is screened.")] = 0.06,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions, with the seeds 0, 1, 2 ...")] = 5,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds at a time, each in a process of its own.")] = 1,
     in_flight: Annotated[int, typer.Option(min=1, help="Virtual workers.")] = 8,
     surrogate: Annotated[SurrogateName, typer.Option(help="auto, gp, lightgbm or forest.")] = "auto",
     acquisition: Annotated[Acquisition, typer.Option(help="greedy, ucb, ei, thompson or random.")] = "greedy",
@@ -102,13 +103,14 @@ def benchmark(  # noqa: D103 - its help is above
         for name, strategy in work.strategies(plan).items():
             began = time.perf_counter()
             with advance(_NAMES[name], seeds * plan.budget) as tick:
-                runs[name] = work.run(truth, best, strategy, seeds, tick)
+                runs[name] = work.run(truth, best, strategy, seeds, jobs=jobs, tick=tick)
             seconds[name] = (time.perf_counter() - began) / seeds
     settings = {
         **work.settings_of(truth, best, plan, seeds),
         "library": library.name,
         "scores": scores.name,
         "fraction": fraction,
+        "jobs": jobs,
         "seconds_per_seed": {name: round(value, 1) for name, value in seconds.items()},
     }
     rows = _rows(runs, is_published=_is_published(library, top, fraction))
@@ -134,9 +136,9 @@ def _progress(console: Console) -> Iterator[Callable[[str, int], Any]]:
     with Progress(*columns, console=console) as bar:
 
         @contextmanager
-        def advance(name: str, total: int) -> Iterator[Callable[[], None]]:
+        def advance(name: str, total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(name, total=total)
-            yield lambda: bar.advance(task)
+            yield lambda count: bar.advance(task, count)
 
         yield advance
 
