@@ -18,7 +18,8 @@ from diaspora_parsl.campaigns.surrogate import Fingerprints, fit_surrogate
 
 #: Fewer scores than this teach nothing.
 FEWEST_SCORES: Final = 5
-#: A ranking is at least so long, so that a cap on scaffolds does not use it up.
+#: A ranking is so long and as much longer as scores are known: longer than what is chosen until the next one, also if
+#: a cap on scaffolds passes many over. Choice is random where it ends.
 _RANKED: Final = 5000
 #: Of the candidates, those that are compared in a second objective: what is not expected to score well is no hit,
 #: however nice it is otherwise.
@@ -211,7 +212,7 @@ def study(
     bits: Fingerprints = np.load(fingerprints, mmap_mode="r") if isinstance(fingerprints, (str, Path)) else fingerprints
     model = fit_surrogate(plan, bits[lesson.candidates], lesson.scores, bits[lesson.pending])
     merit = merit_function(plan, model, float(lesson.scores.min()))
-    wanted = max(plan.budget, _RANKED)
+    wanted = _RANKED + len(lesson.scores)
     places = shortlist(merit, bits, wanted + len(lesson.scores), plan.seed + lesson.number)
     places = np.setdiff1d(places, np.concatenate([lesson.candidates, lesson.pending]), assume_unique=True)
     if plan.acquisition == "thompson":

@@ -104,7 +104,7 @@ class Plan:
     surrogate: SurrogateName = "auto"
     """``gp``, ``lightgbm`` or ``forest``; ``auto`` is the Gaussian process, and LightGBM for more scores than that
     can take."""
-    gp_limit: int = 4000
+    gp_limit: int = 3000
     """Scores above which ``auto`` means LightGBM: the Gaussian process costs their number cubed."""
     acquisition: Acquisition = "greedy"
     ucb_beta: float = 1.0
