@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,8 +20,6 @@ logger = logging.getLogger(__name__)
 LIMIT: Final = 900.0
 #: Fits that may fail one after the other; the old ranking serves meanwhile.
 _FAILURES: Final = 3
-#: Molecules of a ranking at most: long before it is used up, the next is there.
-_LONGEST: Final = 10_000
 
 
 class Fitter:
@@ -36,7 +33,7 @@ class Fitter:
 
     def __init__(self, candidates: Path, plan: Plan, *, limit: float = LIMIT) -> None:
         self._candidates = candidates
-        self._plan = replace(plan, budget=min(plan.budget, _LONGEST))
+        self._plan = plan
         self._limit = limit
         self._child = Child()
         self._thread = ThreadPoolExecutor(1, "surrogate")  # it waits for the process, and does nothing else

@@ -110,7 +110,8 @@ def test_garbage_is_accounted_for_and_the_rest_docked(folder: Path, monkeypatch:
         screen("--config", "sites.py", *options)
 
 
-def test_ctrl_c_keeps_what_there_is(folder: Path) -> None:
+@pytest.mark.timeout(300)
+def test_ctrl_c_keeps_what_there_is_and_resume_goes_on(folder: Path) -> None:
     (folder / "library.smi").write_text("".join(f"N{'C' * number}c1ccccc1 m{number}\n" for number in range(1, 41)))
     options = ["--library", "library.smi", "--budget", "40", "--max-evals", "20000", "--out", "run"]
     with subprocess.Popen(
