@@ -75,10 +75,10 @@ $(VENV)/.created: .ci/venv
 
 $(VENV)/.demo-ready: EXTRAS := campaigns
 $(VENV)/.demo-globus-ready: EXTRAS := campaigns,globus-test
-$(VENV)/.test-ready: EXTRAS := campaigns,globus-test,test
-$(VENV)/.bench-ready: EXTRAS := campaigns,globus-test,test,bench
+$(VENV)/.test-ready: EXTRAS := campaigns,xtb,globus-test,test
+$(VENV)/.bench-ready: EXTRAS := campaigns,xtb,globus-test,test,bench
 $(VENV)/.fuzz-ready: EXTRAS := fuzz
-$(VENV)/.dev-ready: EXTRAS := campaigns,globus-test,test,dev
+$(VENV)/.dev-ready: EXTRAS := campaigns,xtb,globus-test,test,dev
 $(VENV)/.%-ready: $(VENV)/.created pyproject.toml
 	@echo "Installing diaspora_parsl[$(EXTRAS)] into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet -e ".[$(EXTRAS)]"

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import parsl
 from parsl.config import Config
 
+from diaspora_parsl.campaigns.budget import Budget, Spending
 from diaspora_parsl.campaigns.candidates import Candidates
-from diaspora_parsl.campaigns.chooser import Choice, Chooser, Ranking
-from diaspora_parsl.campaigns.docking import dock_molecule
+from diaspora_parsl.campaigns.chooser import Choice, Chooser
+from diaspora_parsl.campaigns.fitter import Fitter
 from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.objectives import Objective
 from diaspora_parsl.campaigns.progress import Progress, Tally
-from diaspora_parsl.campaigns.records import DockResult, Row
-from diaspora_parsl.campaigns.settings import Docking, Plan, Target
+from diaspora_parsl.campaigns.records import Fit, Pick, Result, Row
+from diaspora_parsl.campaigns.rounds import Rounds
+from diaspora_parsl.campaigns.scoring import score_molecule
+from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
 
 #: Results that say that docking itself does not work, rather than one molecule.
@@ -29,13 +36,17 @@ _HOPELESS: Final = frozenset({"lost", "crash", "dock"})
 #: So many of them, and nothing else, end the campaign early.
 _PATIENCE: Final = 10
 _TICK: Final = 0.5
+#: While workers wait for a model, at the end of a synchronous round.
+_SHORT_TICK: Final = 0.05
+#: Tasks per worker that has been seen, if their number may adapt.
+_SPARE: Final = 1.25
 
 Observer = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a campaign ended."""
+    """How a session of a campaign ended; numbers are of the whole campaign."""
 
     submitted: int
     settled: int
@@ -44,6 +55,7 @@ class Outcome:
     interrupted: bool
     """Ended by Ctrl-C or SIGTERM; what was in flight has no row."""
     started: float
+    """Unix time at which this session began."""
     ended: float
     run_dir: str
     """Parsl's own directory of this run."""
@@ -63,14 +75,16 @@ def running_parsl(config: Config) -> Iterator[Any]:
 
 
 class Campaign:
-    """One campaign over a set of candidates.
+    """One campaign over a set of candidates, from its beginning or from where its ledger ends.
 
     Args:
         candidates: what can be chosen from.
-        target: receptor and box.
-        docking: settings per molecule.
-        plan: budget and choice.
+        objective: what is asked about each.
+        plan: how to choose.
+        budget: when to end; molecules are counted by the plan.
         ledger: where each result is written as it arrives.
+        session: number under which this session stands in the ledger.
+        adaptive: give Parsl more than ``plan.in_flight`` tasks when more workers are seen than that keeps busy.
         observers: called with a `Progress` from the campaign's thread after every result, and twice a second.
     """
 
@@ -78,59 +92,151 @@ class Campaign:
         self,
         *,
         candidates: Candidates,
-        target: Target,
-        docking: Docking,
+        objective: Objective,
         plan: Plan,
         ledger: Ledger,
+        budget: Budget | None = None,
+        session: int = 1,
+        adaptive: bool = False,
         observers: tuple[Observer, ...] = (),
     ) -> None:
         self._candidates = candidates
-        self._target = target
-        self._docking = docking
+        self._objective = objective
         self._plan = plan
         self._ledger = ledger
+        self._session = session
+        self._adaptive = adaptive
         self._observers = observers
-        self._chooser = Chooser(candidates.fingerprints, plan)
+        scaffolds = candidates.scaffolds() if plan.scaffold_cap else None
+        self._chooser = Chooser(candidates.fingerprints, plan, scaffolds)
+        self._rounds = Rounds(self._chooser, plan) if plan.rounds else None
+        self._started = time.time()
+        earlier = sum((s.ended or s.started) - s.started for s in ledger.sessions() if s.number != session)
+        self._spending = Spending(budget or Budget(molecules=plan.budget), began=self._started, earlier=earlier)
         self._tally = Tally(self._chooser.budget)
+        self._picked: Counter[int] = Counter()
+        self._numbers = 0
+        #: Chosen by an earlier session that did not see the result.
+        self._again: deque[Choice] = deque()
+        #: Results of an earlier session that a replay of its rounds comes across.
+        self._known: dict[int, float | None] = {}
         #: Settled Parsl futures; None wakes the loop up for an interruption.
-        self._arrivals: SimpleQueue[Future[DockResult] | None] = SimpleQueue()
-        self._in_flight: dict[Future[DockResult], tuple[Choice, float]] = {}
-        self._fit: Future[Ranking] | None = None
+        self._arrivals: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        self._in_flight: dict[Future[Result], tuple[Choice, float]] = {}
+        self._workers: deque[tuple[str, int]] = deque(maxlen=4 * plan.in_flight)
+        self._statuses: set[str] = set()
+        self._here = 0
         self._interrupted = False
+        self._recover()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to dock."""
+        left = bool(self._again) or self._tally.done < self._chooser.budget
+        return left and self._spending.affords_more(0, time.time())
 
     def run(self, config: Config) -> Outcome:
         """Run to the end of the budget, or to Ctrl-C.
 
         Raises:
-            ConfigurationError: docking works nowhere; the message says what was seen.
+            ConfigurationError: docking works nowhere, or no surrogate can be fitted; the message says what was seen.
         """
-        started = time.time()
-        self._ledger.append(*self._candidates.refused)
-        with running_parsl(config) as kernel, ThreadPoolExecutor(1, "surrogate") as fitter, self._interruptible():
-            dock = parsl.python_app(dock_molecule, data_flow_kernel=kernel)
-            self._fill(dock)
-            while self._in_flight and not self._interrupted:
-                self._take(_TICK)
+        with (
+            running_parsl(config) as kernel,
+            Fitter(self._candidates.folder, self._plan) as fitter,
+            self._interruptible(),
+        ):
+            run_dir = str(kernel.run_dir)
+            self._ledger.settle_session(self._session, run_dir=self._relative(run_dir))
+            score = parsl.python_app(score_molecule, data_flow_kernel=kernel)
+            self._learn(fitter)
+            self._fill(score)
+            while (self._in_flight or self._between_rounds()) and not self._interrupted:
+                self._take(_SHORT_TICK if self._between_rounds() else _TICK)
                 self._learn(fitter)
-                self._fill(dock)
+                self._fill(score)
                 self._tell()
         return Outcome(
-            submitted=self._chooser.chosen,
+            submitted=len(self._picked),
             settled=self._tally.done,
             lost=self._tally.by_status["lost"],
             interrupted=self._interrupted,
-            started=started,
+            started=self._started,
             ended=time.time(),
-            run_dir=str(kernel.run_dir),
+            run_dir=run_dir,
         )
 
-    def _fill(self, dock: Callable[..., Future[DockResult]]) -> None:
-        while len(self._in_flight) < self._plan.in_flight and not self._interrupted:
-            choice = self._chooser.next()
+    def _recover(self) -> None:
+        """Go on where the ledger ends: what has a row is done, what was in flight is chosen again first."""
+        picks = self._ledger.picks()
+        self._picked.update(pick.molecule for pick in picks)
+        self._numbers = len(picks)
+        candidate_of = {pick.molecule: pick.candidate for pick in picks}
+        known: dict[int, float | None] = {}
+        for row in self._ledger.rows():
+            if row.molecule in candidate_of:
+                known[candidate_of[row.molecule]] = row.score
+                self._tally.count(row, earlier=True)
+                self._spending.count(row.seconds)
+        if self._rounds is not None:
+            self._known = known  # the choice depends on the scores alone: it is made again, without docking again
+            return
+        order = dict.fromkeys(candidate_of.values())
+        scores = {candidate: score for candidate in order if (score := known.get(candidate)) is not None}
+        fits = self._ledger.fits()
+        self._chooser.restore(list(order), scores, fits[-1].number if fits else 0)
+        self._again.extend(Choice(p.candidate, p.predicted, p.model) for p in self._ledger.in_flight())
+
+    def _relative(self, run_dir: str) -> str:
+        """Parsl's directory, relative to the campaign's folder if it is in there: a folder may be moved."""
+        path, folder = Path(run_dir).resolve(), self._ledger.path.parent.resolve()
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+    def _between_rounds(self) -> bool:
+        """Whether the next model is waited for, with nothing in flight."""
+        waiting = self._rounds is not None and self._rounds.waiting and not self._in_flight
+        return waiting and self._spending.affords_more(0, time.time())
+
+    def _slots(self) -> int:
+        if not self._adaptive:
+            return self._plan.in_flight
+        return max(self._plan.in_flight, math.ceil(_SPARE * len(set(self._workers))) + 2)
+
+    def _fill(self, score: Callable[..., Future[Result]]) -> None:
+        """Give Parsl as many molecules as it shall have; the ledger knows of them before it does."""
+        now = time.time()
+        free = self._slots() - len(self._in_flight)
+        choices: list[Choice] = []
+        while len(choices) < free and not self._interrupted:
+            if not self._spending.affords_more(len(self._in_flight) + len(choices), now):
+                break
+            choice = self._again.popleft() if self._again else (self._rounds or self._chooser).next()
             if choice is None:
-                return
+                break
+            if self._rounds is not None and choice.candidate in self._known:
+                self._rounds.observe(choice.candidate, self._known[choice.candidate])
+            else:
+                choices.append(choice)
+        picks = []
+        for number, choice in enumerate(choices, start=self._numbers + 1):
+            molecule = self._candidates.entries[choice.candidate].molecule
+            picks.append(
+                Pick(
+                    number=number,
+                    molecule=molecule,
+                    candidate=choice.candidate,
+                    predicted=choice.predicted,
+                    model=choice.model,
+                    session=self._session,
+                    at=now,
+                )
+            )
+        self._ledger.pick(*picks)
+        self._numbers += len(picks)
+        self._picked.update(pick.molecule for pick in picks)
+        for choice in choices:
             smiles = self._candidates.entries[choice.candidate].smiles
-            future = dock(smiles, self._target, self._docking)
+            future = score(smiles, self._objective.part_for(smiles))
             self._in_flight[future] = (choice, time.time())
             future.add_done_callback(self._arrivals.put)
 
@@ -148,21 +254,26 @@ class Campaign:
         self._ledger.append(*rows)
         for row in rows:
             self._tally.count(row)
-        if self._tally.done >= _PATIENCE and self._tally.only(_HOPELESS):
+            self._spending.count(row.seconds)
+            self._statuses.add(row.status)
+            if row.pid:
+                self._workers.append((row.host, row.pid))
+        self._here += len(rows)
+        if self._here >= _PATIENCE and self._statuses <= _HOPELESS:
             raise ConfigurationError(
-                f"The first {self._tally.done} molecules could not be docked anywhere. The last one: "
+                f"The first {self._here} molecules could not be docked anywhere. The last one: "
                 f"{rows[-1].detail if rows else ''} Check the receptor, and that every site has "
                 "diaspora-parsl[campaigns]."
             )
 
-    def _settle(self, future: Future[DockResult]) -> Row:
+    def _settle(self, future: Future[Result]) -> Row:
         choice, submitted = self._in_flight.pop(future)
         error = future.exception()
         if error is None:
             result = future.result()
         else:
-            result = DockResult(status="lost", detail=f"{type(error).__name__}: {error}", ended=time.time())
-        self._chooser.observe(choice.candidate, result.score)
+            result = Result(status="lost", detail=f"{type(error).__name__}: {error}", ended=time.time())
+        (self._rounds or self._chooser).observe(choice.candidate, result.score)
         entry, where = self._candidates.entries[choice.candidate], result.where
         return Row(
             molecule=entry.molecule,
@@ -173,6 +284,9 @@ class Campaign:
             score=result.score,
             predicted=choice.predicted,
             model=choice.model,
+            attempts=self._picked[entry.molecule] + _parsl_retries(future),
+            seed=result.seed or None,
+            session=self._session,
             pool_task=_executor_task(future),
             submitted=submitted,
             started=result.started,
@@ -186,16 +300,39 @@ class Campaign:
             pose=result.pose,
         )
 
-    def _learn(self, fitter: ThreadPoolExecutor) -> None:
-        """Adopt a finished fit and begin the next, off this thread: no worker waits for the surrogate."""
-        if self._fit is not None and self._fit.done():
-            self._chooser.adopt(self._fit.result())
-            self._fit = None
-        if self._fit is None and (lesson := self._chooser.lesson()) is not None:
-            self._fit = fitter.submit(self._chooser.study, lesson)
+    def _learn(self, fitter: Fitter) -> None:
+        """Adopt a finished fit and begin the next, in the fitter's process: no worker waits for the surrogate."""
+        director = self._rounds or self._chooser
+        ranking = fitter.fetch()
+        if ranking is not None:
+            director.adopt(ranking)
+            self._remember(ranking.number, ranking.trained_on, fitter.began)
+        if not fitter.busy and (lesson := director.lesson()) is not None:
+            fitter.begin(lesson)
+
+    def _remember(self, number: int, trained_on: int, began: float) -> None:
+        quality = self._tally.quality()
+        self._tally.models = number
+        if number in {fit.number for fit in self._ledger.fits()}:  # a replay of rounds comes across it again
+            return
+        self._ledger.fit(
+            Fit(
+                number=number,
+                session=self._session,
+                trained_on=trained_on,
+                began=began,
+                ended=time.time(),
+                checked=quality.checked,
+                spearman=quality.spearman,
+                error=quality.error,
+            )
+        )
 
     def _tell(self) -> None:
-        progress = self._tally.progress(in_flight=len(self._in_flight), now=time.time())
+        now = time.time()
+        progress = self._tally.progress(
+            in_flight=len(self._in_flight), now=now, left=self._spending.left(len(self._in_flight), now)
+        )
         for observer in self._observers:
             observer(progress)
 
@@ -224,3 +361,7 @@ def _executor_task(future: Any) -> int | None:
     inner = getattr(future, "task_record", {}).get("exec_fu")
     number = getattr(inner, "parsl_executor_task_id", None)
     return number if isinstance(number, int) else None
+
+
+def _parsl_retries(future: Any) -> int:
+    return int(getattr(future, "task_record", {}).get("fail_count", 0))

@@ -13,12 +13,14 @@ from parsl.config import Config
 from rich.console import Console
 
 import diaspora_parsl
+from diaspora_parsl.campaigns.budget import Budget
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
-from diaspora_parsl.campaigns.docking import SITE_VARIABLE, SLOWDOWN_VARIABLE
 from diaspora_parsl.campaigns.incident import Fault
+from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.progress import Display, Progress
 from diaspora_parsl.campaigns.receptor import shipped_target
-from diaspora_parsl.campaigns.session import Finished, Job, conduct, new_folder
+from diaspora_parsl.campaigns.scoring import SITE_VARIABLE, SLOWDOWN_VARIABLE
+from diaspora_parsl.campaigns.session import Finished, Job, new_folder, run_campaign
 from diaspora_parsl.campaigns.settings import Docking, Plan
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing.faults import Kill
@@ -128,10 +130,9 @@ def run_demo(out: Path, *, budget: int, seed: int, console: Console, globus: boo
             title="Screening {candidates} molecules against Candida albicans DHFR"
             + " on an emulated Globus Compute" * globus,
             library=combinatorial_library(),
-            target=shipped_target(),
-            docking=Docking(max_evals=MAX_EVALS, timeout=60),
+            objective=DockingObjective(target=shipped_target(), docking=Docking(max_evals=MAX_EVALS, timeout=60)),
             plan=Plan(budget=budget, in_flight=(WORKERS + 1) * len(sites), seed=seed),
-            out=new_folder(out),
+            budget=Budget(molecules=budget),
             command=f"diaspora-parsl demo{' --globus' * globus} --budget {budget} --seed {seed}",
         )
         where = ", ".join(sites) + ", endpoints of an emulated Globus Compute" * globus
@@ -142,4 +143,4 @@ def run_demo(out: Path, *, budget: int, seed: int, console: Console, globus: boo
         def outage(display: Display) -> tuple[Outage]:
             return (Outage(sites[VICTIM].place, display, faults),)
 
-        return conduct(job, Config(executors=[pool]), console, observers=outage, faults=faults)
+        return run_campaign(job, new_folder(out), Config(executors=[pool]), console, observers=outage, faults=faults)

@@ -1,4 +1,4 @@
-"""The events of a run, read back from its fabric when the run is over."""
+"""The events of a run, read back from its fabric while it goes on or when it is over."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 _QUIET: Final = 1.0
 
 
-def events_of_run(run_dir: Path, since: float) -> list[Event]:
-    """The task and endpoint events of a run that has ended; none if no pool took part.
+def events_of_run(run_dir: Path, since: float, *, running: bool = False) -> list[Event]:
+    """The task and endpoint events of a run; none if no pool took part.
 
     A fabric that cannot be asked gives no events and a warning: a report without reroutes beats none. A ``memory://``
     fabric is gone with the pool.
@@ -28,9 +28,10 @@ def events_of_run(run_dir: Path, since: float) -> list[Event]:
     Args:
         run_dir: Parsl's own directory of the run, in which a pool says where its fabric is.
         since: Unix time; older events belong to other runs on the same fabric.
+        running: the run goes on, as far as is known: its fabric is asked where it says it can be, not opened anew.
     """
     try:
-        url = _address(run_dir)
+        url = _address(run_dir, running=running)
         found = _read(url) if url else []
     except (FabricError, FabricURLError, OSError, ValueError) as error:
         logger.warning("The events of this run cannot be read, so its reroutes are not in the report: %s", error)
@@ -38,9 +39,9 @@ def events_of_run(run_dir: Path, since: float) -> list[Event]:
     return [event for event in found if datetime.fromisoformat(event.time).timestamp() >= since]
 
 
-def _address(run_dir: Path) -> str | None:
+def _address(run_dir: Path, *, running: bool) -> str | None:
     """What opens the fabric: the data that an embedded one has left, or the address that was written down."""
-    if (run_dir / "fabric").is_dir():
+    if not running and (run_dir / "fabric").is_dir():
         return f"embedded://{quote(str(run_dir.resolve()))}"
     record = run_dir / "fabric.json"
     return str(json.loads(record.read_text(encoding="utf-8"))["url"]) if record.exists() else None

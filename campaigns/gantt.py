@@ -17,8 +17,8 @@ from diaspora_parsl.campaigns.records import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FAULT_COLOR: Final = {"killed": ALARM, "restored": "#009E73"}
-_FAULT_WORD: Final = {"killed": "killed", "restored": "allowed back"}
+_FAULT_COLOR: Final = {"killed": ALARM, "restored": "#009E73", "frozen": ALARM, "thawed": "#009E73"}
+_FAULT_WORD: Final = {"killed": "killed", "restored": "allowed back", "frozen": "frozen", "thawed": "thawed"}
 
 
 class Bar(NamedTuple):
@@ -33,9 +33,14 @@ class Bar(NamedTuple):
 
 def bars(rows: Sequence[Row], story: Story, began: float) -> list[Bar]:
     """Every attempt that is known: finished ones from the ledger, lost ones from the events."""
-    again = {attempt.task for attempt in story.lost_attempts}
+    again = {(attempt.session, attempt.task) for attempt in story.lost_attempts}
     found = [
-        Bar(row.site, row.started - began, row.ended - began, "again" if row.pool_task in again else "first")
+        Bar(
+            row.site,
+            row.started - began,
+            row.ended - began,
+            "again" if (row.session, row.pool_task) in again else "first",
+        )
         for row in rows
         if row.started and row.site
     ]
@@ -129,7 +134,7 @@ def _draw_fault(axes: Axes, fault: Fault, began: float, base: float, high: float
     at = fault.at - began
     axes.plot([at, at], [base - 0.25, base + high + 0.1], color=color, linewidth=2.4, zorder=5)
     label = f"{_FAULT_WORD[fault.what]}, {at:.0f} s"
-    side = "right" if fault.what == "killed" else "left"  # away from each other, however short the outage
+    side = "right" if fault.what in ("killed", "frozen") else "left"  # away from each other, however short the outage
     axes.text(at, base - 0.28, label, color=color, ha=side, va="bottom", weight="bold")
 
 

@@ -18,7 +18,7 @@ class Fault:
     at: float
     """Unix time."""
     site: str
-    what: Literal["killed", "restored"]
+    what: Literal["killed", "restored", "frozen", "thawed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +36,8 @@ class LostAttempt:
     next_start: float | None
     """When the task began to run there: told by the worker if the ledger can be joined, else when it was dispatched."""
     molecule: str
+    session: int = 1
+    """Of the campaign; the pool of each numbers its tasks anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,7 @@ class Story:
     @property
     def rerouted_tasks(self) -> int:
         """Tasks that had to go elsewhere at least once."""
-        return len({attempt.task for attempt in self.lost_attempts})
+        return len({(attempt.session, attempt.task) for attempt in self.lost_attempts})
 
     def came_back(self, fault: Fault) -> bool:
         """Whether the site of a fault took attempts again after it."""
@@ -79,8 +81,8 @@ class Story:
         return min(starts, default=None)
 
 
-def tell_story(events: Iterable[Event], rows: Sequence[Row]) -> Story:
-    """Join the events of a pool with the ledger of the campaign that used it."""
+def tell_story(events: Iterable[Event], rows: Sequence[Row], session: int = 1) -> Story:
+    """Join the events of a pool with the rows that one session of a campaign settled on it."""
     row_of = {row.pool_task: row for row in rows if row.pool_task is not None}
     dispatched: dict[int, list[tuple[float, TaskDispatched]]] = {}
     given_up: list[tuple[float, TaskRerouted]] = []
@@ -123,11 +125,21 @@ def tell_story(events: Iterable[Event], rows: Sequence[Row]) -> Story:
                 next_site=after.site if after else "",
                 next_start=row.started if row is not None and row.started and won else when,
                 molecule=row.name if row is not None else f"task {gone.task}",
+                session=session,
             )
         )
     return Story(
         lost_attempts=tuple(sorted(attempts, key=lambda one: one.given_up)),
         endpoint_changes=tuple(sorted(changes, key=lambda one: one.at)),
+    )
+
+
+def together(stories: Iterable[Story]) -> Story:
+    """The stories of all sessions, one after the other."""
+    told = list(stories)
+    return Story(
+        lost_attempts=tuple(attempt for story in told for attempt in story.lost_attempts),
+        endpoint_changes=tuple(change for story in told for change in story.endpoint_changes),
     )
 
 

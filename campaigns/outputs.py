@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
 from meeko import PDBQTMolecule, RDKitMolCreate
+from pyarrow import parquet
 from rdkit import Chem
 
 from diaspora_parsl.campaigns.records import Row
 from diaspora_parsl.events import Event, encode
 
+_ARROW: Final = {
+    **dict.fromkeys(("molecule", "model", "attempts", "seed", "session", "pool_task", "pid"), pa.int64()),
+    **dict.fromkeys(("score", "predicted", "submitted", "started", "ended", "seconds"), pa.float64()),
+}
 _COLUMNS: Final = (
     "rank",
     "molecule",
@@ -23,6 +30,9 @@ _COLUMNS: Final = (
     "score",
     "predicted",
     "model",
+    "attempts",
+    "seed",
+    "session",
     "site",
     "host",
     "seconds",
@@ -51,19 +61,28 @@ def write_ranked(path: Path, rows: Sequence[Row]) -> None:
 
 def write_poses(path: Path, rows: Sequence[Row], count: int) -> int:
     """The poses of the best molecules as SDF, hydrogens included; returns how many were written."""
+    best = [(rank, row) for rank, row in enumerate(ranked(rows), start=1) if row.pose][:count]
     with Chem.SDWriter(str(path)) as writer:
-        for rank, row in enumerate(ranked(rows)[:count], start=1):
+        for rank, row in best:
             molecule = RDKitMolCreate.from_pdbqt_mol(PDBQTMolecule(row.pose, skip_typing=True))[0]
             molecule.SetProp("_Name", row.name)
             for key, value in (("rank", rank), ("score_kcal_per_mol", row.score), ("smiles", row.smiles)):
                 molecule.SetProp(key, str(value))
             molecule.SetProp("site", row.site)
             writer.write(molecule)
-    return min(count, len(ranked(rows)))
+    return len(best)
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    """Every column of the ledger's molecules but the poses, in the order of the library."""
+    names = [field.name for field in fields(Row) if field.name != "pose"]
+    schema = pa.schema([(name, _ARROW.get(name, pa.string())) for name in names])
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    parquet.write_table(pa.table(columns, schema=schema), path)
 
 
 def write_events(path: Path, events: Iterable[Event]) -> None:
-    """The events as JSON lines, in the order in which they were read."""
-    with path.open("wb") as file:
+    """Add events as JSON lines, in the order in which they were read."""
+    with path.open("ab") as file:
         for event in events:
             file.write(encode(event) + b"\n")

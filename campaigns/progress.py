@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,8 +21,23 @@ from diaspora_parsl.campaigns.records import Row, Status
 
 _RECENT: Final = 50
 _FEW: Final = 5
+#: Seconds over which rates are measured.
+_SPAN: Final = 60.0
+#: A hit is at least as good as the best tenth of the random batch.
+_HIT_SHARE: Final = 0.1
 #: Seconds between two lines when the output is no terminal.
 _LINE_EVERY: Final = 5.0
+
+
+class Quality(NamedTuple):
+    """How good the last predictions were."""
+
+    checked: int
+    """Molecules that this is told from."""
+    spearman: float | None
+    """Rank correlation of predicted and found scores; None while unknown."""
+    error: float | None
+    """Median absolute difference; None while unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,25 +51,37 @@ class Progress:
     best: float | None
     """Best score so far, kcal/mol."""
     best_name: str
-    error: float | None
-    """Mean difference between predicted and docked score over the last molecules, kcal/mol; None while unknown."""
+    hits: int
+    """Molecules at least as good as the best tenth of the random batch."""
+    quality: Quality
+    """Of the last predictions."""
     models: int
-    """Fits of the surrogate that have chosen molecules."""
+    """Fits of the surrogate that have been adopted."""
     by_site: dict[str, int]
     by_status: dict[Status, int]
-    rate: float
-    """Molecules per second over the last minute."""
+    site_rates: dict[str, float]
+    """Molecules per second over the last minute, by site."""
+    left: dict[str, float]
+    """What is left of further limits: ``cpu_hours``, and ``wall_time`` in seconds."""
     now: float
 
     @property
     def fraction(self) -> float:
-        """Share of the budget that is settled, 0 to 1."""
+        """Share of the number of molecules that is settled, 0 to 1."""
         return self.done / self.budget if self.budget else 1.0
 
     @property
+    def rate(self) -> float:
+        """Molecules per second over the last minute."""
+        return sum(self.site_rates.values())
+
+    @property
     def eta(self) -> float | None:
-        """Seconds to go, at the present rate."""
-        return (self.budget - self.done) / self.rate if self.rate > 0 else None
+        """Seconds to go at the present rate, until the first limit is reached."""
+        limits = [self.left["wall_time"]] if "wall_time" in self.left else []
+        if self.rate > 0:
+            limits.append((self.budget - self.done) / self.rate)
+        return min(limits, default=None)
 
 
 @dataclass
@@ -66,31 +96,46 @@ class Tally:
     models: int = 0
     by_site: Counter[str] = field(default_factory=Counter)
     by_status: Counter[Status] = field(default_factory=Counter)
-    _errors: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    _ends: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _scores: list[float] = field(default_factory=list)
+    _random: list[float] = field(default_factory=list)
+    _pairs: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _ends: deque[tuple[float, str]] = field(default_factory=deque)
+    _first: float | None = None
 
-    def count(self, row: Row) -> None:
-        """Add one row."""
+    def count(self, row: Row, *, earlier: bool = False) -> None:
+        """Add one row; one of an earlier session says nothing about the present rate."""
+        site = row.site or "nowhere"
         self.done += 1
         self.by_status[row.status] += 1
-        self.by_site[row.site or "nowhere"] += 1
+        self.by_site[site] += 1
         self.models = max(self.models, row.model)
-        self._ends.append(row.ended)
+        if not earlier:
+            self._ends.append((row.ended, site))
+            self._first = row.ended if self._first is None else self._first
         if row.score is None:
             return
         self.docked += 1
+        bisect.insort(self._scores if row.model else self._random, row.score)
         if row.predicted is not None:
-            self._errors.append(abs(row.predicted - row.score))
+            self._pairs.append((row.predicted, row.score))
         if self.best is None or row.score < self.best:
             self.best, self.best_name = row.score, row.name
 
-    def only(self, statuses: frozenset[str]) -> bool:
-        """Whether nothing but these has been seen."""
-        return set(self.by_status) <= statuses
+    def quality(self) -> Quality:
+        """How good the last predictions were."""
+        if len(self._pairs) < _FEW:
+            return Quality(0, None, None)
+        predicted, found = np.array(self._pairs).T
+        return Quality(
+            len(self._pairs), rank_correlation(predicted, found), float(np.median(np.abs(predicted - found)))
+        )
 
-    def progress(self, *, in_flight: int, now: float) -> Progress:
+    def progress(self, *, in_flight: int, now: float, left: dict[str, float] | None = None) -> Progress:
         """A snapshot."""
-        span = now - min(self._ends) if self._ends else 0.0
+        while self._ends and self._ends[0][0] < now - _SPAN:
+            self._ends.popleft()
+        span = min(_SPAN, now - self._first) if self._first is not None else 0.0
+        recent = Counter(site for _, site in self._ends)
         return Progress(
             done=self.done,
             budget=self.budget,
@@ -98,13 +143,36 @@ class Tally:
             in_flight=in_flight,
             best=self.best,
             best_name=self.best_name,
-            error=sum(self._errors) / len(self._errors) if len(self._errors) >= _FEW else None,
+            hits=self._hits(),
+            quality=self.quality(),
             models=self.models,
             by_site=dict(sorted(self.by_site.items())),
             by_status=dict(self.by_status),
-            rate=len(self._ends) / span if span > 0 else 0.0,
+            site_rates={site: recent[site] / span if span > 0 else 0.0 for site in sorted(self.by_site)},
+            left=left or {},
             now=now,
         )
+
+    def _hits(self) -> int:
+        if len(self._random) < _FEW:
+            return 0
+        threshold = self._random[max(1, round(_HIT_SHARE * len(self._random))) - 1]
+        return sum(bisect.bisect_right(scores, threshold) for scores in (self._scores, self._random))
+
+
+def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; None where one of them does not vary."""
+    first, second = _ranks(one), _ranks(other)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last: NDArray[np.float64] = np.cumsum(count).astype(np.float64)
+    mean: NDArray[np.float64] = (last - (count - 1) / 2)[place]
+    return mean
 
 
 class Display:
@@ -160,17 +228,34 @@ def line(progress: Progress) -> str:
 
 def _facts(progress: Progress) -> list[tuple[str, str]]:
     bad = {name: count for name, count in progress.by_status.items() if name != "ok"}
-    eta = progress.eta
+    best = f"best {progress.best:.2f}, {progress.best_name}; {progress.hits} hits" if progress.best is not None else ""
+    sites = [
+        f"{site} {count} ({60 * progress.site_rates.get(site, 0.0):.0f}/min)"
+        for site, count in progress.by_site.items()
+    ]
+    left = [f"{progress.budget - progress.done} molecules"]
+    left += [f"{progress.left['cpu_hours']:.2f} CPU h"] if "cpu_hours" in progress.left else []
+    left += [_duration(progress.left["wall_time"])] if "wall_time" in progress.left else []
     return [
         ("molecules", f"{progress.done}/{progress.budget} ({progress.in_flight} in flight)"),
-        ("best", f"{progress.best:.2f} kcal/mol, {progress.best_name}" if progress.best is not None else "none yet"),
-        (
-            "surrogate",
-            f"fit {progress.models}, off by {progress.error:.2f} kcal/mol"
-            if progress.error is not None
-            else "learning",
-        ),
-        ("sites", ", ".join(f"{site} {count}" for site, count in progress.by_site.items()) or "none yet"),
+        ("found", best or "nothing yet"),
+        ("model", _model(progress)),
+        ("sites", ", ".join(sites) or "none yet"),
         ("not docked", ", ".join(f"{name} {count}" for name, count in bad.items()) or "none"),
-        ("to go", f"{eta:.0f} s" if eta is not None else "unknown"),
+        ("budget left", ", ".join(left)),
+        ("to go", _duration(progress.eta) if progress.eta is not None else "unknown"),
     ]
+
+
+def _model(progress: Progress) -> str:
+    quality = progress.quality
+    if quality.error is None:
+        return f"fit {progress.models}" if progress.models else "learning"
+    agreement = f", rank correlation {quality.spearman:.2f}" if quality.spearman is not None else ""
+    return f"fit {progress.models}{agreement}, off by {quality.error:.2f} in the last {quality.checked}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -112,7 +112,7 @@ def _content(data: ReportInput) -> dict[str, Any]:
         "failure_counts": Counter(row.status for row in failures).most_common(),
         "failures": failures[:_FAILURES],
         "meaning": MEANING,
-        "versions": [("Python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)],
+        "versions": versions(),
         "when": datetime.fromtimestamp(data.started, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "minutes": (data.ended - data.started) / 60,
     }
@@ -132,6 +132,11 @@ def _sites(tried: Sequence[Row]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def versions() -> list[tuple[str, str]]:
+    """Python and the packages that decide the outcome."""
+    return [("Python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
 
 
 def _version(package: str) -> str:

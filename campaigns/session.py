@@ -1,42 +1,59 @@
-"""A session: one campaign from library to report, in a folder of its own."""
+"""A session: one run of a controller on a campaign's folder, from the library or the ledger to the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import base64
+import json
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from parsl.config import Config
 from rich.console import Console
 
+from diaspora_parsl.campaigns.budget import Budget
 from diaspora_parsl.campaigns.campaign import Campaign, Observer, Outcome
-from diaspora_parsl.campaigns.candidates import find_candidates
+from diaspora_parsl.campaigns.candidates import Candidates, find_candidates
 from diaspora_parsl.campaigns.configs import find_parsl_programs, settle_in
-from diaspora_parsl.campaigns.fabric_events import events_of_run
-from diaspora_parsl.campaigns.incident import Fault, at_their_sites, sentences, tell_story
+from diaspora_parsl.campaigns.folder import CANDIDATES, LEDGER, archive, locked, read_folder, write_files
+from diaspora_parsl.campaigns.incident import Fault
 from diaspora_parsl.campaigns.ledger import Ledger
-from diaspora_parsl.campaigns.library import Entry
-from diaspora_parsl.campaigns.outputs import write_events, write_poses, write_ranked
-from diaspora_parsl.campaigns.progress import Display
-from diaspora_parsl.campaigns.report import ReportInput, write_report
-from diaspora_parsl.campaigns.settings import Docking, Plan, Target, as_settings
+from diaspora_parsl.campaigns.leftovers import end_leftovers
+from diaspora_parsl.campaigns.library import Entry, Library
+from diaspora_parsl.campaigns.objectives import Objective
+from diaspora_parsl.campaigns.progress import Display, Progress
+from diaspora_parsl.campaigns.records import Session
+from diaspora_parsl.campaigns.report import versions
+from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
 
-LEDGER: Final = "campaign.sqlite"
+#: For the plan of a campaign that counts no molecules.
+ANY_NUMBER: Final = 2**31
+#: Random molecules, and results between two fits, where no number of molecules to dock is given.
+_INITIAL: Final = (10, 500)
+_REFIT: Final = (4, 100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What a session does."""
+    """What a campaign does. It is kept in the ledger, so that a later session can go on with it: all picklable."""
 
     title: str
     """Heading of the report; ``{candidates}`` becomes their number."""
     library: Iterable[Entry]
-    target: Target
-    docking: Docking
+    """Read once, into the folder; only a `Library` can be gone on with if a session is killed while it reads."""
+    objective: Objective
     plan: Plan
-    out: Path
+    budget: Budget
+    sites: Callable[[], Config] | None = None
+    """Makes the configuration of Parsl for a later session; None if it must be given again."""
+    adaptive: bool = False
+    """More tasks in flight than the plan says if there are more workers."""
     poses: int = 100
     """Best molecules whose poses are written as SDF."""
     command: str = ""
@@ -47,10 +64,11 @@ class Job:
 class Finished:
     """What a session leaves."""
 
-    outcome: Outcome
+    outcome: Outcome | None
+    """None if there was nothing left to do."""
     said: Sequence[str]
     """What happened, in sentences."""
-    files: dict[str, Path]
+    files: Mapping[str, Path]
 
 
 def new_folder(path: Path) -> Path:
@@ -62,10 +80,11 @@ def new_folder(path: Path) -> Path:
     return candidate
 
 
-def conduct(
+def run_campaign(
     job: Job,
+    out: Path,
     config: Config,
-    console: Console,
+    console: Console | None = None,
     *,
     observers: Callable[[Display], tuple[Observer, ...]] = lambda _display: (),
     faults: Sequence[Fault] = (),
@@ -74,71 +93,176 @@ def conduct(
 
     Args:
         job: what to do.
+        out: folder for everything.
         config: where to do it.
-        console: shows the progress.
+        console: shows the progress; None for standard output.
         observers: given the display, more observers of the progress.
-        faults: read when the campaign is over: what the observers did to the sites.
+        faults: what the observers do to the sites: read whenever they have been called.
 
     Raises:
         ConfigurationError: the input cannot be used; the message says what to write instead.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if (out / LEDGER).exists():
+            raise ConfigurationError(
+                f"{out} holds a campaign already. Write another --out, or `diaspora-parsl screen resume {out}`."
+            )
+        with Ledger(out / LEDGER) as ledger:
+            _note(job, ledger)
+            return _control(job, out, config, console, ledger, observers=observers, faults=faults)
+
+
+def resume_campaign(
+    out: Path,
+    console: Console | None = None,
+    *,
+    config: Config | None = None,
+    sites: Callable[[], Config] | None = None,
+    budget: Budget | None = None,
+    command: str = "",
+    observers: Callable[[Display], tuple[Observer, ...]] = lambda _display: (),
+    faults: Sequence[Fault] = (),
+) -> Finished:
+    """Go on with a campaign that was interrupted, killed, or has a larger budget now.
+
+    Molecules that are settled are not docked again; those that were in flight come first.
+
+    Args:
+        out: its folder.
+        console: shows the progress; None for standard output.
+        config: where to go on, this time; None for its sites.
+        sites: makes the configuration of Parsl to go on with, from now on; None for the sites that it began with.
+        budget: limits that replace those it had; those not given stay.
+        command: for the list of sessions.
+        observers: as of `run_campaign`.
+        faults: as of `run_campaign`.
+
+    Raises:
+        ConfigurationError: there is no campaign, another controller is at it, or its sites are not known.
+    """
+    if not (out / LEDGER).is_file():
+        raise ConfigurationError(f"There is no campaign in {out}. Write the folder that `screen run` wrote to.")
+    with locked(out), Ledger(out / LEDGER) as ledger:
+        kept = ledger.recall("job")
+        if kept is None:
+            raise ConfigurationError(f"{out} holds no campaign that can be resumed. Begin anew with another --out.")
+        job: Job = pickle.loads(base64.b64decode(kept))  # noqa: S301 - written by ourselves, and as good as its sites
+        if budget is not None:
+            job = _extended(job, budget)
+        if sites is not None:
+            job = replace(job, sites=sites)
+        if config is None:
+            if job.sites is None:
+                raise ConfigurationError("The sites of this campaign were made in Python. Give its `config` again.")
+            config = job.sites()
+        _note(job, ledger)
+        return _control(job, out, config, console, ledger, command=command, observers=observers, faults=faults)
+
+
+def _control(
+    job: Job,
+    out: Path,
+    config: Config,
+    console: Console | None,
+    ledger: Ledger,
+    *,
+    command: str = "",
+    observers: Callable[[Display], tuple[Observer, ...]] = lambda _display: (),
+    faults: Sequence[Fault] = (),
+) -> Finished:
+    """Be the controller for one session, which is written down whatever happens."""
     find_parsl_programs()
-    job.out.mkdir(parents=True, exist_ok=True)
-    if (job.out / LEDGER).exists():
-        raise ConfigurationError(f"{job.out} holds a campaign already. Write another --out.")
-    display = Display(console)
-    candidates = find_candidates(job.library)
-    with Ledger(job.out / LEDGER) as ledger:
-        settings = as_settings(job.target, job.docking, job.plan)
-        ledger.remember("settings", settings)
-        ledger.remember("candidates", len(candidates))
+    job, candidates = _with_candidates(job, out, ledger)
+    number = len(ledger.sessions()) + 1
+    ledger.begin_session(
+        Session(
+            number=number,
+            started=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            command=command or job.command,
+            versions=json.dumps(dict(versions())),
+        )
+    )
+    display = Display(console or Console())
+    kept = 0
+
+    def keep_faults(_progress: Progress) -> None:
+        nonlocal kept
+        ledger.fault(*faults[kept:])
+        kept = len(faults)
+
+    outcome = None
+    ending = "failed"
+    try:
+        for session in ledger.sessions():
+            if session.ending == "killed" and session.host == socket.gethostname() and session.run_dir:
+                end_leftovers(out / session.run_dir)
+        archive(out, ledger)
         campaign = Campaign(
             candidates=candidates,
-            target=job.target,
-            docking=job.docking,
+            objective=job.objective,
             plan=job.plan,
+            budget=job.budget,
             ledger=ledger,
-            observers=(display, *observers(display)),
+            session=number,
+            adaptive=job.adaptive,
+            observers=(display, *observers(display), keep_faults),
         )
-        with display.shown():
-            outcome = campaign.run(settle_in(config, job.out))
-        rows = ledger.rows()
-    events = events_of_run(Path(outcome.run_dir), outcome.started)
-    rows = at_their_sites(rows, events)
-    story = tell_story(events, rows)
-    said = sentences(outcome.submitted, outcome.lost, story, faults)
-    if unfinished := outcome.submitted - outcome.settled:
-        said.append(f"{unfinished} were in flight when the campaign was interrupted, and have no row.")
-    files = {
-        name: job.out / file
-        for name, file in {
-            "report": "report.html",
-            "ranking": "ranked.csv",
-            "poses": "best_poses.sdf",
-            "events": "events.jsonl",
-            "ledger": LEDGER,
-        }.items()
-    }
-    write_events(files["events"], events)
-    write_ranked(files["ranking"], rows)
-    write_poses(files["poses"], rows, job.poses)
-    write_report(
-        files["report"],
-        ReportInput(
-            title=job.title.format(candidates=f"{len(candidates):,}"),
-            headline=said,
-            rows=rows,
-            candidates=len(candidates),
-            started=outcome.started,
-            ended=outcome.ended,
-            settings=settings,
-            command=job.command,
-            story=story,
-            faults=faults,
-            interrupted=outcome.interrupted,
-        ),
-    )
-    return Finished(outcome=outcome, said=said, files=files)
+        if campaign.has_work:
+            with display.shown():
+                outcome = campaign.run(settle_in(config, out))
+        ending = "interrupted" if outcome is not None and outcome.interrupted else "finished"
+    except BaseException as error:
+        ending = f"failed: {type(error).__name__}: {error}"
+        raise
+    finally:
+        ledger.settle_session(number, ended=time.time(), ending=ending)
+        archive(out, ledger)
+    record = read_folder(out)
+    return Finished(outcome=outcome, said=record.said, files=write_files(out, record))
+
+
+def _with_candidates(job: Job, out: Path, ledger: Ledger) -> tuple[Job, Candidates]:
+    """Read the library into the folder, or open what an earlier session has read."""
+    if ledger.recall("candidates") is not None:
+        return job, Candidates(out / CANDIDATES)
+    candidates = find_candidates(job.library, out / CANDIDATES, scope=job.objective.scope)
+    if job.plan.second_objective is not None:  # computed once, here: fits read it from the folder
+        candidates.properties([job.plan.second_objective.name])
+    job = replace(job, plan=_complete(job.plan, job.budget, len(candidates)))
+    _note(job, ledger)
+    ledger.refuse(candidates.refused, len(candidates))
+    return job, candidates
+
+
+def _note(job: Job, ledger: Ledger) -> None:
+    """Keep what a later session and a report need."""
+    kept = job if isinstance(job.library, Library) else replace(job, library=())
+    ledger.remember("job", base64.b64encode(pickle.dumps(kept)).decode())
+    ledger.remember("settings", {**job.objective.settings(), **asdict(job.plan), **asdict(job.budget)})
+    ledger.remember("quantity", job.objective.name)
+    ledger.remember("unit", job.objective.unit)
+    ledger.remember("title", job.title)
+    ledger.remember("command", job.command)
+    ledger.remember("poses", job.poses)
+
+
+def _complete(plan: Plan, budget: Budget, candidates: int) -> Plan:
+    """The plan with every default written out, so that a budget that grows later changes no choice of today."""
+    if budget.molecules is not None:
+        plan = replace(plan, budget=budget.molecules)
+        return replace(plan, initial=plan.first_batch, refit_every=plan.refit_after)
+    initial = plan.initial or min(max(candidates // 100, _INITIAL[0]), _INITIAL[1])
+    refit = plan.refit_every or min(max(initial // 5, _REFIT[0]), _REFIT[1])
+    return replace(plan, budget=candidates, initial=initial, refit_every=refit)
+
+
+def _extended(job: Job, budget: Budget) -> Job:
+    given = {name: value for name, value in asdict(budget).items() if value is not None}
+    plan = replace(job.plan, budget=budget.molecules) if budget.molecules is not None else job.plan
+    return replace(job, budget=replace(job.budget, **given), plan=plan)
 
 
 def tell(finished: Finished, console: Console) -> None:
@@ -147,7 +271,9 @@ def tell(finished: Finished, console: Console) -> None:
     for name, path in finished.files.items():
         console.print(f"{name:>8}  {path}", highlight=False, soft_wrap=True)
     console.print()
-    if finished.outcome.interrupted:
+    if finished.outcome is None:
+        console.print("The budget was spent already: give more, such as --budget.", style="bold yellow")
+    elif finished.outcome.interrupted:
         console.print("Interrupted: the files hold what there was.", style="bold yellow")
     for sentence in finished.said:
         console.print(sentence, style="bold", highlight=False, soft_wrap=True)

@@ -159,9 +159,9 @@ cli_globus.register(app, _examples)
 exporter_cli.register(app, _examples)
 
 
-@app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen --help"))
+@app.command(context_settings=_FORWARD, add_help_option=False, epilog=_examples("diaspora-parsl screen run --help"))
 def screen(ctx: typer.Context) -> None:
-    """Screen your own molecules against your own receptor on a resilient pool."""
+    """Screen your own molecules against your own receptor: prepare, run, resume, report, benchmark."""
     _campaign("screen", ctx.args)
 
 

@@ -70,7 +70,7 @@ def test_screen_runs_on_the_endpoints_that_it_is_given(
         monkeypatch.setattr(globus_sdk, "default_client", service.client)
         places = [service.endpoint(label) for label in ("alpha", "beta")]
         given = [word for place in places for word in ("--globus", f"{place.label}={place.id}")]
-        app(["screen", *options, *given, "--out", "run"], standalone_mode=False)
+        app(["screen", "run", *options, *given, "--out", "run"], standalone_mode=False)
     assert "6 tasks were submitted, 0 lost." in capsys.readouterr().out
     with Ledger(tmp_path / "run" / "campaign.sqlite") as ledger:
         assert {row.status for row in ledger.rows()} == {"ok"}

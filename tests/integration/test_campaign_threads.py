@@ -41,7 +41,7 @@ garbage,garbage
 NC1CCCCC1,double
 
 """
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "screen", "--config", "sites.py", "--in-flight", "3"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "screen", "run", "--config", "sites.py", "--in-flight", "3"]
 ENVIRONMENT = {**os.environ, "DIASPORA_PARSL_SITE": "here", "COLUMNS": "200"}
 
 
@@ -57,14 +57,14 @@ def screen(*options: str) -> None:
     app = typer.Typer()
     app.callback()(lambda: None)
     register(app)
-    app(["screen", *options], standalone_mode=False)
+    app(["screen", "run", *options], standalone_mode=False)
 
 
 def docking_processes(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            if "docking_child" in " ".join(process.info["cmdline"] or []) and process.cwd() == str(folder):
+            if "campaigns.child" in " ".join(process.info["cmdline"] or []) and process.cwd() == str(folder):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -77,7 +77,7 @@ def test_garbage_is_accounted_for_and_the_rest_docked(folder: Path, monkeypatch:
         [*COMMAND, *options], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "6 tasks were submitted, 0 lost." in ended.stdout
+    assert "4 tasks were submitted, 0 lost." in ended.stdout
     out = folder / "run"
     with (out / "ranked.csv").open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -90,6 +90,7 @@ def test_garbage_is_accounted_for_and_the_rest_docked(folder: Path, monkeypatch:
         "strained": "embed",
         "garbage": "parse",
         "double": "duplicate",
+        "molecule 9": "parse",
     }
     assert float(rows["amide"]["score"]) < float(rows["salt"]["score"]) < 0
     assert {row["site"] for row in rows.values() if row["score"]} == {"here"}
@@ -98,7 +99,7 @@ def test_garbage_is_accounted_for_and_the_rest_docked(folder: Path, monkeypatch:
     assert "giant" in (out / "report.html").read_text()
     assert (out / "events.jsonl").read_bytes() == b""  # threads are no pool: nobody told
     with Ledger(out / "campaign.sqlite") as ledger:
-        assert len(ledger.rows()) == 8
+        assert len(ledger.rows()) == 9
         settings = ledger.recall("settings")
     assert json.loads(json.dumps(settings))["budget"] == 10
     assert (out / "parsl").is_dir()
@@ -109,7 +110,8 @@ def test_garbage_is_accounted_for_and_the_rest_docked(folder: Path, monkeypatch:
         screen("--config", "sites.py", *options)
 
 
-def test_ctrl_c_keeps_what_there_is(folder: Path) -> None:
+@pytest.mark.timeout(300)
+def test_ctrl_c_keeps_what_there_is_and_resume_goes_on(folder: Path) -> None:
     (folder / "library.smi").write_text("".join(f"N{'C' * number}c1ccccc1 m{number}\n" for number in range(1, 41)))
     options = ["--library", "library.smi", "--budget", "40", "--max-evals", "20000", "--out", "run"]
     with subprocess.Popen(
@@ -133,6 +135,13 @@ def test_ctrl_c_keeps_what_there_is(folder: Path) -> None:
     assert "was interrupted" in (folder / "run" / "report.html").read_text()
     assert not docking_processes(folder)
 
+    again = [*COMMAND[:4], "resume", "run", "--budget", str(found + 4)]
+    ended = subprocess.run(again, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    with Ledger(folder / "run" / "campaign.sqlite", read_only=True) as kept:
+        assert len(kept.rows()) == max(found + 4, len({pick.molecule for pick in kept.picks()}))
+        assert [session.ending for session in kept.sessions()] == ["interrupted", "finished"]
+
 
 def count(path: Path) -> int:
     with Ledger(path) as ledger:
@@ -147,7 +156,7 @@ def count(path: Path) -> int:
         (["--library", "library.csv", "--center", "1", "-2", "3"], "Write --receptor"),
         (["--library", "library.csv", "--receptor", "library.csv", "--center", "1", "-2", "3"], "no ATOM lines"),
         (["--library", "library.csv", "--config", "library.csv"], "raised SyntaxError"),
-        (["--library", "library.csv", "--config", "nowhere.py"], "no file nowhere.py"),
+        (["--library", "library.csv", "--config", "nowhere.py"], "There is no file"),
         (["--library", "library.csv", "--globus", "alpha=4711"], "Give one of them"),
         (["--library", "library.csv", "--globus-journal", "journal"], "Write --globus LABEL=UUID"),
     ],

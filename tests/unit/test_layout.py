@@ -106,7 +106,6 @@ def test_modules_say_in_one_line_what_they_are() -> None:
     assert talkative <= {
         "diaspora_parsl/errors.py",  # draws the tree of errors
         "diaspora_parsl/fabric/keeper.py",  # a program: says how it is called
-        "campaigns/docking_child.py",  # a program of its own: says why it is one
         "executors/adapter.py",  # names the test that it depends on
     }
 

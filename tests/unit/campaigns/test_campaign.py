@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +14,20 @@ from parsl.executors import ThreadPoolExecutor
 
 from diaspora_parsl import open_fabric
 from diaspora_parsl.campaigns import campaign as module
+from diaspora_parsl.campaigns.budget import Budget
 from diaspora_parsl.campaigns.campaign import Campaign
 from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.configs import load_config, settle_in
-from diaspora_parsl.campaigns.docking import here
 from diaspora_parsl.campaigns.fabric_events import events_of_run
+from diaspora_parsl.campaigns.folder import LEDGER
 from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.receptor import shipped_target
-from diaspora_parsl.campaigns.records import DockResult
-from diaspora_parsl.campaigns.session import LEDGER, new_folder
-from diaspora_parsl.campaigns.settings import Docking, Plan
+from diaspora_parsl.campaigns.records import Result, Session
+from diaspora_parsl.campaigns.scoring import here
+from diaspora_parsl.campaigns.session import new_folder
+from diaspora_parsl.campaigns.settings import Plan
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, TaskSubmitted, encode_payload
 
@@ -43,17 +49,23 @@ def config(folder: Path) -> Config:
     )
 
 
-def pretend(smiles: str, *_: object) -> DockResult:
+def pretend(smiles: str, *_: object) -> Result:
     now = time.time()
-    return DockResult(status="ok", score=-4 - len(smiles) / 20, started=now, ended=now, where=here())
+    return Result(status="ok", score=-4 - len(smiles) / 20, started=now, ended=now, where=here())
 
 
-def run(folder: Path, plan: Plan, dock: Callable[..., DockResult], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(module, "dock_molecule", dock)
-    seen: list[Progress] = []
+def run(
+    folder: Path,
+    plan: Plan,
+    dock: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    seen: list[Progress] | None = None,
+) -> Any:
+    monkeypatch.setattr(module, "score_molecule", dock)
+    seen = [] if seen is None else seen
     with Ledger(folder / LEDGER) as ledger:
         outcome = Campaign(
-            candidates=CANDIDATES, target=shipped_target(), docking=Docking(), plan=plan, ledger=ledger,
+            candidates=CANDIDATES, objective=DockingObjective(target=shipped_target()), plan=plan, ledger=ledger,
             observers=(seen.append,),
         ).run(config(folder))  # fmt: skip
         return outcome, ledger.rows(), seen
@@ -63,17 +75,23 @@ def test_results_steer_the_choice_as_they_arrive(tmp_path: Path, monkeypatch: py
     lock = threading.Lock()
     running, most = 0, 0
 
-    def dock(smiles: str, *rest: object) -> DockResult:
+    def dock(smiles: str, *rest: object) -> Result:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.01)
+        number = next(numbers)
+        wanted = sum(number >= start for start in (20, 36, 50))  # fits take as long as this machine is busy
+        deadline = time.monotonic() + 60
+        while seen[-1:] and seen[-1].models < wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
         with lock:
             running -= 1
         return pretend(smiles, *rest)
 
-    outcome, rows, seen = run(tmp_path, Plan(budget=60, initial=12, in_flight=4, refit_every=4), dock, monkeypatch)
+    seen: list[Progress] = []
+    numbers = itertools.count()
+    outcome, rows, _ = run(tmp_path, Plan(budget=60, initial=12, in_flight=4, refit_every=4), dock, monkeypatch, seen)
     assert (outcome.submitted, outcome.settled, outcome.lost, outcome.interrupted) == (60, 60, 0, False)
     assert len(rows) == len({row.molecule for row in rows}) == 60
     assert most == 4
@@ -91,7 +109,7 @@ def test_an_error_of_parsl_is_a_lost_row_and_the_campaign_goes_on(
 ) -> None:
     count = iter(range(1000))
 
-    def dock(smiles: str, *rest: object) -> DockResult:
+    def dock(smiles: str, *rest: object) -> Result:
         if next(count) % 3 == 0:
             raise OSError("the node is gone")
         return pretend(smiles, *rest)
@@ -107,7 +125,7 @@ def test_an_error_of_parsl_is_a_lost_row_and_the_campaign_goes_on(
 def test_docking_that_works_nowhere_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, raises: bool
 ) -> None:
-    def dock(smiles: str, *rest: object) -> DockResult:
+    def dock(smiles: str, *rest: object) -> Result:
         if raises:
             raise OSError("no chemistry here")
         return replace(pretend(smiles, *rest), status="dock", score=None, detail="no chemistry here")
@@ -153,7 +171,7 @@ def test_events_are_read_back_from_an_embedded_fabric(tmp_path: Path) -> None:
     def event(number: int, when: str) -> Event:
         return Event(
             id=str(number), source="pool", type=TaskSubmitted.event_type(), subject="x", time=when, partitionkey="k",
-            sequence=number, data=encode_payload(TaskSubmitted(task=number, function="dock_molecule")),
+            sequence=number, data=encode_payload(TaskSubmitted(task=number, function="score_molecule")),
         )  # fmt: skip
 
     fabric = open_fabric("embedded", tmp_path)
@@ -169,3 +187,80 @@ def test_no_fabric_or_a_broken_one_gives_no_events(tmp_path: Path, caplog: pytes
     (tmp_path / "fabric.json").write_text('{"url": "redis://127.0.0.1:9/0"}')
     assert events_of_run(tmp_path, 0.0) == []
     assert "cannot be read" in caplog.text
+
+
+def session(folder: Path, number: int, plan: Plan, *, budget: Budget | None = None, stop_at: int | None = None) -> Any:
+    """One session on a folder; ended without notice when so many molecules are settled."""
+
+    def stop(progress: Progress) -> None:
+        if stop_at is not None and progress.done >= stop_at:
+            raise InterruptedError
+
+    with Ledger(folder / LEDGER) as ledger:
+        ledger.begin_session(Session(number=number, started=time.time()))
+        campaign = Campaign(
+            candidates=CANDIDATES, objective=DockingObjective(target=shipped_target()), plan=plan, budget=budget,
+            ledger=ledger, session=number, observers=(stop,),
+        )  # fmt: skip
+        with contextlib.suppress(InterruptedError):
+            campaign.run(config(folder))
+        return ledger.rows(), ledger.picks(), ledger.in_flight(), ledger.fits()
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_a_resumed_campaign_goes_on_as_if_it_had_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    monkeypatch.setattr(module, "score_molecule", pretend)
+    plan = Plan(budget=48, initial=16, in_flight=4, refit_every=4, rounds=rounds, seed=3)
+    before, picks, held, _ = session(tmp_path, 1, plan, stop_at=24)
+    assert 24 <= len(before) < 48
+    after, every, rest, fits = session(tmp_path, 2, plan)
+    assert not rest
+    assert len(after) == len({row.molecule for row in after}) == 48
+    assert {row.molecule: row for row in before}.items() <= {row.molecule: row for row in after}.items()
+    new = every[len(picks) :]
+    assert [pick.molecule for pick in new][: len(held)] == [pick.molecule for pick in held]
+    twice = [molecule for molecule, count in Counter(pick.molecule for pick in every).items() if count > 1]
+    assert sorted(twice) == sorted(pick.molecule for pick in held)
+    assert {row.attempts for row in after if row.molecule in twice} <= {2}
+    assert [fit.number for fit in fits] == list(range(1, len(fits) + 1))
+    (tmp_path / "whole").mkdir()
+    whole, order, _, _ = session(tmp_path / "whole", 1, plan)
+    first = [pick.molecule for pick in order][:16]
+    assert list(dict.fromkeys(pick.molecule for pick in every))[:16] == first
+    if rounds:
+        assert {fit.session for fit in fits} == {1, 2}
+        assert [(r.molecule, r.score, r.model) for r in after] == [(r.molecule, r.score, r.model) for r in whole]
+
+
+@pytest.mark.parametrize(
+    ("budget", "most"), [(Budget(molecules=100, cpu_hours=20 / 3600), 26), (Budget(wall_time=0.001), 0)]
+)
+def test_the_first_limit_ends_a_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, most: int
+) -> None:
+    def dock(smiles: str, *rest: object) -> Result:
+        return replace(pretend(smiles, *rest), seconds=1.0)
+
+    monkeypatch.setattr(module, "score_molecule", dock)
+    rows, _, held, _ = session(tmp_path, 1, Plan(budget=100, in_flight=4), budget=budget)
+    assert not held
+    assert most - 6 <= len(rows) <= most
+
+
+def test_tasks_in_flight_follow_the_workers_that_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(1000))
+
+    def dock(smiles: str, *rest: object) -> Result:
+        result = pretend(smiles, *rest)
+        return replace(result, where=replace(here(), pid=1000 + next(numbers) % 8))
+
+    monkeypatch.setattr(module, "score_molecule", dock)
+    seen: list[Progress] = []
+    with Ledger(tmp_path / LEDGER) as ledger:
+        Campaign(
+            candidates=CANDIDATES, objective=DockingObjective(target=shipped_target()),
+            plan=Plan(budget=80, in_flight=3), ledger=ledger, adaptive=True, observers=(seen.append,),
+        ).run(config(tmp_path))  # fmt: skip
+    assert max(progress.in_flight for progress in seen) > 8

@@ -7,10 +7,11 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
 
-from diaspora_parsl.campaigns.docking import DockingProcess
+from diaspora_parsl.campaigns.objectives import DockingObjective
 from diaspora_parsl.campaigns.outputs import write_poses
 from diaspora_parsl.campaigns.receptor import load_receptor, shipped_target
 from diaspora_parsl.campaigns.records import Row
+from diaspora_parsl.campaigns.scoring import ScoringProcess
 from diaspora_parsl.campaigns.settings import Docking
 from diaspora_parsl.errors import ConfigurationError
 
@@ -75,9 +76,10 @@ def test_a_useless_receptor_says_why(tmp_path: Path, name: str, text: str | None
 
 def test_the_native_ligand_finds_its_place(tmp_path: Path) -> None:
     native = Chem.MolFromMolFile(str(files("diaspora_parsl.campaigns") / "data" / "1ia1_ligand.sdf"))
-    process = DockingProcess()
+    process = ScoringProcess()
+    objective = DockingObjective(target=shipped_target(), docking=Docking(max_evals=200_000))
     try:
-        result = process.dock(Chem.MolToSmiles(native), shipped_target(), Docking(max_evals=200_000))
+        result = process.score(Chem.MolToSmiles(native), objective)
     finally:
         process.close()
     assert result.score == pytest.approx(-8.6, abs=0.2)

@@ -16,9 +16,9 @@ from rich.console import Console
 from diaspora_parsl.campaigns.analysis import agreement, agreement_by_round, enrichment
 from diaspora_parsl.campaigns.candidates import find_candidates
 from diaspora_parsl.campaigns.combinatorial import combinatorial_library
-from diaspora_parsl.campaigns.docking_child import prepare_ligand
 from diaspora_parsl.campaigns.incident import Fault
 from diaspora_parsl.campaigns.novelty import novelty
+from diaspora_parsl.campaigns.objectives.docking import prepare_ligand
 from diaspora_parsl.campaigns.outputs import ranked, write_events, write_poses, write_ranked
 from diaspora_parsl.campaigns.progress import Display, Tally, line
 from diaspora_parsl.campaigns.records import Row
@@ -126,7 +126,7 @@ def test_the_ranking_holds_every_molecule(tmp_path: Path) -> None:
 
 
 def test_poses_are_whole_molecules(tmp_path: Path) -> None:
-    rows = [replace(row, pose=prepare_ligand(row.smiles, 80)) for row in ROWS[:4]]
+    rows = [replace(row, pose=prepare_ligand(row.smiles, 80)[0]) for row in ROWS[:4]]
     assert write_poses(tmp_path / "poses.sdf", rows, 3) == 3
     with Chem.SDMolSupplier(str(tmp_path / "poses.sdf")) as supplier:
         molecules = list(supplier)
@@ -139,7 +139,7 @@ def test_poses_are_whole_molecules(tmp_path: Path) -> None:
 def test_events_are_json_lines(tmp_path: Path) -> None:
     event = Event(
         id="1", source="s", type=TaskSubmitted.event_type(), subject="x", time="2026-01-01T00:00:00Z",
-        partitionkey="k", sequence=1, data=encode_payload(TaskSubmitted(task=1, function="dock_molecule")),
+        partitionkey="k", sequence=1, data=encode_payload(TaskSubmitted(task=1, function="score_molecule")),
     )  # fmt: skip
     write_events(tmp_path / "events.jsonl", [event, event])
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
