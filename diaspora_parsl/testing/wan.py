@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 _CHUNK: Final = 1 << 16
 _LOOK: Final = 0.2
+#: Seconds that a change of state may take.
+_LIMIT: Final = 10.0
 
 
 class Wan:
@@ -25,10 +27,10 @@ class Wan:
         self._target = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._hanging: list[socket.socket] = []
-        self._state = "up"
+        self._state = self._in_force = "up"
         self._wake, self._bell = socket.socketpair()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="diaspora-wan", daemon=True)
@@ -77,19 +79,24 @@ class Wan:
             one.close()
 
     def _set(self, state: str) -> None:
-        with self._lock:
+        with self._changed:
             self._state = state
-        self._bell.send(b"!")
+            self._bell.send(b"!")
+            # Who connects right after this meets the new state.
+            self._changed.wait_for(lambda: self._in_force == state or self._is_closed, _LIMIT)
 
     def _run(self) -> None:
         known = "up"
         while not self._is_closed:
-            with self._lock:
+            with self._changed:
                 state = self._state
             if state != known:
                 known = state
                 if state != "drop":
                     self._break_all()
+                with self._changed:
+                    self._in_force = state
+                    self._changed.notify_all()
             watched = [self._wake, self._listener] if state == "drop" else [self._wake, self._listener, *self._pairs]
             for ready in select.select(watched, [], [], _LOOK)[0]:
                 if ready is self._wake:
