@@ -13,7 +13,7 @@ from diaspora_parsl.campaigns.surrogate import Fingerprints, Floats, Prediction
 _MEMBERS: Final = 5
 #: Of the molecules, to each member: what members disagree about is what is not known.
 _SHARE: Final = 0.8
-_ROUNDS: Final = 200
+_ROUNDS: Final = 100
 _CHUNK: Final = 16_384
 
 
@@ -37,12 +37,12 @@ class BoostedTrees:
             part = np.sort(chance.choice(len(scores), share, replace=False))
             settings = {
                 "objective": "regression",
-                "learning_rate": 0.05,
+                "learning_rate": 0.1,
                 "num_leaves": 31,
                 # Few scores cannot fill leaves of LightGBM's usual 20 molecules.
                 "min_data_in_leaf": int(np.clip(share // 20, 1, 20)),
                 "min_data_in_bin": 1,
-                "feature_fraction": 0.5,
+                "feature_fraction": 0.2,
                 "seed": seed + member,
                 "deterministic": True,
                 "force_row_wise": True,

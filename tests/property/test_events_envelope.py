@@ -18,6 +18,8 @@ from diaspora_parsl.fabric.seen import Seen
 from diaspora_parsl.fabric.streams import ENTRY_EVENTS, appends, decode_entry
 
 texts = st.text(max_size=30)
+integers = st.integers(0, 2**53)
+reals = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -28,10 +30,13 @@ json_values = st.recursive(
 
 def payload_of(kind: type[Payload]) -> st.SearchStrategy[Payload]:
     by_type: dict[Any, st.SearchStrategy[Any]] = {
-        int: st.integers(0, 2**53),
-        float: st.floats(allow_nan=False, allow_infinity=False),
+        int: integers,
+        float: reals,
         str: texts,
+        bool: st.booleans(),
         tuple[str, ...]: st.lists(texts, max_size=4).map(tuple),
+        tuple[tuple[float, int, int], ...]: st.lists(st.tuples(reals, integers, integers), max_size=4).map(tuple),
+        dict[str, str | int | float | None]: st.dictionaries(texts, st.none() | texts | integers | reals, max_size=4),
     }
     fields = msgspec.structs.fields(kind)
     return st.fixed_dictionaries({field.name: by_type[field.type] for field in fields}).map(

@@ -145,7 +145,7 @@ def test_doubles_malformed_and_unknown_events_and_drops_are_counted() -> None:
     event = Envelopes("/s").wrap(ev.FabricDropped(state_changes=2, samples=30), "x", "x", 1.0)
     told.metrics.apply([event, event])
     text = ev.encode(event)
-    told.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"x').replace(b"30", b'"30"'))])
+    told.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"x').replace(b'"samples":30', b'"samples":"30"'))])
     told.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"y').replace(b"fabric.dropped", b"fabric.eaten"))])
     assert told.samples("fabric_events_total") == {("fabric.dropped.v1",): 1.0, ("malformed",): 1.0, ("unknown",): 1.0}
     assert told.samples("fabric_dropped_total") == {("state_change",): 2.0, ("sample",): 30.0}
