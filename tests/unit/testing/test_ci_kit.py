@@ -29,10 +29,10 @@ from diaspora_parsl.testing.faults import Kill
 def book(number, folder):
     import os, time
     os.mkdir(f"{folder}/{number}")  # a second run finds it there
-    time.sleep(5.0)
+    time.sleep(8.0)
     return number
 
-@pytest.mark.faults(Kill(at=3.0, endpoint="alpha"))
+@pytest.mark.faults(Kill(at=5.0, endpoint="alpha"))
 def test_booking(resilient_pool, tmp_path):
     with resilient_pool("alpha", "beta", workers=2):
         assert [future.result() for future in [book(number, tmp_path) for number in range(4)]] == [0, 1, 2, 3]
@@ -113,14 +113,15 @@ def test_the_example_runs_side_by_side_in_an_environment_that_is_not_active(
     assert "2 passed" in done.stdout
 
 
+@pytest.mark.serial
 def test_who_is_not_resilient_is_told_what_happened(tmp_path: Path) -> None:
     (tmp_path / "test_booking.py").write_text(NOT_RESILIENT, encoding="utf-8")
     done = run(["-m", "pytest", "--strict-markers", "-W", "error"], tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FileExistsError" in done.stdout
     head, _, story = done.stdout.partition("what happened to the pool")
-    assert "Kill(at=3.0, endpoint='alpha')," in head.partition("faults of this test")[2]
-    assert "FAULT begins: Kill(at=3.0, endpoint='alpha')" in story
+    assert "Kill(at=5.0, endpoint='alpha')," in head.partition("faults of this test")[2]
+    assert "FAULT begins: Kill(at=5.0, endpoint='alpha')" in story
     assert "alpha is down: its interchange" in story
     assert re.search(r"\(test_booking.book\) rerouted from alpha to (alpha|beta): its interchange", story)
     assert re.search(r"failed at (alpha|beta): FileExistsError", story)
