@@ -174,6 +174,8 @@ def write_files(folder: Path, record: Record) -> dict[str, Path]:
             interrupted=last.ending not in ("finished", ""),
             quantity=record.quantity,
             unit=record.unit,
+            sessions=record.sessions,
+            fits=record.fits,
             pauses=[(one.ended, other.started) for one, other in pairwise(record.sessions) if one.ended is not None],
         ),
     )

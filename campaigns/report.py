@@ -21,7 +21,7 @@ from diaspora_parsl.campaigns.incident import Fault, Story
 from diaspora_parsl.campaigns.novelty import novelty
 from diaspora_parsl.campaigns.outputs import ranked
 from diaspora_parsl.campaigns.pictures import structure
-from diaspora_parsl.campaigns.records import MEANING, Row
+from diaspora_parsl.campaigns.records import MEANING, Fit, Row, Session
 
 _PACKAGES: Final = ("diaspora-parsl", "parsl", "vina", "meeko", "rdkit", "numpy", "scipy")
 _PICTURES: Final = 12
@@ -52,6 +52,10 @@ class ReportInput:
     """Unit of the scores; empty if they have none."""
     pauses: Sequence[tuple[float, float]] = ()
     """Unix times from and to which nobody conducted the campaign: between an end and a resume."""
+    sessions: Sequence[Session] = ()
+    """Each run of a controller."""
+    fits: Sequence[Fit] = ()
+    """Each fit of the surrogate."""
     known: Sequence[str] = ()
     """SMILES that novelty is measured from; without any, what the random first batch was made of."""
 
@@ -65,6 +69,7 @@ def write_report(path: Path, data: ReportInput) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["when"] = _when
     environment.filters["score"] = lambda value: f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
     template = environment.get_template("report.html.j2")
     path.write_text(template.render(_content(data)), encoding="utf-8")
@@ -113,7 +118,7 @@ def _content(data: ReportInput) -> dict[str, Any]:
         "failures": failures[:_FAILURES],
         "meaning": MEANING,
         "versions": versions(),
-        "when": datetime.fromtimestamp(data.started, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "when": _when(data.started),
         "minutes": (data.ended - data.started) / 60,
     }
 
@@ -137,6 +142,10 @@ def _sites(tried: Sequence[Row]) -> list[dict[str, Any]]:
 def versions() -> list[tuple[str, str]]:
     """Python and the packages that decide the outcome."""
     return [("Python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _version(package: str) -> str:

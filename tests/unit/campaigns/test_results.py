@@ -21,7 +21,7 @@ from diaspora_parsl.campaigns.novelty import novelty
 from diaspora_parsl.campaigns.objectives.docking import prepare_ligand
 from diaspora_parsl.campaigns.outputs import ranked, write_events, write_poses, write_ranked
 from diaspora_parsl.campaigns.progress import Display, Tally, line
-from diaspora_parsl.campaigns.records import Row
+from diaspora_parsl.campaigns.records import Fit, Row, Session
 from diaspora_parsl.campaigns.report import ReportInput, write_report
 from diaspora_parsl.events import Event, TaskSubmitted, decode, encode_payload
 
@@ -200,6 +200,18 @@ def test_the_report_is_one_file_that_shows_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [[], ROWS[-1:], ROWS[:1], ROWS[:6], ROWS[60:61]])
 def test_the_report_of_almost_nothing(tmp_path: Path, rows: list[Row]) -> None:
     assert "</html>" in report(tmp_path, rows=rows, faults=[], interrupted=True)
+
+
+def test_the_report_tells_of_sessions_and_fits(tmp_path: Path) -> None:
+    killed = Session(number=1, started=100.0, ended=130.0, ending="killed", host="login1", workers=4, longest_wait=0.25)
+    text = report(
+        tmp_path,
+        sessions=[killed, Session(number=2, started=150.0, host="login2")],
+        fits=[Fit(number=1, session=1, trained_on=20, began=120.0, ended=121.0)],
+        pauses=[(130.0, 150.0)],
+    )
+    for expected in ("killed", "login1", "0.2", "runs", "login2", "fitted once, to 20 scores", "nobody conducted"):
+        assert expected in text
 
 
 def test_progress_in_a_file_is_a_few_lines() -> None:
