@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 _LAST_WORDS: Final = 2.0
 
 
+#: Seconds in which messages gather: Parsl has several for each task, and nobody decides anything by them.
+_GATHER: Final = 0.2
+
+
 class FabricMonitoringHub(MonitoringHub):
     """``Config(monitoring=FabricMonitoringHub(...))``: what Parsl would write into its database is told on the fabric.
 
@@ -106,6 +110,7 @@ class FabricMonitoringHub(MonitoringHub):
             self._opened if self._opened is not None else self._open_again,
             source=f"/{socket.gethostname()}/parsl/{os.getpid()}/{Path(dfk_run_dir).name}",
             outbox_path=Path(dfk_run_dir) / "monitoring-outbox.sqlite",
+            gather=_GATHER,
         )
         self._tee = parsl_adapter.Tee(self._tell, queue)
         self._pump = threading.Thread(target=self._tee.pump, name="diaspora-hub-pump", daemon=True)

@@ -68,6 +68,8 @@ class Publisher:
         outbox_max_bytes: cap on the size of the events in it.
         clock: Unix time in seconds.
         capacity: events that may wait in the queue; state changes may take ten times as many.
+        gather: seconds in which events gather before they are sent; 0: each is sent at once while they are few. That
+            costs more where they are many; but a process that is killed loses what it gathered.
 
     Raises:
         ConfigurationError: no source, or a capacity below 1.
@@ -83,6 +85,7 @@ class Publisher:
         outbox_max_bytes: int = DEFAULT_MAX_BYTES,
         clock: Callable[[], float] = time.time,
         capacity: int = 10_000,
+        gather: float = 0.0,
     ) -> None:
         if not source or capacity < 1:
             raise ConfigurationError(
@@ -93,6 +96,7 @@ class Publisher:
         self._fabric = fabric if isinstance(fabric, Fabric) else None
         self._clock = clock
         self._capacity = capacity
+        self._gather = gather
         self._envelopes = Envelopes(source, originsite)
         self._outbox: Outbox | None = None
         self._outbox_path = Path(outbox_path) if outbox_path else None
@@ -230,7 +234,7 @@ class Publisher:
             # Letting a batch gather; sleeping is also how the next event is noticed. Ringing the bell for each costs
             # the emitter 10 to 30 µs, because the kernel wakes a thread that wants the GIL: too much when events are
             # many, and the price of a short way when they are few.
-            time.sleep(_BURST_SECONDS if self._rate >= _BURST_RATE else _POLL_SECONDS)
+            time.sleep(max(self._gather, _BURST_SECONDS if self._rate >= _BURST_RATE else _POLL_SECONDS))
             return
         if self._outages and not self._connected and self._has_work():
             # Nobody is told sooner by a bell.
@@ -240,6 +244,8 @@ class Publisher:
         if not self._queue and not self._closing_at:
             self._bell.acquire(timeout=_IDLE_SECONDS)
         self._is_idle = False
+        if self._gather and self._queue and not self._closing_at:
+            time.sleep(self._gather)
 
     def _has_work(self) -> bool:
         return bool(self._queue or self._outbox or self._dropped() != self._reported or self._fabric is None)

@@ -121,6 +121,25 @@ def test_many_threads_emit_and_nothing_is_lost(flaky: Any, tools: Any) -> None:
         assert [task for task in got if task // 1000 == t] == list(range(t * 1000, t * 1000 + 1000))
 
 
+def test_what_gathers_is_sent_together_and_at_the_end(tools: Any) -> None:
+    class Counted(StuckFabric):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches: list[list[Event]] = []
+
+        def publish(self, events: Any) -> None:
+            self.batches.append(list(events))
+
+    fabric = Counted()
+    publisher = Publisher(fabric, source="/site/pool", gather=0.5)
+    for number in range(20):
+        publisher.emit(tools.state(number), "x")
+        time.sleep(0.002)
+    publisher.close()
+    assert tasks([event for batch in fabric.batches for event in batch]) == list(range(20))
+    assert len(fabric.batches) < 20  # one or two, if nothing else keeps the machine busy
+
+
 def test_an_idle_publisher_notices_at_once(flaky: Any, tools: Any) -> None:
     publisher = Publisher(flaky, source="/s")
     tools.wait_for(lambda: publisher._is_idle)
