@@ -75,14 +75,19 @@ class Objective(ABC):
         return Scope()
 
     @property
-    def sign(self) -> int:
-        """The score times this is what the code computed: -1 if more is better, because lower scores are better."""
-        return 1
+    def maximize(self) -> bool:
+        """Whether more of what the code computes is better."""
+        return False
 
     @property
-    @abstractmethod
+    def sign(self) -> int:
+        """The score times this is what the code computed: -1 if more is better, because lower scores are better."""
+        return -1 if self.maximize else 1
+
+    @property
     def digest(self) -> str:
         """Short name of all that decides the score: what a process keeps loaded is kept under it."""
+        return digest_of(self.settings())
 
     @abstractmethod
     def settings(self) -> dict[str, object]:

@@ -92,16 +92,6 @@ class FileObjective(Objective):
         """For readers."""
         return f"score of {self.file}"
 
-    @property
-    def sign(self) -> int:
-        """-1 if more is better."""
-        return -1 if self.maximize else 1
-
-    @property
-    def digest(self) -> str:
-        """Of the whole table."""
-        return digest_of(self.settings())
-
     def settings(self) -> dict[str, object]:
         """All that decides the score."""
         return {"objective": self.name, "table": self.table, "maximize": self.maximize}

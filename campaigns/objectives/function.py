@@ -69,11 +69,6 @@ class FunctionObjective(Objective):
         return self.function.rpartition(":")[2]
 
     @property
-    def sign(self) -> int:
-        """-1 if more is better."""
-        return -1 if self.maximize else 1
-
-    @property
     def digest(self) -> str:
         """Of name and text."""
         return digest_of(self.settings(), self.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from diaspora_parsl.campaigns.objectives.base import Limits, Objective, Refused, Scope, Scorer, digest_of
+from diaspora_parsl.campaigns.objectives.base import Limits, Objective, Refused, Scope, Scorer
 from diaspora_parsl.campaigns.objectives.shape import embed, parse
 from diaspora_parsl.campaigns.records import Result
 from diaspora_parsl.errors import ConfigurationError
@@ -54,16 +54,6 @@ class XtbObjective(Objective):
     def scope(self) -> Scope:
         """All elements up to radon have parameters."""
         return Scope(max_heavy_atoms=self.max_heavy_atoms)
-
-    @property
-    def sign(self) -> int:
-        """-1 if more is better."""
-        return -1 if self.maximize else 1
-
-    @property
-    def digest(self) -> str:
-        """Of the settings."""
-        return digest_of(self.settings())
 
     def settings(self) -> dict[str, object]:
         """All that decides the score."""
