@@ -21,7 +21,7 @@ from typing import Any
 from parsl.config import Config
 
 from diaspora_parsl import ResilientPoolExecutor
-from diaspora_parsl.campaigns import (
+from diaspora_parsl.campaigns.screening import (
     Budget,
     Docking,
     DockingObjective,
@@ -33,13 +33,13 @@ from diaspora_parsl.campaigns import (
     resume_campaign,
     run_campaign,
 )
-from diaspora_parsl.campaigns.combinatorial import combinatorial_library
-from diaspora_parsl.campaigns.folder import LEDGER
-from diaspora_parsl.campaigns.incident import Fault
-from diaspora_parsl.campaigns.progress import Display, Progress
-from diaspora_parsl.campaigns.receptor import shipped_target
+from diaspora_parsl.campaigns.screening.library.combinatorial import combinatorial_library
+from diaspora_parsl.campaigns.screening.progress import Display, Progress
+from diaspora_parsl.campaigns.screening.results.reroutes import Fault
+from diaspora_parsl.campaigns.screening.target.receptor import shipped_target
+from diaspora_parsl.campaigns.screening.workspace import LEDGER
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 SITES = ("alpha", "beta", "gamma")
 #: When the share of the molecules is settled, what is done to a site.

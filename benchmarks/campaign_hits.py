@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diaspora_parsl.campaigns.candidates import Candidates, find_candidates
-from diaspora_parsl.campaigns.chooser import Choice, Chooser, Ranking, study
-from diaspora_parsl.campaigns.library import read_library
-from diaspora_parsl.campaigns.objectives import FileObjective
-from diaspora_parsl.campaigns.settings import Plan
+from diaspora_parsl.campaigns.screening.library.candidates import Candidates, find_candidates
+from diaspora_parsl.campaigns.screening.library.reader import read_library
+from diaspora_parsl.campaigns.screening.objectives import FileObjective
+from diaspora_parsl.campaigns.screening.selection.selector import Choice, Chooser, Ranking, study
+from diaspora_parsl.campaigns.screening.settings import Plan
 
 SITES = ("alpha", "beta", "gamma")
 WORKERS = 4

@@ -23,10 +23,10 @@ import numpy as np
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import BRICS
 
-from diaspora_parsl.campaigns import ranking
-from diaspora_parsl.campaigns.chooser import Chooser, Lesson, study
-from diaspora_parsl.campaigns.fingerprints import fingerprint
-from diaspora_parsl.campaigns.settings import Plan
+from diaspora_parsl.campaigns.screening.chemistry.fingerprints import fingerprint
+from diaspora_parsl.campaigns.screening.selection import shortlist
+from diaspora_parsl.campaigns.screening.selection.selector import Chooser, Lesson, study
+from diaspora_parsl.campaigns.screening.settings import Plan
 
 RESULT = Path(__file__).resolve().parent / "results" / "choice.json"
 #: Surrogate, acquisition and number of scores.
@@ -94,7 +94,7 @@ def measure(path: Path, surrogate: Any, acquisition: Any, known: int, *, is_exac
             chooser.adopt(found)
     figures["longest_wait_ms"] = 1000 * max(waits)
     if is_exact:
-        ranking.EXACT = len(bits)  # type: ignore[misc]
+        shortlist.EXACT = len(bits)  # type: ignore[misc]
         began = time.perf_counter()
         whole = study(path, plan, lesson)
         figures["exact_seconds"] = time.perf_counter() - began

@@ -29,10 +29,10 @@ import redis
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import TOPIC_RESOURCE, TOPIC_TASK, Event, NodeHeartbeat, TaskDispatched, encode
 from diaspora_parsl.fabric.base import open_fabric
-from diaspora_parsl.fabric.envelopes import Envelopes
+from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.event_builder import Envelopes
 from diaspora_parsl.fabric.publisher import Publisher
-from diaspora_parsl.fabric.reader import Reader
-from diaspora_parsl.fabric.server import find_server, free_port, write_config
+from diaspora_parsl.fabric.transports.redis.embedded_server import find_server, free_port, write_config
 
 REASON = "4 of 8 slots are idle there, the most of all endpoints that are up now and have what it needs"
 KEYS = 16

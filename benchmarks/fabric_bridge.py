@@ -27,8 +27,8 @@ import psutil
 from diaspora_parsl import Fabric, open_fabric
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import FabricUnavailableError
-from diaspora_parsl.fabric.envelopes import Envelopes
-from diaspora_parsl.testing.wan import Wan
+from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.testing.services.tcp_proxy import Wan
 
 SITE = """
 home = "site"
@@ -138,7 +138,7 @@ class Bench:
     def bridge(self) -> psutil.Process:
         """Start it."""
         environment = {**os.environ, "BENCH_SITE": self.site.url, "BENCH_CLOUD": self.line.url(self.cloud.url)}
-        command = [sys.executable, "-m", "diaspora_parsl.cli", "bridge", str(self._folder / "site.toml")]
+        command = [sys.executable, "-m", "diaspora_parsl.cli.main", "bridge", str(self._folder / "site.toml")]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         self._stack.callback(_end, process)
         assert process.stderr is not None

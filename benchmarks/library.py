@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 import rdkit
 
-from diaspora_parsl.campaigns.candidates import FINGERPRINT, Candidates, find_candidates
-from diaspora_parsl.campaigns.library import read_library
-from diaspora_parsl.campaigns.objectives import Scope
-from diaspora_parsl.campaigns.objectives.docking import ELEMENTS
+from diaspora_parsl.campaigns.screening.library.candidates import FINGERPRINT, Candidates, find_candidates
+from diaspora_parsl.campaigns.screening.library.reader import read_library
+from diaspora_parsl.campaigns.screening.objectives import Scope
+from diaspora_parsl.campaigns.screening.objectives.docking import ELEMENTS
 
 GROUPS = ("", "C", "CC", "F", "Cl", "OC", "C#N", "C(F)(F)F", "N(C)C", "S(C)(=O)=O")
 RINGS = ("c1ccc({})cc1", "c1cc({})ccc1", "c1ncc({})cc1", "c1cnc({})nc1", "c1sc({})cc1",

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from diaspora_parsl.failures import Failure, Kind
-from diaspora_parsl.pool import words
-from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.core import settings, stimuli
+from diaspora_parsl.core.failures import Failure, Kind
+from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.testing.faults import Fault, FaultScript, Freeze, Kill, LoseFabric, LoseWorker
-from diaspora_parsl.testing.scenario import LOADED, STALLING, Report, SimEndpoint, SimTask, quantile
-from diaspora_parsl.testing.simulator import Simulator
+from diaspora_parsl.testing.simulation.scenario import LOADED, STALLING, Report, SimEndpoint, SimTask, quantile
+from diaspora_parsl.testing.simulation.simulator import Simulator
 
 #: Endpoints of one site.
 PER_SITE = 10
@@ -151,32 +151,32 @@ def overhead(count: int, faults: int = 200) -> dict[str, Any]:
     Of ten endpoints one dies after another, of a thousand too; nothing else happens in between.
     """
     labels = [f"e{i:04}" for i in range(count)]
-    core = PoolCore([words.EndpointSpec(label=label, site=label, capacity=4) for label in labels])
+    core = PoolCore([settings.EndpointSpec(label=label, site=label, capacity=4) for label in labels])
     at, where, everywhere = 0.0, dict.fromkeys(labels, 0), frozenset(labels)
     for label in labels:
-        core.handle(words.Started(at, label, 0))
-        core.handle(words.Observed(at, label, 0, 4, blocks_expected=True))
+        core.handle(stimuli.Started(at, label, 0))
+        core.handle(stimuli.Observed(at, label, 0, 4, blocks_expected=True))
     for number in range(1, 6 * count + 1):
-        core.handle(words.Submitted(at, number, "f", everywhere))
+        core.handle(stimuli.Submitted(at, number, "f", everywhere))
     times: dict[str, list[float]] = {"endpoint lost and back": [], "worker lost": []}
     for i in range(faults):
         at += 120.0
         label = labels[i % count]
-        core.handle(words.Tick(at))
+        core.handle(stimuli.Tick(at))
         began = time.process_time()
-        core.handle(words.Died(at, label, where[label], "killed"))
+        core.handle(stimuli.Died(at, label, where[label], "killed"))
         at += 400.0  # the longest delay before a revival is over
-        core.handle(words.Tick(at))
+        core.handle(stimuli.Tick(at))
         where[label] += 1
-        core.handle(words.Started(at, label, where[label]))
-        core.handle(words.Observed(at, label, where[label], 4, blocks_expected=True))
+        core.handle(stimuli.Started(at, label, where[label]))
+        core.handle(stimuli.Observed(at, label, where[label], 4, blocks_expected=True))
         times["endpoint lost and back"].append(time.process_time() - began)
         at += 70.0
-        core.handle(words.Observed(at, label, where[label], 4, blocks_expected=True))  # it stayed: forgiven
+        core.handle(stimuli.Observed(at, label, where[label], 4, blocks_expected=True))  # it stayed: forgiven
         attempt = next(iter(core.scheduler.held[label]), None)
         if attempt is not None:
             began = time.process_time()
-            core.handle(words.Failed(at, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "killed")))
+            core.handle(stimuli.Failed(at, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "killed")))
             times["worker lost"].append(time.process_time() - began)
     core.validate()
     found: dict[str, Any] = {"endpoints": count}

@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diaspora_parsl.core.failure_rules import Rule
     from diaspora_parsl.executors.endpoint import Endpoint
-    from diaspora_parsl.executors.globus import GlobusEndpoint
-    from diaspora_parsl.executors.launcher import AgentLauncher
+    from diaspora_parsl.executors.globus.endpoint import GlobusEndpoint
     from diaspora_parsl.executors.maintenance import Maintenance
+    from diaspora_parsl.executors.parsl.launcher import AgentLauncher
     from diaspora_parsl.executors.pool import ResilientPoolExecutor
     from diaspora_parsl.executors.retries import retry_handler
     from diaspora_parsl.fabric.base import Fabric, open_fabric
-    from diaspora_parsl.monitors.hub import FabricMonitoringHub
-    from diaspora_parsl.monitors.radio import FabricRadio
-    from diaspora_parsl.rules import Rule
+    from diaspora_parsl.monitors.parsl.hub import FabricMonitoringHub
+    from diaspora_parsl.monitors.parsl.radio import FabricRadio
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AgentLauncher": "diaspora_parsl.executors.launcher",
+    "AgentLauncher": "diaspora_parsl.executors.parsl.launcher",
     "Endpoint": "diaspora_parsl.executors.endpoint",
     "Fabric": "diaspora_parsl.fabric.base",
-    "FabricMonitoringHub": "diaspora_parsl.monitors.hub",
-    "FabricRadio": "diaspora_parsl.monitors.radio",
-    "GlobusEndpoint": "diaspora_parsl.executors.globus",
+    "FabricMonitoringHub": "diaspora_parsl.monitors.parsl.hub",
+    "FabricRadio": "diaspora_parsl.monitors.parsl.radio",
+    "GlobusEndpoint": "diaspora_parsl.executors.globus.endpoint",
     "Maintenance": "diaspora_parsl.executors.maintenance",
     "ResilientPoolExecutor": "diaspora_parsl.executors.pool",
-    "Rule": "diaspora_parsl.rules",
+    "Rule": "diaspora_parsl.core.failure_rules",
     "open_fabric": "diaspora_parsl.fabric.base",
     "retry_handler": "diaspora_parsl.executors.retries",
 }

@@ -11,8 +11,9 @@ from typing import Any
 from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.executors import adapter
-from diaspora_parsl.executors.maintenance import Maintenance, as_windows
+
+from .maintenance import Maintenance, as_windows
+from .parsl import adapter
 
 logger = logging.getLogger(__name__)
 

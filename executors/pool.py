@@ -25,27 +25,29 @@ from parsl.monitoring.radios.filesystem import FilesystemRadio
 from parsl.monitoring.radios.htex import HTEXRadio
 
 from diaspora_parsl import events
+from diaspora_parsl.core import stimuli
+from diaspora_parsl.core.failure_rules import Rule, Rulebook, as_rules
+from diaspora_parsl.core.machine import PoolCore
+from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, PlacementError, PoolShutdownError
 from diaspora_parsl.events.trace import Traces
-from diaspora_parsl.executors import adapter, staging
-from diaspora_parsl.executors.aware import AwareExecutor
-from diaspora_parsl.executors.block_budget import BlockBudget
-from diaspora_parsl.executors.driver import Driver, OpenTask
-from diaspora_parsl.executors.endpoint import Endpoint
-from diaspora_parsl.executors.exit_watch import ExitWatch
-from diaspora_parsl.executors.imports import Imports
-from diaspora_parsl.executors.listener import TOPICS, Listener
-from diaspora_parsl.executors.member import Member, Scaling
-from diaspora_parsl.executors.recall import recall
-from diaspora_parsl.executors.requests import configured
 from diaspora_parsl.fabric.address import RECORD, make_key, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
+from diaspora_parsl.fabric.consumer import Reader
 from diaspora_parsl.fabric.publisher import Publisher
-from diaspora_parsl.fabric.reader import Reader
-from diaspora_parsl.pool import words
-from diaspora_parsl.pool.core import PoolCore
-from diaspora_parsl.pool.words import EndpointSpec, PoolSettings
-from diaspora_parsl.rules import Rule, Rulebook, as_rules
+
+from . import staging
+from .endpoint import Endpoint
+from .inbox.control_requests import configured
+from .inbox.listener import TOPICS, Listener
+from .inbox.replay import recall
+from .parsl import adapter
+from .parsl.observable import AwareExecutor
+from .parsl.scale_out_backoff import BlockBudget
+from .runtime.driver import Driver, OpenTask
+from .runtime.exit_watch import ExitWatch
+from .runtime.import_scan import Imports
+from .runtime.instance import Member, Scaling
 
 logger = logging.getLogger(__name__)
 
@@ -361,7 +363,7 @@ class ResilientPoolExecutor(ParslExecutor):
         walltime = _walltime_of(resources, kwargs if is_app else {})
         number = next(self._numbers)
         future = driver.new_future(number)
-        stimulus = words.Submitted(
+        stimulus = stimuli.Submitted(
             time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), repeatable=repeatable,
             walltime=walltime, imports=self._imports.of(func) if len(self.endpoints) > 1 else frozenset(),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from diaspora_parsl.executors.delivery import TaskFuture, settling
+from .runtime.futures import TaskFuture, settling
 
 #: A task that failed so often is charged even for what the infrastructure lost: free retries must end too.
 _MOST_FREE: Final = 20

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from diaspora_parsl.testing.kafka import KafkaBroker, MockBroker
+from diaspora_parsl.testing.services.kafka import KafkaBroker, MockBroker
 
 # Profiles of hypothesis: CI repeats itself, everybody else explores (and may give ``--hypothesis-seed``).
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)

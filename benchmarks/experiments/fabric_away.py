@@ -31,7 +31,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
     from diaspora_parsl import events as ev  # noqa: PLC0415
     from diaspora_parsl.fabric.publisher import Publisher  # noqa: PLC0415
-    from diaspora_parsl.fabric.server import find_server, free_port, write_config  # noqa: PLC0415
+    from diaspora_parsl.fabric.transports.redis.embedded_server import find_server, free_port, write_config  # noqa: PLC0415
 
     costs: list[tuple[float, float]] = []
     untimed = Publisher.emit

@@ -107,8 +107,8 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
 def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
     """Two endpoints; the fault strikes as soon as the first is busy, and the workflow ends while it lasts."""
     from benchmarks.peers import globus_side, parsl_side  # noqa: PLC0415 - not needed to draw the page
+    from diaspora_parsl.testing.faults.injector import Injector  # noqa: PLC0415
     from diaspora_parsl.testing.globus import LocalGlobusCompute  # noqa: PLC0415
-    from diaspora_parsl.testing.injector import Injector  # noqa: PLC0415
 
     trouble, peer, book = _BY_WORDS[spec["fault"]], spec["peer"], here("book")
     with LocalGlobusCompute(requests=trouble.requests) as service, contextlib.ExitStack() as ending:

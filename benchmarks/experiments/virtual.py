@@ -33,7 +33,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
 def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
     """One part."""
     from benchmarks import simulate  # noqa: PLC0415 - its packages are not where other peers live
-    from diaspora_parsl.testing.scenario import LOADED, STALLING  # noqa: PLC0415
+    from diaspora_parsl.testing.simulation.scenario import LOADED, STALLING  # noqa: PLC0415
 
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "scale": lambda: simulate.at_scale(spec["endpoints"], spec["tasks"], _SEED),

@@ -11,7 +11,7 @@ from parsl.executors import GlobusComputeExecutor
 
 from benchmarks.tasks import Line
 from diaspora_parsl import GlobusEndpoint
-from diaspora_parsl.executors.globus_executor import GlobusExecutor
+from diaspora_parsl.executors.globus.executor import GlobusExecutor
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
 
 #: Settings of the pool's endpoints, in seconds; the rest is as it comes.

@@ -24,7 +24,7 @@ from benchmarks.peers.common import here
 from diaspora_parsl import ResilientPoolExecutor, open_fabric
 from diaspora_parsl import events as ev
 from diaspora_parsl.fabric.address import find_fabric
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 P = TypeVar("P", bound=ev.Payload)
 

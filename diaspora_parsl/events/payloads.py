@@ -66,7 +66,7 @@ class TaskFailed(Payload, frozen=True):
 
     task: int
     kind: str
-    """A value of `diaspora_parsl.failures.Kind`."""
+    """A value of `diaspora_parsl.core.failures.Kind`."""
     error: str
     """Type name of the exception."""
     message: str

@@ -16,15 +16,15 @@ from diaspora_parsl.events import Event
 Position = Literal["earliest", "latest"] | dict[str, str]
 
 _TRANSPORTS: Final = {
-    "memory": "diaspora_parsl.fabric.memory",
-    "redis": "diaspora_parsl.fabric.redis",
-    "rediss": "diaspora_parsl.fabric.redis",
-    "embedded": "diaspora_parsl.fabric.embedded",
-    "diaspora+mofka": "diaspora_parsl.fabric.stream",
-    "diaspora+files": "diaspora_parsl.fabric.stream",
-    "kafka": "diaspora_parsl.fabric.kafka",
-    "octopus": "diaspora_parsl.fabric.octopus",
-    "octopus+https": "diaspora_parsl.fabric.octopus_rest",
+    "memory": "diaspora_parsl.fabric.transports.memory",
+    "redis": "diaspora_parsl.fabric.transports.redis.transport",
+    "rediss": "diaspora_parsl.fabric.transports.redis.transport",
+    "embedded": "diaspora_parsl.fabric.transports.redis.embedded",
+    "diaspora+mofka": "diaspora_parsl.fabric.transports.diaspora_stream.transport",
+    "diaspora+files": "diaspora_parsl.fabric.transports.diaspora_stream.transport",
+    "kafka": "diaspora_parsl.fabric.transports.kafka.transport",
+    "octopus": "diaspora_parsl.fabric.transports.octopus.transport",
+    "octopus+https": "diaspora_parsl.fabric.transports.octopus.rest",
 }
 
 # Options whose name tells of a credential, or is %-escaped so that it could.

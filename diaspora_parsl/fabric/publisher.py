@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, FabricDropped, Payload
 from diaspora_parsl.fabric.base import Fabric, redacted
-from diaspora_parsl.fabric.envelopes import Envelopes
+from diaspora_parsl.fabric.event_builder import Envelopes
 from diaspora_parsl.fabric.outbox import DEFAULT_MAX_BYTES, Outbox
 
 logger = logging.getLogger(__name__)

@@ -18,19 +18,19 @@ from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import TOPIC_ENDPOINT, TOPIC_TASK, EndpointUp, Event
-from diaspora_parsl.executors.account import Account
 from diaspora_parsl.executors.endpoint import Endpoint
-from diaspora_parsl.executors.globus import GlobusEndpoint
+from diaspora_parsl.executors.globus.endpoint import GlobusEndpoint
+from diaspora_parsl.executors.globus.rate_limit import Account
 from diaspora_parsl.executors.pool import ResilientPoolExecutor
 from diaspora_parsl.fabric.address import find_fabric
 from diaspora_parsl.fabric.base import Position, open_fabric
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.injector import Injector
-from diaspora_parsl.testing.leftovers import end_what_is_left
-from diaspora_parsl.testing.places import Place
-from diaspora_parsl.testing.sites import LocalSite
-from diaspora_parsl.testing.story import Story, tell_story
-from diaspora_parsl.testing.surroundings import reachable
+from diaspora_parsl.testing.environment import reachable
+from diaspora_parsl.testing.failure_report import Story, tell_story
+from diaspora_parsl.testing.faults.injector import Injector
+from diaspora_parsl.testing.faults.targets import Place
+from diaspora_parsl.testing.leak_check import end_what_is_left
+from diaspora_parsl.testing.local_sites import LocalSite
 
 logger = logging.getLogger(__name__)
 

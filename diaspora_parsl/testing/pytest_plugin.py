@@ -12,9 +12,9 @@ import pytest
 if TYPE_CHECKING:  # a plugin is loaded by every run of pytest: what is large comes when it is used
     from diaspora_parsl.testing.faults import FaultScript
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
+    from diaspora_parsl.testing.local_sites import LocalSite
     from diaspora_parsl.testing.pools import MakePool, PoolRun
-    from diaspora_parsl.testing.sites import LocalSite
-    from diaspora_parsl.testing.slurm import LocalSlurm
+    from diaspora_parsl.testing.services.slurm import LocalSlurm
 
     LocalSites: TypeAlias = Callable[..., list[LocalSite]]
     LocalClusters: TypeAlias = Callable[..., list[LocalSlurm]]
@@ -56,7 +56,7 @@ def fault_script(request: pytest.FixtureRequest) -> FaultScript:
     ``@pytest.mark.faults(seed=7, count=3, seconds=20, endpoints=["alpha", "beta"])`` draws some, always the same;
     ``pytest --fault-seed 8`` draws others. If the test fails, its output says which.
     """
-    from diaspora_parsl.testing import marks  # noqa: PLC0415 - see above
+    from diaspora_parsl.testing.faults import marks  # noqa: PLC0415 - see above
 
     given = [(mark.args, mark.kwargs) for mark in request.node.iter_markers("faults")]
     script, seed = marks.script_of(given, request.config.getoption("--fault-seed"))
@@ -94,7 +94,7 @@ def local_sites() -> Iterator[LocalSites]:
     ``alpha, beta = local_sites("alpha", "beta", workers=2)`` makes two; further
     arguments are those of `LocalSite`. All of them, and all their processes, are gone when the test is over.
     """
-    from diaspora_parsl.testing.sites import LocalSite  # noqa: PLC0415 - see above
+    from diaspora_parsl.testing.local_sites import LocalSite  # noqa: PLC0415 - see above
 
     with contextlib.ExitStack() as stack:
 
@@ -112,7 +112,7 @@ def local_clusters() -> Iterator[LocalClusters]:
     arguments are those of `LocalSlurm`. The test is skipped where Slurm cannot run. All clusters, and all their
     jobs, are gone when the test is over.
     """
-    from diaspora_parsl.testing.slurm import LocalSlurm  # noqa: PLC0415 - see above
+    from diaspora_parsl.testing.services.slurm import LocalSlurm  # noqa: PLC0415 - see above
 
     reason = LocalSlurm.why_not()
     if reason is not None:

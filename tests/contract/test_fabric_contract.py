@@ -30,13 +30,13 @@ from diaspora_parsl.events import (
     TaskLate,
     encode_payload,
 )
-from diaspora_parsl.fabric import memory
 from diaspora_parsl.fabric.base import Fabric, Subscription, open_fabric, redacted
-from diaspora_parsl.fabric.embedded import EmbeddedFabric
-from diaspora_parsl.fabric.server import find_server, free_port, write_config
-from diaspora_parsl.testing import stream_double
-from diaspora_parsl.testing.kafka import KafkaBroker, MockBroker
-from diaspora_parsl.testing.octopus import LocalOctopus
+from diaspora_parsl.fabric.transports import memory
+from diaspora_parsl.fabric.transports.redis.embedded import EmbeddedFabric
+from diaspora_parsl.fabric.transports.redis.embedded_server import find_server, free_port, write_config
+from diaspora_parsl.testing.services import fake_diaspora_stream
+from diaspora_parsl.testing.services.kafka import KafkaBroker, MockBroker
+from diaspora_parsl.testing.services.octopus import LocalOctopus
 
 _numbers = count(1)
 
@@ -187,7 +187,7 @@ class FilesPlace(Place):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.library = stream_double.installed()
+        self.library = fake_diaspora_stream.installed()
         self.library.__enter__()
 
     def url(self) -> str:
@@ -208,7 +208,7 @@ class MofkaPlace(FilesPlace):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.mofka = stream_double.MofkaServer(folder)
+        self.mofka = fake_diaspora_stream.MofkaServer(folder)
         self.mofka.start()
 
     def url(self) -> str:

@@ -34,8 +34,8 @@ from parsl.serialize.errors import SerializationError
 from parsl.utils import RepresentationMixin, Timer
 
 from diaspora_parsl import Endpoint, ResilientPoolExecutor
-from diaspora_parsl.executors import adapter
-from diaspora_parsl.rules import BUILT_IN
+from diaspora_parsl.core.failure_rules import BUILT_IN
+from diaspora_parsl.executors.parsl import adapter
 
 
 def _provider(**options: Any) -> LocalProvider:

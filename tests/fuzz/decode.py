@@ -10,14 +10,14 @@ import atheris
 
 with atheris.instrument_imports(include=["diaspora_parsl"]):
     from diaspora_parsl import events as ev
-    from diaspora_parsl.events.examples import EXAMPLES, example_event
     from diaspora_parsl.events.signing import is_signed
-    from diaspora_parsl.executors.listener import Listener
-    from diaspora_parsl.executors.recall import fold
-    from diaspora_parsl.fabric.streams import decode_entry
-    from diaspora_parsl.monitors.events import EventFilter
-    from diaspora_parsl.monitors.metrics import Metrics
-    from diaspora_parsl.monitors.spans import Tracks
+    from diaspora_parsl.executors.inbox.listener import Listener
+    from diaspora_parsl.executors.inbox.replay import fold
+    from diaspora_parsl.fabric.transports.redis.redis_streams import decode_entry
+    from diaspora_parsl.monitors.exporter.metrics import Metrics
+    from diaspora_parsl.monitors.exporter.spans import Tracks
+    from diaspora_parsl.monitors.view.event_printer import EventFilter
+    from docs.generate.event_examples import EXAMPLES, example_event
 
 TRACKS = Tracks()
 SITES = {"alpha": "anl", "beta": "uc"}

@@ -24,8 +24,8 @@ from diaspora_parsl import Endpoint, Fabric, ResilientPoolExecutor, open_fabric
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import DiasporaParslError
 from diaspora_parsl.fabric.address import find_fabric
-from diaspora_parsl.testing.sites import LocalSite
-from diaspora_parsl.testing.slurm import LocalSlurm
+from diaspora_parsl.testing.local_sites import LocalSite
+from diaspora_parsl.testing.services.slurm import LocalSlurm
 
 P = TypeVar("P", bound=ev.Payload)
 F = TypeVar("F", bound=Callable[..., Any])

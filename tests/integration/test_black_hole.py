@@ -13,7 +13,7 @@ from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import node_names
+from diaspora_parsl.testing.local_sites import node_names
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

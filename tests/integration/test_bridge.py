@@ -11,10 +11,10 @@ import pytest
 
 from diaspora_parsl import Fabric, open_fabric
 from diaspora_parsl import events as ev
-from diaspora_parsl.fabric.bridge import Bridge
-from diaspora_parsl.fabric.bridge_config import BridgeConfig, FabricPlace, LinkConfig
-from diaspora_parsl.testing.sites import LocalSite
-from diaspora_parsl.testing.wan import Wan
+from diaspora_parsl.fabric.bridge.bridge import Bridge
+from diaspora_parsl.fabric.bridge.config import BridgeConfig, FabricPlace, LinkConfig
+from diaspora_parsl.testing.local_sites import LocalSite
+from diaspora_parsl.testing.services.tcp_proxy import Wan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
-from diaspora_parsl.campaigns.cli_screen import register
-from diaspora_parsl.campaigns.ledger import Ledger
-from diaspora_parsl.executors import globus_sdk
+from diaspora_parsl.campaigns.screening.results.ledger import Ledger
+from diaspora_parsl.cli.screen import register
+from diaspora_parsl.executors.globus import sdk
 from diaspora_parsl.testing.globus import LocalGlobusCompute
 
 if TYPE_CHECKING:
@@ -29,7 +29,17 @@ LABELS = ("alpha", "beta", "gamma")
 def test_one_of_three_endpoints_dies_and_no_molecule_is_lost(
     tmp_path: Path, report: Callable[[str, float], None]
 ) -> None:
-    command = [sys.executable, "-m", "diaspora_parsl.cli", "demo", "--globus", "--budget", str(BUDGET), "--out", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "diaspora_parsl.cli.main",
+        "demo",
+        "--globus",
+        "--budget",
+        str(BUDGET),
+        "--out",
+        "run",
+    ]
     environment = {**os.environ, "COLUMNS": "200", "TMPDIR": str(tmp_path)}
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=360, check=False
@@ -67,7 +77,7 @@ def test_screen_runs_on_the_endpoints_that_it_is_given(
     register(app)
     options = ["--library", "library.smi", "--budget", "6", "--max-evals", "2000", "--globus-journal", "journal"]
     with LocalGlobusCompute() as service:
-        monkeypatch.setattr(globus_sdk, "default_client", service.client)
+        monkeypatch.setattr(sdk, "default_client", service.client)
         places = [service.endpoint(label) for label in ("alpha", "beta")]
         given = [word for place in places for word in ("--globus", f"{place.label}={place.id}")]
         app(["screen", "run", *options, *given, "--out", "run"], standalone_mode=False)

@@ -13,19 +13,19 @@ from parsl.config import Config
 from parsl.executors import ThreadPoolExecutor
 
 from diaspora_parsl import ResilientPoolExecutor
-from diaspora_parsl.campaigns import FunctionObjective, Plan
-from diaspora_parsl.campaigns.campaign import Campaign
-from diaspora_parsl.campaigns.candidates import find_candidates
-from diaspora_parsl.campaigns.combinatorial import combinatorial_library
-from diaspora_parsl.campaigns.ledger import Ledger
-from diaspora_parsl.campaigns.outputs import ranked
-from diaspora_parsl.campaigns.records import Session
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.campaigns.screening import FunctionObjective, Plan
+from diaspora_parsl.campaigns.screening.campaign import Campaign
+from diaspora_parsl.campaigns.screening.library.candidates import find_candidates
+from diaspora_parsl.campaigns.screening.library.combinatorial import combinatorial_library
+from diaspora_parsl.campaigns.screening.records import Session
+from diaspora_parsl.campaigns.screening.results.exports import ranked
+from diaspora_parsl.campaigns.screening.results.ledger import Ledger
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diaspora_parsl.campaigns.progress import Progress
+    from diaspora_parsl.campaigns.screening.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 FUNCTION = "import time\ndef size(smiles):\n    time.sleep(0.1)\n    return -4 - len(smiles) / 20\n"

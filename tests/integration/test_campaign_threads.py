@@ -17,8 +17,8 @@ import pytest
 import typer
 from rdkit import Chem
 
-from diaspora_parsl.campaigns.cli_screen import register
-from diaspora_parsl.campaigns.ledger import Ledger
+from diaspora_parsl.campaigns.screening.results.ledger import Ledger
+from diaspora_parsl.cli.screen import register
 from diaspora_parsl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ garbage,garbage
 NC1CCCCC1,double
 
 """
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "screen", "run", "--config", "sites.py", "--in-flight", "3"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli.main", "screen", "run", "--config", "sites.py", "--in-flight", "3"]
 ENVIRONMENT = {**os.environ, "DIASPORA_PARSL_SITE": "here", "COLUMNS": "200"}
 
 

@@ -14,14 +14,14 @@ import pytest
 
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import TOPIC_RESOURCE, NodeHeartbeat, NodeStopped, Payload
-from diaspora_parsl.executors.worker_init import agent_command
+from diaspora_parsl.executors.parsl.worker_init import agent_command
 from diaspora_parsl.fabric.base import Fabric, open_fabric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "agent", "--endpoint", "alpha", "--interval", "0.1"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli.main", "agent", "--endpoint", "alpha", "--interval", "0.1"]
 PATIENCE = 15.0
 
 
@@ -123,7 +123,7 @@ def test_a_worker_init_starts_it_and_it_ends_with_its_script(
     tools = tmp_path / "bin"
     tools.mkdir()
     program = tools / "diaspora-parsl"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m diaspora_parsl.cli "$@" --interval 0.1\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m diaspora_parsl.cli.main "$@" --interval 0.1\n')
     program.chmod(0o755)
     script = tmp_path / "parsl.alpha.block-5.1699.12.sh"
     init = agent_command("alpha", "anl", tmp_path / "run" / "fabric.json")

@@ -13,7 +13,7 @@ import pytest
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.envelopes import Envelopes
+from diaspora_parsl.fabric.event_builder import Envelopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Sides:
 
     def __init__(self, folder: Path, anl: Fabric, cloud: Fabric) -> None:
         self.anl, self.cloud = anl, cloud
-        self.command = [sys.executable, "-m", "diaspora_parsl.cli", "bridge", str(folder / "site.toml")]
+        self.command = [sys.executable, "-m", "diaspora_parsl.cli.main", "bridge", str(folder / "site.toml")]
         (folder / "site.toml").write_text(SITE, encoding="utf-8")
         self.told: list[str] = []
         self._envelopes = Envelopes("/anl/pool/run")

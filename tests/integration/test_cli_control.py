@@ -8,12 +8,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run
 
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli.main"]
 PATIENCE = 60.0
 
 

@@ -16,14 +16,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.conftest import PoolOf, Run
 
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli", "exporter"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli.main", "exporter"]
 PATIENCE = 30.0
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "diaspora_parsl.cli"]
+COMMAND = [sys.executable, "-m", "diaspora_parsl.cli.main"]
 PATIENCE = 20.0
 
 

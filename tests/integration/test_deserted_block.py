@@ -14,7 +14,7 @@ from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

@@ -20,7 +20,7 @@ from parsl.utils import get_all_checkpoints
 from diaspora_parsl import Endpoint
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import PlacementError
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,19 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diaspora_parsl.testing.faults import (
-    ClockJump,
-    FaultScript,
-    Freeze,
-    Kill,
-    LoseFabric,
-    LoseNode,
-    LoseWorker,
-    Mute,
-)
-from diaspora_parsl.testing.injector import Injector
-from diaspora_parsl.testing.simulator import SimEndpoint, SimTask, Simulator
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.faults import ClockJump, FaultScript, Freeze, Kill, LoseFabric, LoseNode, LoseWorker, Mute
+from diaspora_parsl.testing.faults.injector import Injector
+from diaspora_parsl.testing.local_sites import LocalSite
+from diaspora_parsl.testing.simulation.simulator import SimEndpoint, SimTask, Simulator
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

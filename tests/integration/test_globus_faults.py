@@ -11,10 +11,10 @@ from globus_compute_sdk.sdk.executor import _ResultWatcher
 
 from diaspora_parsl import GlobusEndpoint
 from diaspora_parsl import events as ev
-from diaspora_parsl.executors.account import Account
+from diaspora_parsl.executors.globus.rate_limit import Account
 from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.faults.injector import Injector
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
-from diaspora_parsl.testing.injector import Injector
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

@@ -22,11 +22,11 @@ from parsl.executors import ThreadPoolExecutor
 from diaspora_parsl import Endpoint, GlobusEndpoint
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import PayloadTooLargeError
-from diaspora_parsl.executors.account import Account
+from diaspora_parsl.executors.globus.rate_limit import Account
 from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.faults.injector import Injector
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
-from diaspora_parsl.testing.injector import Injector
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

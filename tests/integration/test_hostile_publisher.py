@@ -10,11 +10,11 @@ from msgspec import Raw, structs
 
 from diaspora_parsl import events as ev
 from diaspora_parsl import open_fabric
-from diaspora_parsl.events.examples import EXAMPLES, example_event
 from diaspora_parsl.events.signing import signed
 from diaspora_parsl.fabric.address import find_fabric
-from diaspora_parsl.fabric.envelopes import Envelopes
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.testing.local_sites import LocalSite
+from docs.generate.event_examples import EXAMPLES, example_event
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

@@ -10,8 +10,8 @@ import pytest
 import diaspora_parsl
 from diaspora_parsl import Endpoint
 from diaspora_parsl import events as ev
-from diaspora_parsl.failures import ALL_RETRIES
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.core.failures import ALL_RETRIES
+from diaspora_parsl.testing.local_sites import LocalSite
 from tests.integration.conftest import SLOTS, PoolOf
 
 APPLICATIONS, STEPS = 200, 4

@@ -9,10 +9,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
-    from diaspora_parsl.testing.kafka import KafkaBroker, MockBroker
+    from diaspora_parsl.testing.services.kafka import KafkaBroker, MockBroker
     from tests.integration.conftest import PoolOf
 
 
@@ -26,7 +26,7 @@ def test_pool_agent_and_viewer_meet_on_kafka(pool_of: PoolOf, kafka_broker: Kafk
         assert {event.task for event in run.events(ev.TaskFinished)} == {
             event.task for event in run.events(ev.TaskSubmitted)
         }
-        command = [sys.executable, "-m", "diaspora_parsl.cli", "events", "--run-dir", str(run.run_dir)]
+        command = [sys.executable, "-m", "diaspora_parsl.cli.main", "events", "--run-dir", str(run.run_dir)]
         shown = subprocess.run(
             [*command, "--type", "task.finished"], capture_output=True, text=True, timeout=60, check=True
         )

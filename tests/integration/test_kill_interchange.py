@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

@@ -22,8 +22,8 @@ from parsl.executors import ThreadPoolExecutor
 from diaspora_parsl import Endpoint, FabricMonitoringHub, FabricRadio, open_fabric
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import FabricUnavailableError
-from diaspora_parsl.fabric.server import find_server, free_port, write_config
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.fabric.transports.redis.embedded_server import find_server, free_port, write_config
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

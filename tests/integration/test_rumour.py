@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from diaspora_parsl import events as ev
 from diaspora_parsl import open_fabric
 from diaspora_parsl.fabric.address import find_fabric
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from diaspora_parsl import events as ev
 from diaspora_parsl import open_fabric
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 from tests.integration.test_cli_control import control
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from parsl.executors import ThreadPoolExecutor
 from diaspora_parsl import ResilientPoolExecutor
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError, PoolShutdownError
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

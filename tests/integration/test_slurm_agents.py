@@ -14,7 +14,7 @@ from parsl.launchers import SrunLauncher
 
 from diaspora_parsl import AgentLauncher, open_fabric
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.slurm import LocalSlurm
+from diaspora_parsl.testing.services.slurm import LocalSlurm
 
 
 @pytest.fixture

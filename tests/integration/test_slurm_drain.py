@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.slurm import Job, LocalSlurm
+from diaspora_parsl.testing.services.slurm import Job, LocalSlurm
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.executors import processes
-from diaspora_parsl.testing.slurm import LocalSlurm
+from diaspora_parsl.executors.runtime import block_processes
+from diaspora_parsl.testing.services.slurm import LocalSlurm
 
 OWNER = """
 import os, signal, time
-from diaspora_parsl.testing.slurm import LocalSlurm
+from diaspora_parsl.testing.services.slurm import LocalSlurm
 with LocalSlurm("alpha") as alpha:
     alpha.run("sbatch", "--output=/dev/null", "--wrap=sleep 600")
     while not any("sleep" in process.name() for process in alpha.processes()):
@@ -48,7 +48,7 @@ def test_a_killed_owner_leaves_nothing_behind() -> None:
     folder = str(Path(conf).parent)
     assert int(count) >= 5, "munged, slurmctld, slurmd, a step and its job"
     end = time.monotonic() + 30.0
-    while processes.of_block(conf, variable="SLURM_CONF") or steps_of(folder) or Path(folder).exists():
+    while block_processes.of_block(conf, variable="SLURM_CONF") or steps_of(folder) or Path(folder).exists():
         assert time.monotonic() < end, "something stays behind"
         time.sleep(0.1)
 

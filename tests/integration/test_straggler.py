@@ -10,8 +10,8 @@ from parsl.executors import ThreadPoolExecutor
 
 from diaspora_parsl import Endpoint
 from diaspora_parsl import events as ev
-from diaspora_parsl.pool.words import PoolSettings
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.core.settings import PoolSettings
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run

@@ -12,7 +12,7 @@ from parsl.providers import LocalProvider
 
 from diaspora_parsl import Endpoint
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.sites import LocalSite
+from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf

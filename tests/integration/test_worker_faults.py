@@ -12,18 +12,10 @@ import parsl
 import pytest
 from parsl.config import Config
 
-from diaspora_parsl.testing.faults import (
-    BlackHole,
-    Fault,
-    FaultScript,
-    Flaky,
-    OutOfMemory,
-    Slow,
-    WrongEnvironment,
-)
-from diaspora_parsl.testing.injector import Injector
-from diaspora_parsl.testing.sites import LocalSite
-from diaspora_parsl.testing.subject import BlackHoleError, FlakyError, subject_to_faults
+from diaspora_parsl.testing.faults import BlackHole, Fault, FaultScript, Flaky, OutOfMemory, Slow, WrongEnvironment
+from diaspora_parsl.testing.faults.injector import Injector
+from diaspora_parsl.testing.faults.worker_faults import BlackHoleError, FlakyError, subject_to_faults
+from diaspora_parsl.testing.local_sites import LocalSite
 
 App = Callable[[], Future[str]]
 

@@ -16,15 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import FabricUnavailableError
-from diaspora_parsl.fabric import link as link_module
-from diaspora_parsl.fabric import memory
 from diaspora_parsl.fabric.base import Position
-from diaspora_parsl.fabric.bridge_config import LinkConfig
-from diaspora_parsl.fabric.bridge_state import Cursor
-from diaspora_parsl.fabric.envelopes import Envelopes
-from diaspora_parsl.fabric.link import Link
-from diaspora_parsl.fabric.memory import MemoryFabric, MemorySubscription
-from diaspora_parsl.fabric.seen import Seen
+from diaspora_parsl.fabric.bridge import link as link_module
+from diaspora_parsl.fabric.bridge.config import LinkConfig
+from diaspora_parsl.fabric.bridge.cursor_store import Cursor
+from diaspora_parsl.fabric.bridge.link import Link
+from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.transports import memory
+from diaspora_parsl.fabric.transports.memory import MemoryFabric, MemorySubscription
 
 KEYS = ("alpha", "beta", "gamma")
 #: Links between three fabrics, by their numbers.

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from diaspora_parsl.events import Event, NodeHeartbeat, Payload, PoolStopped, TaskLate, decode, encode, known_types
 from diaspora_parsl.fabric.base import redacted
-from diaspora_parsl.fabric.envelopes import Envelopes
-from diaspora_parsl.fabric.seen import Seen
-from diaspora_parsl.fabric.streams import ENTRY_EVENTS, appends, decode_entry
+from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.transports.redis.redis_streams import ENTRY_EVENTS, appends, decode_entry
 
 texts = st.text(max_size=30)
 integers = st.integers(0, 2**53)

@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.events.examples import EXAMPLES, example_event
+from diaspora_parsl.core import actions, stimuli
+from diaspora_parsl.core.health.assessor import State
+from diaspora_parsl.core.machine import PoolCore
+from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.events.signing import is_signed, signed
-from diaspora_parsl.executors.listener import Listener
-from diaspora_parsl.executors.recall import fold
-from diaspora_parsl.health.board import State
-from diaspora_parsl.monitors.metrics import Metrics
-from diaspora_parsl.monitors.spans import Tracks
-from diaspora_parsl.monitors.state import Picture
-from diaspora_parsl.pool import words
-from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.executors.inbox.listener import Listener
+from diaspora_parsl.executors.inbox.replay import fold
+from diaspora_parsl.monitors.exporter.metrics import Metrics
+from diaspora_parsl.monitors.exporter.spans import Tracks
+from diaspora_parsl.monitors.view.fabric_state import Picture
+from docs.generate.event_examples import EXAMPLES, example_event
 
 SITES = {"alpha": "anl", "beta": "uc"}
 TIMES = ["", "x", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+00:00", "2026-01-01", "2026-W01", "1e9", "\u0000", "²"]
@@ -70,33 +71,33 @@ def test_no_reader_stumbles(raws: list[bytes]) -> None:
 @given(st.lists(hostile(), max_size=8))
 @settings(max_examples=100)
 def test_without_the_key_a_pool_is_told_hearsay_only_and_works_on(raws: list[bytes]) -> None:
-    stimuli: list[words.Stimulus] = []
-    Listener(SITES, "/own", stimuli.append, "pool", key="key").on_events(decoded(raws))
-    assert {type(s) for s in stimuli} <= {words.Heard, words.Hushed, words.Rumour, words.WaySeen}
-    core = PoolCore([words.EndpointSpec(label=label, site=site) for label, site in SITES.items()], words.PoolSettings())
+    told: list[stimuli.Stimulus] = []
+    Listener(SITES, "/own", told.append, "pool", key="key").on_events(decoded(raws))
+    assert {type(s) for s in told} <= {stimuli.Heard, stimuli.Hushed, stimuli.Rumour, stimuli.WaySeen}
+    core = PoolCore([EndpointSpec(label=label, site=site) for label, site in SITES.items()], PoolSettings())
     for label in SITES:
-        core.handle(words.Started(0.0, label, 0))
-        core.handle(words.Observed(0.0, label, 0, 1))
-    at = max((s.at for s in stimuli), default=1.0)
-    for stimulus in stimuli:
+        core.handle(stimuli.Started(0.0, label, 0))
+        core.handle(stimuli.Observed(0.0, label, 0, 1))
+    at = max((s.at for s in told), default=1.0)
+    for stimulus in told:
         core.handle(stimulus)
-    core.handle(words.FabricSeen(at + 1.0))
-    actions = core.handle(words.Submitted(at + 1.0, 1, "f", frozenset(SITES)))
-    assert [action.task for action in actions if isinstance(action, words.Dispatch)] == [1]
+    core.handle(stimuli.FabricSeen(at + 1.0))
+    answer = core.handle(stimuli.Submitted(at + 1.0, 1, "f", frozenset(SITES)))
+    assert [action.task for action in answer if isinstance(action, actions.Dispatch)] == [1]
     core.validate()
 
 
 def test_a_dead_endpoint_is_not_brought_to_life_by_a_forged_heartbeat() -> None:
-    core = PoolCore([words.EndpointSpec(label="alpha"), words.EndpointSpec(label="beta")], words.PoolSettings())
+    core = PoolCore([EndpointSpec(label="alpha"), EndpointSpec(label="beta")], PoolSettings())
     for label in SITES:
-        core.handle(words.Started(0.0, label, 0))
-        core.handle(words.Observed(0.0, label, 0, 1))
-    core.handle(words.Died(1.0, "alpha", 0, "its interchange ended"))
-    core.handle(words.Heard(1.5, "alpha", "0/n", 1.0))
-    core.handle(words.FabricSeen(1.6))
+        core.handle(stimuli.Started(0.0, label, 0))
+        core.handle(stimuli.Observed(0.0, label, 0, 1))
+    core.handle(stimuli.Died(1.0, "alpha", 0, "its interchange ended"))
+    core.handle(stimuli.Heard(1.5, "alpha", "0/n", 1.0))
+    core.handle(stimuli.FabricSeen(1.6))
     assert core.state("alpha")[0] == State.DOWN
-    actions = core.handle(words.Submitted(2.0, 1, "f", frozenset({"alpha", "beta"})))
-    assert [action.endpoint for action in actions if isinstance(action, words.Dispatch)] == ["beta"]
+    answer = core.handle(stimuli.Submitted(2.0, 1, "f", frozenset({"alpha", "beta"})))
+    assert [action.endpoint for action in answer if isinstance(action, actions.Dispatch)] == ["beta"]
 
 
 @given(st.sampled_from(EXAMPLES), st.text(min_size=1, max_size=20), st.text(max_size=20), st.integers(0, 10**6))

@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from diaspora_parsl import events
+from diaspora_parsl.core import actions, stimuli
+from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Kind
+from diaspora_parsl.core.health.assessor import State
+from diaspora_parsl.core.machine import PoolCore
+from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, PoolShutdownError
-from diaspora_parsl.failures import ALL_RETRIES, Failure, FailureAction, Kind
-from diaspora_parsl.health.board import State
-from diaspora_parsl.pool import words as w
-from diaspora_parsl.pool.core import PoolCore
 
 LABELS = ("alpha", "beta", "gamma")
 MEMORY = {"alpha": 2.0, "beta": 8.0, "gamma": None}
 SPECS = [
-    w.EndpointSpec(label=label, site="here", slots_cap=2 if label == "gamma" else None, memory=MEMORY[label])
+    EndpointSpec(label=label, site="here", slots_cap=2 if label == "gamma" else None, memory=MEMORY[label])
     for label in LABELS
 ]
-LIMITS = w.PoolSettings(
+LIMITS = PoolSettings(
     down_limit=30.0,
     stall_limit=10.0,
     max_attempts=7,
@@ -62,12 +63,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.core = PoolCore(SPECS, LIMITS)
         self.now = 0.0
         self.wake = float("inf")
-        self.log: list[tuple[w.Stimulus, str]] = []
+        self.log: list[tuple[stimuli.Stimulus, str]] = []
         self.eligible: dict[int, frozenset[str]] = {}
         self.functions: dict[int, str] = {}
         self.submitted_at: dict[int, float] = {}
         self.walltimes: dict[int, float | None] = {}
-        self.settled: dict[int, w.Resolve | w.Reject] = {}
+        self.settled: dict[int, actions.Resolve | actions.Reject] = {}
         self.dispatches: dict[int, int] = {}
         self.kills: dict[int, int] = {}
         self.repeatable: dict[int, bool] = {}
@@ -97,22 +98,22 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- the shell ------------------------------------------------------------------------------------------------
 
-    def tell(self, stimulus: w.Stimulus) -> list[w.Action]:
-        if isinstance(stimulus, w.Tick):
+    def tell(self, stimulus: stimuli.Stimulus) -> list[actions.Action]:
+        if isinstance(stimulus, stimuli.Tick):
             self.wake = float("inf")
-        actions = self.core.handle(stimulus)
-        self.log.append((stimulus, repr(actions)))
-        for action in actions:
+        answer = self.core.handle(stimulus)
+        self.log.append((stimulus, repr(answer)))
+        for action in answer:
             self.check(stimulus, action)
-        self.check_outcome(stimulus, actions)
+        self.check_outcome(stimulus, answer)
         self.core.validate()
         while self.pending_revivals and self.reviving != "leave":
             label = self.pending_revivals.pop()
             if self.reviving == "start":
                 self.bring_up(label)
             else:
-                self.tell(w.Died(self.now, label, self.generation[label], "could not be started"))
-        return actions
+                self.tell(stimuli.Died(self.now, label, self.generation[label], "could not be started"))
+        return answer
 
     def is_held(self, label: str) -> bool:
         """Whether it is drained, or in maintenance, now."""
@@ -123,41 +124,41 @@ class PoolMachine(RuleBasedStateMachine):
         until = self.now + seconds
         while self.wake <= until:
             self.now = max(self.now, self.wake)
-            self.tell(w.Tick(self.now))
+            self.tell(stimuli.Tick(self.now))
         self.now = until
 
     def bring_up(self, label: str) -> None:
         if not self.started[label]:
             self.started[label] = True
-            self.tell(w.Started(self.now, label, self.generation[label]))
-        self.tell(w.Observed(self.now, label, self.generation[label], 2, blocks_expected=True))
+            self.tell(stimuli.Started(self.now, label, self.generation[label]))
+        self.tell(stimuli.Observed(self.now, label, self.generation[label], 2, blocks_expected=True))
 
     # --- what must hold of each answer ----------------------------------------------------------------------------
 
-    def check(self, stimulus: w.Stimulus, action: w.Action) -> None:
+    def check(self, stimulus: stimuli.Stimulus, action: actions.Action) -> None:
         match action:
-            case w.Dispatch():
+            case actions.Dispatch():
                 self.check_dispatch(action)
-            case w.Resolve(task, attempt):
-                assert isinstance(stimulus, w.Finished)
+            case actions.Resolve(task, attempt):
+                assert isinstance(stimulus, stimuli.Finished)
                 assert stimulus.attempt == attempt
                 assert self.open[attempt][0] == task
                 self.settle(task, action)
-            case w.Reject():
+            case actions.Reject():
                 self.check_reject(stimulus, action)
-            case w.Discard(attempt):
+            case actions.Discard(attempt):
                 self.kept.pop(attempt, None)
-            case w.WakeAt(at):
+            case actions.WakeAt(at):
                 assert at > self.now
                 self.wake = min(self.wake, at)
-            case w.Revive(label, generation):
+            case actions.Revive(label, generation):
                 assert generation == self.generation[label] + 1
                 assert not self.is_held(label)
                 self.generation[label] = generation
                 self.started[label] = self.buried[label] = False
                 self.streams[label].clear()
                 self.pending_revivals.append(label)
-            case w.Publish(payload):
+            case actions.Publish(payload):
                 self.check_told(payload)
 
     def check_told(self, told: events.Payload) -> None:
@@ -171,7 +172,7 @@ class PoolMachine(RuleBasedStateMachine):
             case events.EndpointReviving():
                 self.buried[told.endpoint] = True
 
-    def check_dispatch(self, action: w.Dispatch) -> None:
+    def check_dispatch(self, action: actions.Dispatch) -> None:
         task, label = action.task, action.endpoint
         health = self.core.board.health[label]
         assert not self.stopped
@@ -212,7 +213,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not wanted:
             del self.wanted[told.task]
 
-    def check_hedge(self, action: w.Dispatch) -> None:
+    def check_hedge(self, action: actions.Dispatch) -> None:
         """A second attempt beside the first: only where it does no harm, elsewhere, and within the budget."""
         (first,) = self.wanted[action.task]
         assert self.repeatable[action.task]
@@ -223,14 +224,14 @@ class PoolMachine(RuleBasedStateMachine):
         earned = LIMITS.retry_floor * (10.0 + self.now) + LIMITS.retry_share * len(self.dispatches)
         assert self.hedges <= earned
 
-    def check_reject(self, stimulus: w.Stimulus, action: w.Reject) -> None:
+    def check_reject(self, stimulus: stimuli.Stimulus, action: actions.Reject) -> None:
         task, verdict = action.task, action.verdict
         assert action.judgement is not None
         if verdict is None and action.attempt in self.kept:
             assert self.kept.pop(action.attempt) == task
             assert action.judgement.cost < ALL_RETRIES, "nobody has confirmed it"
         elif verdict is None:
-            assert isinstance(stimulus, w.Failed)
+            assert isinstance(stimulus, stimuli.Failed)
             assert stimulus.attempt == action.attempt
             loss = {Kind.WORKER_LOST, Kind.MANAGER_LOST, Kind.ENDPOINT_LOST}
             assert stimulus.failure.kind not in loss
@@ -251,21 +252,25 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.stopped
         self.settle(task, action)
 
-    def settle(self, task: int, action: w.Resolve | w.Reject) -> None:
+    def settle(self, task: int, action: actions.Resolve | actions.Reject) -> None:
         assert task in self.eligible
         assert task not in self.settled
         self.settled[task] = action
         self.wanted.pop(task, None)
 
-    def check_outcome(self, stimulus: w.Stimulus, actions: list[w.Action]) -> None:
+    def check_outcome(self, stimulus: stimuli.Stimulus, answer: list[actions.Action]) -> None:
         """Every outcome is accounted for by exactly one action."""
-        if not isinstance(stimulus, w.Finished | w.Failed | w.Bounced):
+        if not isinstance(stimulus, stimuli.Finished | stimuli.Failed | stimuli.Bounced):
             return
-        named = [a for a in actions if isinstance(a, w.Resolve | w.Reject | w.Discard) and a.attempt is not None]
+        named = [
+            a
+            for a in answer
+            if isinstance(a, actions.Resolve | actions.Reject | actions.Discard) and a.attempt is not None
+        ]
         mine = [action for action in named if action.attempt == stimulus.attempt]
         task = self.open.pop(stimulus.attempt, (0, "", 0))[0]
         if not mine:
-            assert isinstance(stimulus, w.Failed)
+            assert isinstance(stimulus, stimuli.Failed)
             assert task not in self.settled
             assert task not in self.kept.values(), "one error is kept, the first"
             assert stimulus.failure.then is not FailureAction.FAIL
@@ -308,7 +313,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.walltimes[task] = walltime
             self.repeatable[task] = repeatable
             wishes: dict[str, Any] = {"walltime": walltime, "imports": imports, "repeatable": repeatable}
-            self.tell(w.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
+            self.tell(stimuli.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
 
     @precondition(lambda self: self.open)
     @rule(which=pick, node=st.sampled_from(NODES))
@@ -319,10 +324,10 @@ class PoolMachine(RuleBasedStateMachine):
     def finish_one(self, attempt: int, node: str = "") -> None:
         task = self.open[attempt][0]
         was_settled = task in self.settled
-        actions = self.tell(w.Finished(self.now, attempt, node))
+        answer = self.tell(stimuli.Finished(self.now, attempt, node))
         self.late += was_settled
         assert self.core.late == self.late
-        assert (w.Discard(attempt) if was_settled else w.Resolve(task, attempt)) in actions
+        assert (actions.Discard(attempt) if was_settled else actions.Resolve(task, attempt)) in answer
 
     @precondition(lambda self: self.open)
     @rule(which=pick, kind=st.sampled_from(Kind), node=st.sampled_from(NODES))
@@ -339,7 +344,7 @@ class PoolMachine(RuleBasedStateMachine):
         wanted = attempt in self.wanted.get(task, ())
         if wanted:
             self.kills[task] = self.kills.get(task, 0) + 1
-        self.tell(w.Orphaned(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "")))
+        self.tell(stimuli.Orphaned(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "")))
         assert attempt not in self.wanted.get(task, ())
         assert attempt in self.open
 
@@ -350,12 +355,12 @@ class PoolMachine(RuleBasedStateMachine):
         attempt = sorted(self.open)[which % len(self.open)]
         task = self.open[attempt][0]
         self.dispatches[task] -= attempt in self.wanted.get(task, ())
-        assert w.Discard(attempt) in self.tell(w.Bounced(self.now, attempt, node))
+        assert actions.Discard(attempt) in self.tell(stimuli.Bounced(self.now, attempt, node))
 
     @rule(label=labels, there=st.sets(st.sampled_from(NODES[1:])), more=st.booleans())
     def connect(self, label: str, there: set[str], more: bool) -> None:  # noqa: FBT001 - drawn
         managers = tuple((name.split()[2], name.split()[1]) for name in sorted(there))
-        self.tell(w.Nodes(self.now, label, self.generation[label], managers, more=more))
+        self.tell(stimuli.Nodes(self.now, label, self.generation[label], managers, more=more))
 
     def fail_one(self, attempt: int, kind: Kind, node: str = "") -> None:
         task = self.open[attempt][0]
@@ -371,11 +376,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.raised.setdefault(task, []).append((f"{label} {node}", failure.error))
         wanted = attempt in self.wanted.get(task, ())
         others = [other for other in self.wanted.get(task, ()) if other != attempt]
-        actions = self.tell(w.Failed(self.now, attempt, failure, node))
+        answer = self.tell(stimuli.Failed(self.now, attempt, failure, node))
         if was_settled:
-            assert w.Discard(attempt) in actions
+            assert actions.Discard(attempt) in answer
         elif failure.is_own and failure.then is FailureAction.FAIL:
-            assert any(isinstance(a, w.Reject) and a.attempt == attempt for a in actions)
+            assert any(isinstance(a, actions.Reject) and a.attempt == attempt for a in answer)
         elif wanted and others:
             assert task not in self.settled
             assert self.wanted[task] == others
@@ -434,17 +439,17 @@ class PoolMachine(RuleBasedStateMachine):
             return
         if finished:
             self.late += 1
-            actions = self.tell(w.Finished(self.now, attempt))
+            answer = self.tell(stimuli.Finished(self.now, attempt))
         else:
-            actions = self.tell(w.Failed(self.now, attempt, Failure(Kind.USER, "Error", "")))
-        assert w.Discard(attempt) in actions
+            answer = self.tell(stimuli.Failed(self.now, attempt, Failure(Kind.USER, "Error", "")))
+        assert actions.Discard(attempt) in answer
 
     # --- rules: endpoints -----------------------------------------------------------------------------------------
 
     @rule(label=labels)
     def start(self, label: str) -> None:
         self.started[label] = True
-        self.tell(w.Started(self.now, label, self.generation[label]))
+        self.tell(stimuli.Started(self.now, label, self.generation[label]))
 
     @rule(
         label=labels,
@@ -458,15 +463,15 @@ class PoolMachine(RuleBasedStateMachine):
             self.streams[label].clear()
         generation = self.generation[label] - (stale and slots == 1)
         until = None if left is None or not slots else self.now + left
-        self.tell(w.Observed(self.now, label, generation, slots, blocks, until))
+        self.tell(stimuli.Observed(self.now, label, generation, slots, blocks, until))
 
     @rule(label=labels, modules=st.sampled_from([frozenset[str](), frozenset({"numpy"}), frozenset({"numpy", "ours"})]))
     def install(self, label: str, modules: frozenset[str]) -> None:
-        self.tell(w.Environment(self.now, label, self.generation[label], modules))
+        self.tell(stimuli.Environment(self.now, label, self.generation[label], modules))
 
     @rule(label=labels, ago=st.sampled_from([0.5, 2.0, 4.0]))
     def unanswered(self, label: str, ago: float) -> None:
-        self.tell(w.Unanswered(self.now, label, self.generation[label], max(0.0, self.now - ago)))
+        self.tell(stimuli.Unanswered(self.now, label, self.generation[label], max(0.0, self.now - ago)))
 
     @rule(label=labels, stale=st.booleans())
     def die(self, label: str, stale: bool) -> None:  # noqa: FBT001 - drawn
@@ -475,64 +480,64 @@ class PoolMachine(RuleBasedStateMachine):
     def bury(self, label: str, generation: int) -> None:
         if generation == self.generation[label]:
             self.buried[label] = True
-        self.tell(w.Died(self.now, label, generation, "killed"))
+        self.tell(stimuli.Died(self.now, label, generation, "killed"))
 
     @rule(label=labels, stream=st.sampled_from(["n1", "n2"]), way=st.sampled_from(["", "uc"]))
     def hear(self, label: str, stream: str, way: str) -> None:
         self.streams[label].add(stream)
-        self.tell(w.Heard(self.now, label, stream, way=way))
+        self.tell(stimuli.Heard(self.now, label, stream, way=way))
 
     @rule(label=labels, stream=st.sampled_from(["n1", "n2"]))
     def hush(self, label: str, stream: str) -> None:
         self.streams[label].discard(stream)
-        self.tell(w.Hushed(self.now, label, stream))
+        self.tell(stimuli.Hushed(self.now, label, stream))
 
     @rule()
     def see_fabric(self) -> None:
-        self.tell(w.FabricSeen(self.now))
+        self.tell(stimuli.FabricSeen(self.now))
 
     @rule(interval=st.sampled_from([1.0, 10.0]))
     def see_way(self, interval: float) -> None:
-        self.tell(w.WaySeen(self.now, "uc", interval))
+        self.tell(stimuli.WaySeen(self.now, "uc", interval))
 
     @rule(label=labels, lasts=st.sampled_from([None, 5.0, 120.0]))
     def rumour(self, label: str, lasts: float | None) -> None:
-        self.tell(w.Rumour(self.now, label, "a facility", "maintenance", lasts))
+        self.tell(stimuli.Rumour(self.now, label, "a facility", "maintenance", lasts))
 
     @rule(label=labels, seconds=st.sampled_from([None, 0.5, 30.0]))
     def drain(self, label: str, seconds: float | None) -> None:
         until = None if seconds is None else self.now + seconds
         self.drained[label] = float("inf") if until is None else until
-        self.answered(self.tell(w.Drain(self.now, label, "by hand", until, "drain")), label, "drain")
+        self.answered(self.tell(stimuli.Drain(self.now, label, "by hand", until, "drain")), label, "drain")
 
     @rule(label=labels)
     def resume(self, label: str) -> None:
         self.drained.pop(label, None)
         self.windows[label] = [window for window in self.windows[label] if window[0] > self.now]
-        self.answered(self.tell(w.Resume(self.now, label, "resume")), label, "resume")
+        self.answered(self.tell(stimuli.Resume(self.now, label, "resume")), label, "resume")
         assert self.core.board.health[label].breaker.ordered is None
 
     @rule(label=labels, seconds=st.sampled_from([0.0, 5.0, 60.0]))
     def quarantine(self, label: str, seconds: float) -> None:
-        self.answered(self.tell(w.Quarantine(self.now, label, "odd", self.now + seconds, "q")), label, "q")
+        self.answered(self.tell(stimuli.Quarantine(self.now, label, "odd", self.now + seconds, "q")), label, "q")
         assert not self.core.scheduler.verdicts[label].accepts
 
     @rule(label=labels, start=st.sampled_from([-5.0, 0.0, 2.0, 15.0]), length=st.sampled_from([1.0, 10.0, 40.0]))
     def announce(self, label: str, start: float, length: float) -> None:
         window = (self.now + start, self.now + start + length)
         self.windows[label].append(window)
-        self.answered(self.tell(w.Maintenance(self.now, label, *window, "maintenance", "m")), label, "m")
+        self.answered(self.tell(stimuli.Maintenance(self.now, label, *window, "maintenance", "m")), label, "m")
 
     @rule(label=labels)
     def call_off(self, label: str) -> None:
         self.windows[label].clear()
-        self.answered(self.tell(w.Maintenance(self.now, label, None, None, "called off", "c")), label, "c")
+        self.answered(self.tell(stimuli.Maintenance(self.now, label, None, None, "called off", "c")), label, "c")
 
-    def answered(self, actions: list[w.Action], label: str, request: str) -> None:
+    def answered(self, answer: list[actions.Action], label: str, request: str) -> None:
         """Who asked is told how the endpoint stands now."""
-        answers = [a.payload for a in actions if isinstance(a, w.Publish) and a.key == label]
-        (answer,) = [told for told in answers if isinstance(told, events.RequestAnswered)]
-        assert (answer.request, answer.endpoint) == (request, label)
+        answers = [a.payload for a in answer if isinstance(a, actions.Publish) and a.key == label]
+        (given,) = [told for told in answers if isinstance(told, events.RequestAnswered)]
+        assert (given.request, given.endpoint) == (request, label)
 
     # --- rules: time ----------------------------------------------------------------------------------------------
 
@@ -550,8 +555,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pass_time(1.0)
         for label in sorted(beating):
             for stream in sorted(self.streams[label]):
-                self.tell(w.Heard(self.now, label, stream))
-        self.tell(w.FabricSeen(self.now))
+                self.tell(stimuli.Heard(self.now, label, stream))
+        self.tell(stimuli.FabricSeen(self.now))
 
     # --- what always holds ----------------------------------------------------------------------------------------
 
@@ -601,7 +606,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert not self.kept, "the shell keeps exceptions for ever"
         assert not self.core.wards.doubts
         for attempt in sorted(self.open):
-            self.tell(w.Finished(self.now, attempt))
+            self.tell(stimuli.Finished(self.now, attempt))
         replayed = PoolCore(SPECS, LIMITS)
         for stimulus, answer in self.log:
             assert repr(replayed.handle(stimulus)) == answer
@@ -648,19 +653,19 @@ class PoolMachine(RuleBasedStateMachine):
                 return
             for label in LABELS:
                 if not self.buried[label]:
-                    self.tell(w.Unanswered(self.now, label, self.generation[label], self.now - 5.0))
+                    self.tell(stimuli.Unanswered(self.now, label, self.generation[label], self.now - 5.0))
             self.pass_time(5.0)
         pytest.fail(f"{self.unsettled()} wait for ever")
 
     def end_stop(self) -> None:
         """The pool is shut down."""
         self.stopped = True
-        self.tell(w.Stopped(self.now))
+        self.tell(stimuli.Stopped(self.now))
         self.submit("f", {"alpha"}, 0.0, 1, repeatable=True)
         self.pass_time(100.0)
         for label in LABELS:
             self.bring_up(label)
-            self.tell(w.Died(self.now, label, self.generation[label], "shut down"))
+            self.tell(stimuli.Died(self.now, label, self.generation[label], "shut down"))
 
 
 TestPoolMachine = PoolMachine.TestCase

@@ -20,7 +20,7 @@ from diaspora_parsl.testing.faults import (
     Slow,
     WrongEnvironment,
 )
-from diaspora_parsl.testing.simulator import SimEndpoint, SimTask, Simulator
+from diaspora_parsl.testing.simulation.simulator import SimEndpoint, SimTask, Simulator
 
 INFRASTRUCTURE = (Kill, LoseNode, LoseWorker, Freeze, Mute, Slow, LoseFabric, ClockJump)
 LABELS = ["alpha", "beta", "gamma"]

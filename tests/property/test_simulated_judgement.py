@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.scenario import SimEndpoint, SimTask
-from diaspora_parsl.testing.simulator import Simulator
+from diaspora_parsl.testing.simulation.scenario import SimEndpoint, SimTask
+from diaspora_parsl.testing.simulation.simulator import Simulator
 
 
 @pytest.mark.parametrize("functions", [1, 4, 40])

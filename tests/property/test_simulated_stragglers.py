@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diaspora_parsl.pool.words import PoolSettings
-from diaspora_parsl.testing.scenario import Report, SimEndpoint, SimTask
-from diaspora_parsl.testing.simulator import Simulator
+from diaspora_parsl.core.settings import PoolSettings
+from diaspora_parsl.testing.simulation.scenario import Report, SimEndpoint, SimTask
+from diaspora_parsl.testing.simulation.simulator import Simulator
 
 TASKS = 3000
 SHARE = 0.05

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diaspora_parsl.failures import FailureAction, Kind
+from diaspora_parsl.core.failures import FailureAction, Kind
 from tests.stimulus_logs import replay
 from tests.stimulus_logs.codec import ACTIONS, STIMULI, Log, archives, dumps, read, write
 

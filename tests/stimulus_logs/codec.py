@@ -20,21 +20,21 @@ from typing import Any, Final
 import msgspec
 from msgspec import NODEFAULT, Struct
 
-from diaspora_parsl.failures import Failure, FailureAction, Judgement, Kind
-from diaspora_parsl.health.board import State
-from diaspora_parsl.pool import words
+from diaspora_parsl.core import actions, settings, stimuli
+from diaspora_parsl.core.failures import Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.health.assessor import State
 
 FOLDER: Final = Path(__file__).parent
 SUFFIX: Final = ".jsonl.xz"
 
-STIMULI: Final[tuple[type[Struct], ...]] = typing.get_args(words.Stimulus)
-ACTIONS: Final[tuple[type[Struct], ...]] = typing.get_args(words.Action)
+STIMULI: Final[tuple[type[Struct], ...]] = typing.get_args(stimuli.Stimulus)
+ACTIONS: Final[tuple[type[Struct], ...]] = typing.get_args(actions.Action)
 
 #: What a stimulus or a header may hold, by class name.
 _KNOWN: Final[tuple[type[Any], ...]] = (
     *STIMULI,
-    words.EndpointSpec,
-    words.PoolSettings,
+    settings.EndpointSpec,
+    settings.PoolSettings,
     Failure,
     FailureAction,
     Judgement,

@@ -6,9 +6,9 @@ import random
 from heapq import heappop, heappush
 from typing import Any, Final
 
-from diaspora_parsl.failures import Failure, FailureAction, Kind
-from diaspora_parsl.pool import words as w
-from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.core import actions, settings, stimuli
+from diaspora_parsl.core.failures import Failure, FailureAction, Kind
+from diaspora_parsl.core.machine import PoolCore
 
 LABELS: Final = ("alpha", "beta")
 NODES: Final = 4
@@ -28,11 +28,13 @@ class BadNodes:
 
     def __init__(self, seed: int, tasks: int) -> None:
         self.rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
-        self.core = PoolCore([w.EndpointSpec(label=label, site=label) for label in LABELS], w.PoolSettings())
+        self.core = PoolCore(
+            [settings.EndpointSpec(label=label, site=label) for label in LABELS], settings.PoolSettings()
+        )
         self.now = 0.0
         self.wake = float("inf")
         self.count = 0
-        self.events: list[tuple[float, int, w.Stimulus]] = []
+        self.events: list[tuple[float, int, stimuli.Stimulus]] = []
         #: Host, block and manager of each node.
         self.nodes = {label: [f"h{i} {i} m-{label}-{i}" for i in range(NODES)] for label in LABELS}
         self.replaced = 0
@@ -44,33 +46,33 @@ class BadNodes:
     def run(self) -> None:
         """Run until all tasks are settled, or nothing happens any more."""
         for label in LABELS:
-            self.plan(0.0, w.Started(0.0, label, 0))
+            self.plan(0.0, stimuli.Started(0.0, label, 0))
             self.tell_nodes(label)
         for number, function in self.functions.items():
             at = number * BETWEEN
-            self.plan(at, w.Submitted(at, number, function, frozenset(LABELS), repeatable=True))
+            self.plan(at, stimuli.Submitted(at, number, function, frozenset(LABELS), repeatable=True))
         while self.events and (self.core.tasks or self.now < len(self.functions) * BETWEEN):
             self.now, _, stimulus = heappop(self.events)
-            if isinstance(stimulus, w.Tick):
+            if isinstance(stimulus, stimuli.Tick):
                 if self.now != self.wake:
                     continue
                 self.wake = float("inf")
             for action in self.core.handle(stimulus):
                 self.do(action)
 
-    def plan(self, at: float, stimulus: w.Stimulus) -> None:
+    def plan(self, at: float, stimulus: stimuli.Stimulus) -> None:
         self.count += 1
         heappush(self.events, (at, self.count, stimulus))
 
     def tell_nodes(self, label: str) -> None:
         managers = tuple((node.split()[2], node.split()[1]) for node in self.nodes[label])
-        self.plan(self.now, w.Nodes(self.now, label, 0, managers))
-        self.plan(self.now, w.Observed(self.now, label, 0, SLOTS * NODES, blocks_expected=True))
+        self.plan(self.now, stimuli.Nodes(self.now, label, 0, managers))
+        self.plan(self.now, stimuli.Observed(self.now, label, 0, SLOTS * NODES, blocks_expected=True))
 
-    def do(self, action: w.Action) -> None:
-        if isinstance(action, w.Dispatch):
+    def do(self, action: actions.Action) -> None:
+        if isinstance(action, actions.Dispatch):
             self.take(action)
-        elif isinstance(action, w.Evict):
+        elif isinstance(action, actions.Evict):
             self.replaced += 1
             self.nodes[action.endpoint] = [
                 f"h{NODES + self.replaced} {NODES + self.replaced} m-{action.endpoint}-{NODES + self.replaced}"
@@ -79,11 +81,11 @@ class BadNodes:
                 for node in self.nodes[action.endpoint]
             ]
             self.tell_nodes(action.endpoint)
-        elif isinstance(action, w.WakeAt) and action.at < self.wake:
+        elif isinstance(action, actions.WakeAt) and action.at < self.wake:
             self.wake = action.at
-            self.plan(action.at, w.Tick(action.at))
+            self.plan(action.at, stimuli.Tick(action.at))
 
-    def take(self, action: w.Dispatch) -> None:
+    def take(self, action: actions.Dispatch) -> None:
         """A bad node is always free. A node that the attempt avoids refuses it."""
         label, function = action.endpoint, self.functions[action.task]
         nodes = self.nodes[label]
@@ -93,10 +95,10 @@ class BadNodes:
         host, _, manager = node.split()
         more: dict[str, Any] = {"attempt": action.attempt, "node": node}
         if host in action.avoid or manager in action.avoid:
-            self.plan(self.now + 0.01, w.Bounced(at=self.now + 0.01, **more))
+            self.plan(self.now + 0.01, stimuli.Bounced(at=self.now + 0.01, **more))
         elif is_bad and node == bad:
             failure = Failure(Kind.USER, "OSError", "Input/output error", FailureAction.ELSEWHERE, raised=True)
-            self.plan(self.now + 0.05, w.Failed(at=self.now + 0.05, failure=failure, **more))
+            self.plan(self.now + 0.05, stimuli.Failed(at=self.now + 0.05, failure=failure, **more))
         else:
             end = self.now + SECONDS * self.rng.uniform(0.9, 1.1)
-            self.plan(end, w.Finished(at=end, **more))
+            self.plan(end, stimuli.Finished(at=end, **more))

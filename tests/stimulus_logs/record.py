@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import run_state_machine_as_test
 
-from diaspora_parsl.pool.words import PoolSettings
+from diaspora_parsl.core.settings import PoolSettings
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.scenario import LOADED, SimEndpoint, SimTask
-from diaspora_parsl.testing.simulator import Simulator
+from diaspora_parsl.testing.simulation.scenario import LOADED, SimEndpoint, SimTask
+from diaspora_parsl.testing.simulation.simulator import Simulator
 from tests.stimulus_logs.codec import FOLDER, SUFFIX, Log, dumps, read, write
 from tests.stimulus_logs.nodes import BadNodes
 from tests.stimulus_logs.recorder import Recording, recording

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from diaspora_parsl.pool import words
-from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.core import actions, settings, stimuli
+from diaspora_parsl.core.machine import PoolCore
 from tests.stimulus_logs.codec import Log, dumps, encode
 
 
@@ -15,9 +15,9 @@ from tests.stimulus_logs.codec import Log, dumps, encode
 class Recording:
     """One core: what it was made of, and each stimulus with its answer."""
 
-    endpoints: tuple[words.EndpointSpec, ...]
-    settings: words.PoolSettings
-    steps: list[tuple[words.Stimulus, tuple[words.Action, ...]]] = field(default_factory=list)
+    endpoints: tuple[settings.EndpointSpec, ...]
+    settings: settings.PoolSettings
+    steps: list[tuple[stimuli.Stimulus, tuple[actions.Action, ...]]] = field(default_factory=list)
 
     def log(self, name: str) -> Log:
         """The same as JSON."""
@@ -40,14 +40,14 @@ def recording() -> Iterator[list[Recording]]:
     kept: dict[int, tuple[PoolCore, Recording]] = {}  # the core is kept, so that its id stays its own
 
     def recorded_init(
-        core: PoolCore, endpoints: Sequence[words.EndpointSpec], settings: words.PoolSettings | None = None
+        core: PoolCore, endpoints: Sequence[settings.EndpointSpec], settings: settings.PoolSettings | None = None
     ) -> None:
         init(core, endpoints, settings)
         recorded = Recording(tuple(endpoints), core.settings)
         recordings.append(recorded)
         kept[id(core)] = (core, recorded)
 
-    def recorded_handle(core: PoolCore, stimulus: words.Stimulus) -> list[words.Action]:
+    def recorded_handle(core: PoolCore, stimulus: stimuli.Stimulus) -> list[actions.Action]:
         actions = handle(core, stimulus)
         if id(core) in kept:
             kept[id(core)][1].steps.append((stimulus, tuple(actions)))

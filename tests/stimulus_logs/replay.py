@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from diaspora_parsl.pool.core import PoolCore
+from diaspora_parsl.core.machine import PoolCore
 from tests.stimulus_logs.codec import FOLDER, Log, archives, decode, dumps, encode, read, write
 
 #: Fields of actions, and of what they hold, that are sentences for humans.

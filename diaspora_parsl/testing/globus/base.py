@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing import subject
+from diaspora_parsl.testing.faults import worker_faults
 from diaspora_parsl.testing.globus.ledger import Ledger, Task
 from diaspora_parsl.testing.globus.process import Assignment
 
@@ -43,7 +43,7 @@ class Setup(Struct, frozen=True, kw_only=True):
 
     def variables(self, folder: Path) -> dict[str, str]:
         """Of the environment of all workers."""
-        return {**self.environment, "DIASPORA_PARSL_SITE": self.label, subject.VARIABLE: str(folder)}
+        return {**self.environment, "DIASPORA_PARSL_SITE": self.label, worker_faults.VARIABLE: str(folder)}
 
 
 class Engine(Protocol):

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
+from diaspora_parsl.testing.faults.targets import Troubles
 from diaspora_parsl.testing.globus.base import Engine
-from diaspora_parsl.testing.places import Troubles
 
 
 class AwaitedTroubles(Troubles):

@@ -18,7 +18,7 @@ from globus_compute_common.messagepack.message_types.result import ResultErrorDe
 from globus_compute_common.tasks import TaskState
 
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing import subject
+from diaspora_parsl.testing.faults import worker_faults
 from diaspora_parsl.testing.globus.base import Setup
 from diaspora_parsl.testing.globus.ledger import Task
 from diaspora_parsl.testing.globus.process import Assignment, WorkerProcess
@@ -113,7 +113,7 @@ class EmulatedEngine:
             ready: set when the first one is.
         """
         node = f"{self.label}-{number // self.workers}"
-        variables = {**self._environment, subject.NODE_VARIABLE: node}
+        variables = {**self._environment, worker_faults.NODE_VARIABLE: node}
         while True:
             await self._online.wait()
             life = self._life
@@ -245,7 +245,7 @@ class EmulatedEngine:
             if isinstance(slow, f.Slow):
                 self._slowness *= slow.factor
         # The workers need not know of `Slow`.
-        subject.make_wrong(self._folder, tuple(fault for fault in faults if not isinstance(fault, f.Slow)))
+        worker_faults.make_wrong(self._folder, tuple(fault for fault in faults if not isinstance(fault, f.Slow)))
 
     async def _kill(self, processes: Collection[WorkerProcess], epitaph: str) -> None:
         for process in processes:

@@ -23,7 +23,7 @@ from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
 from diaspora_parsl.testing.globus.worker import connect, send
-from diaspora_parsl.testing.sites import node_names
+from diaspora_parsl.testing.local_sites import node_names
 
 #: Seconds between two looks at the engine.
 _PERIOD: Final = 0.25

@@ -19,9 +19,10 @@ import psutil
 from globus_compute_common.tasks import TaskState
 
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.executors import processes
+from diaspora_parsl.executors.runtime import block_processes
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing import sites, subject
+from diaspora_parsl.testing import local_sites
+from diaspora_parsl.testing.faults import worker_faults
 from diaspora_parsl.testing.globus.base import Setup
 from diaspora_parsl.testing.globus.process import Assignment, ChildProcess
 
@@ -159,7 +160,7 @@ class HostedEngine:
 
     async def _end(self, host: ChildProcess) -> None:
         await host.end()
-        await asyncio.to_thread(processes.end_block, self.setup.name, (), 0.0, variable=_VARIABLE)
+        await asyncio.to_thread(block_processes.end_block, self.setup.name, (), 0.0, variable=_VARIABLE)
         self._host = None
 
     def _forget(self) -> None:
@@ -237,7 +238,7 @@ class HostedEngine:
 
     def afflict(self, faults: tuple[f.WorkerFault, ...]) -> None:
         """From now on these faults, and no others, meet user code that is decorated for it."""
-        subject.make_wrong(self._folder, faults)
+        worker_faults.make_wrong(self._folder, faults)
 
     def _signal_host(self, number: signal.Signals) -> None:
         """To the host alone: its interchange is in its group."""
@@ -251,14 +252,19 @@ class HostedEngine:
                 what(worker)
 
     def _workers(self) -> list[psutil.Process]:
-        marked = processes.of_block(self.setup.name, variable=_VARIABLE)
-        return [worker for process in marked if sites.is_manager(process) for worker in sites.workers_of(process)]
+        marked = block_processes.of_block(self.setup.name, variable=_VARIABLE)
+        return [
+            worker
+            for process in marked
+            if local_sites.is_manager(process)
+            for worker in local_sites.workers_of(process)
+        ]
 
     def _kill_node(self, name: str) -> None:
         groups = set()
-        for process in processes.of_block(self.setup.name, variable=_VARIABLE):
+        for process in block_processes.of_block(self.setup.name, variable=_VARIABLE):
             with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
-                if process.environ().get(subject.NODE_VARIABLE) == name:
+                if process.environ().get(worker_faults.NODE_VARIABLE) == name:
                     groups.add(os.getpgid(process.pid))
         for group in groups - {os.getpgrp()}:
             with contextlib.suppress(ProcessLookupError):  # it ended meanwhile

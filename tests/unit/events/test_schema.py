@@ -14,11 +14,11 @@ from msgspec import Raw, Struct
 
 from diaspora_parsl import events
 from diaspora_parsl.events import Event, Payload, decode, encode
-from diaspora_parsl.events.examples import EXAMPLES, example_event
-from diaspora_parsl.events.page import page
 from diaspora_parsl.events.schema import json_schema, own_types
 from diaspora_parsl.events.signing import signed
-from diaspora_parsl.monitors.state import Picture
+from diaspora_parsl.monitors.view.fabric_state import Picture
+from docs.generate.event_examples import EXAMPLES, example_event
+from docs.generate.events_page import page
 
 ROOT = Path(__file__).parents[3]
 RECORDED = (Path(__file__).parent / "recorded" / "v0.1.jsonl").read_bytes().splitlines()
@@ -31,7 +31,7 @@ def names(payload: Payload) -> str:
 
 def test_the_page_is_what_the_types_say() -> None:
     kept = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
-    assert kept == page(), "run: python -m diaspora_parsl.events.page docs/events.md"
+    assert kept == page(), "run: python -m docs.generate.events_page docs/events.md"
 
 
 def test_every_type_has_one_example_and_is_exported() -> None:

@@ -9,7 +9,7 @@ from parsl.executors import ThreadPoolExecutor
 
 from diaspora_parsl import Endpoint, Maintenance
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.executors.requests import configured
+from diaspora_parsl.executors.inbox.control_requests import configured
 
 
 def threads(*windows: Maintenance) -> Endpoint:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from diaspora_parsl.executors.delivery import Delivery, TaskFuture
+from diaspora_parsl.core.failures import ALL_RETRIES, Judgement, Kind
 from diaspora_parsl.executors.retries import retry_handler
-from diaspora_parsl.failures import ALL_RETRIES, Judgement, Kind
+from diaspora_parsl.executors.runtime.futures import Delivery, TaskFuture
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pytest
 
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import TOPIC_RESOURCE, TOPIC_TASK, Event, NodeHeartbeat, TaskLate, encode_payload
-from diaspora_parsl.fabric import memory
 from diaspora_parsl.fabric.base import Fabric, Position, Subscription, open_fabric
-from diaspora_parsl.fabric.server import find_server, free_port, write_config
+from diaspora_parsl.fabric.transports import memory
+from diaspora_parsl.fabric.transports.redis.embedded_server import find_server, free_port, write_config
 
 _numbers = count(1)
 

@@ -14,18 +14,18 @@ from parsl.executors import ThreadPoolExecutor
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import DiasporaParslError
 from diaspora_parsl.events.signing import signed
-from diaspora_parsl.executors.hearing import Signed
-from diaspora_parsl.executors.listener import Listener
+from diaspora_parsl.executors.inbox.admission import Signed
+from diaspora_parsl.executors.inbox.listener import Listener
 from diaspora_parsl.executors.pool import ResilientPoolExecutor
 from diaspora_parsl.fabric import base
 from diaspora_parsl.fabric.base import open_fabric
-from diaspora_parsl.fabric.envelopes import Envelopes
+from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.event_builder import Envelopes
 from diaspora_parsl.fabric.publisher import Publisher
-from diaspora_parsl.fabric.reader import Reader
-from diaspora_parsl.fabric.redis import _options
-from diaspora_parsl.fabric.server import Server
-from diaspora_parsl.monitors.control import Control
-from diaspora_parsl.monitors.feed import Feed
+from diaspora_parsl.fabric.transports.redis.embedded_server import Server
+from diaspora_parsl.fabric.transports.redis.transport import _options
+from diaspora_parsl.monitors.control_client import Control
+from diaspora_parsl.monitors.view.event_feed import Feed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,9 @@ AWAY = f"redis://user:{SECRET}@127.0.0.1:1/0?timeout=0.1"
 
 @pytest.fixture
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("diaspora_parsl.fabric.server.secrets.token_urlsafe", lambda _: SECRET)
+    monkeypatch.setattr(
+        "diaspora_parsl.fabric.transports.redis.embedded_server.secrets.token_urlsafe", lambda _: SECRET
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

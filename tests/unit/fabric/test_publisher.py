@@ -15,9 +15,9 @@ import pytest
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import TOPIC_ENDPOINT, Event, FabricDropped
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.envelopes import Envelopes
+from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.event_builder import Envelopes
 from diaspora_parsl.fabric.publisher import Publisher
-from diaspora_parsl.fabric.seen import Seen
 
 
 class StuckFabric:

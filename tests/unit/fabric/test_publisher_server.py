@@ -14,10 +14,10 @@ import pytest
 
 from diaspora_parsl.events import TOPIC_TASK, Event
 from diaspora_parsl.fabric.base import open_fabric
+from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.dedup import Seen
 from diaspora_parsl.fabric.outbox import Outbox
 from diaspora_parsl.fabric.publisher import Publisher
-from diaspora_parsl.fabric.reader import Reader
-from diaspora_parsl.fabric.seen import Seen
 
 
 def tasks(events: list[Event]) -> list[int]:

@@ -16,11 +16,11 @@ from parsl.executors import ThreadPoolExecutor
 from diaspora_parsl import Endpoint
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import pools
+from diaspora_parsl.testing.environment import reachable
 from diaspora_parsl.testing.faults import Fault, Freeze, Kill, LoseNode, Slow
 from diaspora_parsl.testing.globus import LocalGlobusCompute
-from diaspora_parsl.testing.leftovers import end_what_is_left
+from diaspora_parsl.testing.leak_check import end_what_is_left
 from diaspora_parsl.testing.pools import PoolRun, resilient_pool
-from diaspora_parsl.testing.surroundings import reachable
 
 
 class Threads:

@@ -38,8 +38,8 @@ from diaspora_parsl.testing.faults import (
     WrongEnvironment,
     WrongStatus,
 )
-from diaspora_parsl.testing.injector import Injector
-from diaspora_parsl.testing.subject import subject_to_faults
+from diaspora_parsl.testing.faults.injector import Injector
+from diaspora_parsl.testing.faults.worker_faults import subject_to_faults
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute

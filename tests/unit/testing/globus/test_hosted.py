@@ -13,8 +13,8 @@ from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspec
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing.faults import Freeze, Kill, LoseNode, LoseWorker, OutOfMemory
+from diaspora_parsl.testing.faults.worker_faults import subject_to_faults
 from diaspora_parsl.testing.globus import LocalGlobusCompute, hosted
-from diaspora_parsl.testing.subject import subject_to_faults
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint

@@ -1,0 +1,1 @@
+"""Child processes for code that crashes, hangs or takes all memory."""

@@ -1,0 +1,1 @@
+"""What is computed of molecules: canonical forms, fingerprints, properties, shapes."""

@@ -1,0 +1,1 @@
+"""Libraries of molecules, and the candidates that are read from them."""

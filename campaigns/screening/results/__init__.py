@@ -1,0 +1,1 @@
+"""The ledger of a campaign, and what is derived from it."""

@@ -1,0 +1,1 @@
+"""Receptors, their ligands and their boxes."""

@@ -1,0 +1,1 @@
+"""Failure attribution: whether a task or a place caused an error."""

@@ -1,0 +1,242 @@
+"""What the core does with the judge's answers: believe an error, or have the task run once more."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from functools import partial
+
+from diaspora_parsl.core.actions import Action, Discard, Reject
+from diaspora_parsl.core.attribution.node_second_opinions import Wards
+from diaspora_parsl.core.attribution.second_opinions import Judge
+from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.health.assessor import Board
+from diaspora_parsl.core.history import Chronicle
+from diaspora_parsl.core.placement.retry_budget import Budget, Waitroom
+from diaspora_parsl.core.placement.scheduler import Scheduler
+from diaspora_parsl.core.settings import PoolSettings
+from diaspora_parsl.core.stimuli import Orphaned
+from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskState
+from diaspora_parsl.core.timers import Deadlines
+from diaspora_parsl.errors import PoisonTaskError, PoolError
+
+#: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
+OCCUPIES = 60.0
+
+
+class Weighing(ABC):
+    """The part of `PoolCore` that weighs errors."""
+
+    settings: PoolSettings
+    board: Board
+    scheduler: Scheduler
+    judge: Judge
+    wards: Wards
+    budget: Budget
+    waitroom: Waitroom
+    now: float
+    failed: int
+    rerouted: int
+    attempts: dict[int, Attempt]
+    _chronicle: Chronicle
+    _deadlines: Deadlines
+    _stopped: bool
+    _out: list[Action]
+
+    @abstractmethod
+    def _settle(self, task: Task) -> None: ...
+
+    @abstractmethod
+    def _queue(self, task: Task) -> None: ...
+
+    @abstractmethod
+    def _may_quarantine(self, label: str, function: str) -> bool: ...
+
+    @abstractmethod
+    def _vacate(self, label: str, attempts: list[int]) -> None: ...
+
+    @abstractmethod
+    def _judge(self, label: str) -> None: ...
+
+    def _weigh(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> None:
+        """An error that may be the task's own: believe it, or hear a second opinion."""
+        task, label = attempt.task, attempt.endpoint
+        was_wanted = attempt is task.bound or attempt is task.hedge
+        if was_wanted:
+            task.release(attempt)
+        if failure.costs_worker:
+            self._count_kill(task, label)
+            if task.kills >= self.settings.max_kills and task.bound is None:
+                self._out.append(Discard(attempt.id))
+                self._is_poison(task, str(failure))
+                return
+        if task.bound is not None and failure.then is not FailureAction.FAIL:
+            self.judge.note(attempt, failure, self.now, worked=worked)  # its other attempt is the second opinion
+            self._out.append(Discard(attempt.id))
+            self._reroute(attempt, str(failure))
+            return
+        if not (was_wanted and self._hear_nodes(attempt, failure, node, worked=worked)):
+            self._ask_judge(attempt, failure, worked=worked)
+
+    def _hear_nodes(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> bool:
+        """Whether the nodes of its endpoint settled the matter: they agreed, or another one is asked."""
+        if self.judge.first(attempt.task) is not None:
+            return False  # other endpoints are being asked already
+        opinion = self.wards.weigh(attempt, failure, node)
+        if opinion is None:
+            return False
+        self.judge.note(attempt, failure, self.now, worked=worked)
+        if isinstance(opinion, Judgement):
+            self._deliver(attempt, failure, opinion)
+        return True
+
+    def _ask_judge(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
+        """Believe the error, or have the task run at another endpoint."""
+        task, label = attempt.task, attempt.endpoint
+        kept = self.judge.first(task)
+        answer = self.judge.ask(attempt, failure, self.now, worked=worked)
+        if isinstance(answer, Judgement):
+            health = self.board.health[label]
+            if answer.cost == ALL_RETRIES and failure.raised and attempt.generation == health.generation:
+                self.board.result(label, self.now)
+            self._deliver(attempt, failure, answer)
+            return
+        if kept is not None or self._is_handed_over(task):
+            self._out.append(Discard(attempt.id))
+        breaker = self.board.health[label].breaker
+        if breaker.probe == attempt.id:
+            may_open = partial(self._may_quarantine, label, task.function)
+            breaker.failed(self.now, task.function, attempt.id, may_open=may_open)
+        for until in {math.ceil(self.now + s) for s in (self.settings.shun_time, self.settings.opinion_time)}:
+            self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+        self._reroute(attempt, answer)
+        self.scheduler.fill_idle(self.now)
+
+    def _is_handed_over(self, task: Task) -> bool:
+        """The first error of a task is one that was kept for its nodes; from now on the judge keeps it."""
+        opinion, first = task.opinion, self.wards.hand_over(task)
+        if first is None or opinion is None:
+            return False
+        opinion.kept, opinion.failure = first
+        return True
+
+    def _close_opinion(self, task: Task) -> None:
+        """The task is settled: let go of what was kept for a second opinion."""
+        if (opinion := task.opinion) is not None:
+            if opinion.kept is not None:
+                self._out.append(Discard(opinion.kept.id))
+            for label in self.judge.close(task):
+                if not self._stopped:
+                    self.scheduler.fill(label, self.now)
+        if self.wards.doubts or self.wards.refusals:
+            self.wards.settled(task)
+
+    def _refute(self, attempt: Attempt) -> None:
+        """A task that had failed elsewhere succeeded here: that was the fault of the places where it failed."""
+        task, seen = attempt.task, attempt.task.opinion
+        lacks_memory = seen is not None and seen.need is not None
+        for label, until in self.judge.refuted(task, attempt.endpoint, self.now):
+            if until > self.now:  # else it is not enough yet to change anything
+                self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+            if not lacks_memory:
+                may_open = partial(self._may_quarantine, label, task.function)
+                self.board.health[label].breaker.failed(self.now, task.function, 0, may_open=may_open)
+                self._judge(label)
+        self.scheduler.fill_idle(self.now)
+
+    def _look_at_opinions(self) -> None:
+        """Deliver the first errors of tasks whose second opinion can no longer be had; places may have more again."""
+        for task in list(self.judge.open.values()):
+            if task.state is TaskState.WAITING:
+                self._is_alone(task)
+        self.judge.expire(self.now)
+        self.scheduler.fill_idle(self.now)
+
+    def _is_alone(self, task: Task) -> bool:
+        """Deliver the first error of a task if no second opinion on it can be had."""
+        first = self.judge.first(task)
+        if first is None or not self.judge.is_hopeless(task, self.now):
+            return False
+        self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), "there is no other place to try now"))
+        return True
+
+    def _reroute(self, attempt: Attempt, reason: str) -> None:
+        """Put the task of a lost attempt back into the line, unless it has another attempt under way."""
+        task, other = attempt.task, attempt.task.bound
+        self.rerouted += 1
+        if other is not None:
+            self._chronicle.rerouted(attempt, f"{reason}; attempt {other.id} at {other.endpoint} goes on")
+            return
+        delay = self.budget.pace(self.now)
+        paced = f"; the retry budget is empty: paced for {delay:.1f} s" if delay else ""
+        self._chronicle.rerouted(attempt, f"{reason}{paced}")
+        if task.opinion is not None and self._is_alone(task):
+            return
+        if not delay:
+            self._queue(task)
+            return
+        task.move(TaskState.WAITING)
+        task.waiting_since = self.now
+        self.waitroom.keep(task, delay)
+
+    def _on_orphaned(self, s: Orphaned) -> None:
+        """Its task goes elsewhere now. Its slot stays taken until the worker is missed, and replaced, over there."""
+        attempt = self.attempts.get(s.attempt)
+        if attempt is None or attempt.state is not AttemptState.BOUND or s.failure.then is FailureAction.FAIL:
+            return
+        label, task = attempt.endpoint, attempt.task
+        self.scheduler.superseded(attempt)
+        self.scheduler.loads[label].failed(task.function)
+        self._deadlines.at(self.now + OCCUPIES, ("vacate", attempt.id), lambda: self._vacate(label, [attempt.id]))
+        task.release(attempt)
+        task.shun(label)
+        self._count_kill(task, label)
+        if not self._is_poison(task, str(s.failure)):
+            self._reroute(attempt, f"{s.failure.kind}: {s.failure}")
+        self._judge(label)
+
+    def _is_poison(self, task: Task, last: str) -> bool:
+        """Give the task up if it cost too many workers or attempts."""
+        s = self.settings
+        if task.bound is not None:
+            return False  # its other attempt may bring the result
+        if task.kills < s.max_kills and task.attempts < s.max_attempts:
+            return False
+        killed_at, lost_at = task.killed_at or [], sorted(task.avoid or ())
+        what = f"{task.kills} workers died while they ran it" if task.kills >= s.max_kills else (
+            f"{task.attempts} attempts of it were lost")  # fmt: skip
+        places = tuple(dict.fromkeys(killed_at if task.kills >= s.max_kills else lost_at))
+        text = f"task {task.id} ({task.function}) is given up: {what}, at {', '.join(places)}. The last: {last}"
+        error = PoisonTaskError(text, function=task.function, places=places, kills=task.kills)
+        self._give_up(task, Kind.POISON, error)
+        return True
+
+    @staticmethod
+    def _count_kill(task: Task, label: str) -> None:
+        task.kills += 1
+        task.killed_at = [*(task.killed_at or ()), label]
+
+    # --- how a task fails -----------------------------------------------------------------------------------------
+
+    def _deliver(self, attempt: Attempt, failure: Failure, judgement: Judgement) -> None:
+        """Settle the task with the attempt's own exception."""
+        task = attempt.task
+        self.failed += 1
+        self._out.append(Reject(task.id, attempt.id, None, judgement))
+        self._chronicle.failed(task, judgement.kind, failure.error, failure.message, attempt, judgement.reason)
+        if task.opinion is not None and task.opinion.kept is attempt:
+            task.opinion.kept = None
+        self._settle(task)
+
+    def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
+        """Settle the task with a verdict of the pool, unless it has an error of its own that nobody refuted."""
+        first = self.judge.first(task)
+        if first is not None and task.kills < self.settings.max_kills:
+            self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))
+            return
+        if self.wards.doubts and self.wards.believed(task):
+            return
+        self.failed += 1
+        self._out.append(Reject(task.id, None, verdict, Judgement(kind, ALL_RETRIES)))
+        self._chronicle.failed(task, kind, type(verdict).__name__, str(verdict), None)
+        self._settle(task)

@@ -1,0 +1,286 @@
+"""Whose fault was it? Second opinions on what tasks raise, and what they teach about functions and places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
+from diaspora_parsl.core.tasks import Attempt, Opinion, Task
+
+#: Opinions on one task at most: every place may raise something else.
+MOST_OPINIONS = 3
+#: From this score on, a place counts as bad for a function.
+_BAD = 0.5
+#: Below this score it is forgotten.
+_FAINT = 0.05
+#: One failure more, of which another place made a success, adds so much; less where the function has worked.
+_SINGLE, _AFTER_SUCCESS = 1.0, 0.4
+_MOST = 8.0
+_WHERE = {
+    FailureAction.ANYWHERE: "again",
+    FailureAction.ELSEWHERE: "elsewhere",
+    FailureAction.MORE: "where there is more memory",
+}
+
+
+class _Record:
+    """What is known against one place for one function."""
+
+    __slots__ = ("at", "banned_until", "pending", "score", "until")
+
+    def __init__(self) -> None:
+        #: Second opinions that are under way.
+        self.pending = 0
+        self.banned_until = float("-inf")
+        #: Evidence at the time ``at``; it fades.
+        self.score = 0.0
+        self.at = 0.0
+        #: Until then it is enough.
+        self.until = float("-inf")
+
+
+class Judge:
+    """Decides whether an error is believed, and remembers which function fails where.
+
+    It needs no more than two runs to tell a task's own error from that of a place: the same error from two places is
+    the task's own, a success at another place is evidence against the first. Evidence is kept per function and place,
+    and fades.
+
+    Args:
+        specs: the endpoints by label.
+        settings: of the pool.
+        is_hope: tells whether a task may still wait for an endpoint, at a time.
+        is_up: tells whether an endpoint takes attempts without reserve.
+        may_repeat: asked with the time before anything is run once more; the retry budget, if there is one, says no.
+    """
+
+    def __init__(
+        self,
+        specs: dict[str, EndpointSpec],
+        settings: PoolSettings,
+        *,
+        is_hope: Callable[[str, float], bool],
+        is_up: Callable[[str], bool],
+        may_repeat: Callable[[float], bool] = lambda _: True,
+    ) -> None:
+        self._specs = specs
+        self._settings = settings
+        self._is_hope = is_hope
+        self._is_up = is_up
+        self.may_repeat = may_repeat
+        #: By label and function. Empty as long as nothing failed, so that asking costs nothing.
+        self.records: dict[tuple[str, str], _Record] = {}
+        #: Tasks whose first error is kept, by id, in the order they were asked about.
+        self.open: dict[int, Task] = {}
+
+    # --- one task -------------------------------------------------------------------------------------------------
+
+    def ask(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool) -> str | Judgement:
+        """An attempt ended with an error that counts.
+
+        Args:
+            attempt: which.
+            failure: what came of it.
+            at: now, seconds.
+            worked: the function had succeeded there, last time.
+
+        Returns:
+            Why the task runs once more, or the judgement that it failed.
+        """
+        task, label = attempt.task, attempt.endpoint
+        earlier = dict(task.opinion.places) if task.opinion is not None else {}
+        believed = self._at_once(task, failure)
+        if believed is None:
+            opinion = self.note(attempt, failure, at, worked=worked)
+            believed = self._after(opinion, attempt, failure, earlier, at)
+            if believed is None:
+                opinion.asked += 1
+                if opinion.kept is None:
+                    opinion.kept, opinion.failure = attempt, failure
+                    self.open[task.id] = task
+                if failure.then is FailureAction.ELSEWHERE:
+                    self._ban(opinion, label, task.function, at)
+                return f"second opinion: {failure} at {label}, so it runs {_WHERE[failure.then]}"
+        return believed
+
+    def _at_once(self, task: Task, failure: Failure) -> Judgement | None:
+        """What is believed after one execution, wherever it was."""
+        charge = 1.0 if failure.charge else 0.0
+        if failure.then is FailureAction.FAIL:
+            return Judgement(failure.kind if failure.kind is Kind.POISON else _own(failure), ALL_RETRIES)
+        if failure.raised and not task.repeatable:
+            return Judgement(failure.kind, charge, "it must not run twice")
+        if failure.raised and not self._settings.second_opinion:
+            return Judgement(failure.kind, charge, "second opinions are off")
+        return None
+
+    def _after(
+        self, opinion: Opinion, attempt: Attempt, failure: Failure, earlier: dict[str, str], at: float
+    ) -> Judgement | None:
+        """What is believed in the light of what other places made of it."""
+        task, label, charge = attempt.task, attempt.endpoint, 1.0 if failure.charge else 0.0
+        if failure.then is FailureAction.MORE and opinion.need is not None:
+            if not any(self._fits(task, other, at) for other in task.eligible):
+                text = f"it ran out of memory with {opinion.need:g} GB per slot at {label}, and there is no more now"
+                return Judgement(Kind.RESOURCE, ALL_RETRIES, text)
+        elif failure.then is not FailureAction.ANYWHERE:
+            same = [other for other, error in earlier.items() if error == failure.error and other != label]
+            if same:
+                return Judgement(_own(failure), ALL_RETRIES, f"{failure.error} came from {same[0]} and from {label}")
+            if not any(self._fits(task, other, at) for other in task.eligible):
+                return Judgement(failure.kind, charge, "there is no other place to try now")
+        if opinion.asked >= MOST_OPINIONS:
+            return Judgement(_own(failure), charge, f"it failed {opinion.asked + 1} times")
+        spent = task.attempts >= self._settings.max_attempts
+        if spent or not self.may_repeat(at):
+            why = f"it had {task.attempts} attempts" if spent else "the retry budget is empty"
+            return Judgement(failure.kind, charge, why)
+        return None
+
+    def note(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool = False) -> Opinion:
+        """Remember where a task failed, whatever follows."""
+        task, label = attempt.task, attempt.endpoint
+        opinion = task.opinion
+        if opinion is None:
+            opinion = task.opinion = Opinion(at, self._settings)
+        if failure.then is not FailureAction.ANYWHERE:
+            opinion.places[label] = failure.error
+        if worked:
+            opinion.worked.add(label)
+        memory = self._specs[label].memory
+        if failure.then is FailureAction.MORE and memory is not None:
+            opinion.need = max(memory, opinion.need or 0.0)
+        return opinion
+
+    def bars(self, task: Task, label: str, at: float) -> bool:
+        """Whether this task, whose first error is kept, must not run there."""
+        opinion = task.opinion
+        if opinion is None or opinion.kept is None:
+            return False
+        if not self._suits(opinion, label):
+            return True
+        # Another site first, for a while: what is wrong with one place may be wrong with its neighbours.
+        if at >= opinion.local_until:
+            return False
+        sites = {self._specs[place].site or place for place in opinion.places}
+        return (self._specs[label].site or label) in sites and any(
+            self._suits(opinion, other) and (self._specs[other].site or other) not in sites and self._is_up(other)
+            for other in task.eligible
+        )
+
+    def reach(self, task: Task) -> frozenset[str]:
+        """Where it may run: only where a second opinion can come from, if its first error is kept."""
+        opinion = task.opinion
+        if opinion is None or opinion.kept is None:
+            return task.eligible
+        return frozenset(label for label in task.eligible if self._suits(opinion, label))
+
+    def is_hopeless(self, task: Task, at: float) -> bool:
+        """Whether the second opinion on this task can no longer be had."""
+        opinion = task.opinion
+        if opinion is None or opinion.kept is None:
+            return False
+        return not any(self._fits(task, other, at) for other in task.eligible)
+
+    def first(self, task: Task) -> tuple[Attempt, Failure] | None:
+        """The kept attempt of this task and its failure."""
+        opinion = task.opinion
+        if opinion is None or opinion.kept is None or opinion.failure is None:
+            return None
+        return opinion.kept, opinion.failure
+
+    def close(self, task: Task) -> list[str]:
+        """The task is settled: its opinions are over. Returns the places that may have its function again."""
+        self.open.pop(task.id, None)
+        freed = []
+        for label in task.opinion.banned if task.opinion is not None else ():
+            record = self.records[label, task.function]
+            record.pending -= 1
+            if not record.pending:
+                freed.append(label)
+                if not record.score:
+                    del self.records[label, task.function]
+        return freed
+
+    def _suits(self, opinion: Opinion, label: str) -> bool:
+        if label in opinion.places:
+            return False
+        memory = self._specs[label].memory
+        return opinion.need is None or (memory is not None and memory > opinion.need)
+
+    def _fits(self, task: Task, label: str, at: float) -> bool:
+        """Whether it may run there, now or soon."""
+        opinion = task.opinion
+        if opinion is None or not self._suits(opinion, label) or not self._is_hope(label, at):
+            return False
+        return self._is_up(label) or at < opinion.wait_until
+
+    # --- functions and places -------------------------------------------------------------------------------------
+
+    def avoids(self, task: Task, label: str, at: float) -> bool:
+        """Whether the function of this task goes elsewhere first."""
+        if not self._is_sour(label, task.function, at) or self.first(task) is not None:
+            return False
+        return any(not self._is_sour(other, task.function, at) and self._is_hope(other, at) for other in task.eligible)
+
+    def succeeded(self, label: str, function: str) -> None:
+        """A result came from there: whatever was against it for this function is refuted."""
+        record = self.records.get((label, function))
+        if record is not None and record.score:
+            record.score, record.until = 0.0, float("-inf")
+            if not record.pending:
+                del self.records[label, function]
+
+    def refuted(self, task: Task, winner: str, at: float) -> list[tuple[str, float]]:
+        """A task that had failed elsewhere succeeded at ``winner``: evidence against the places where it failed.
+
+        Returns:
+            Those places, each with the time until which the function goes elsewhere first.
+        """
+        opinion = task.opinion
+        found = []
+        for label in opinion.places if opinion is not None else ():
+            if label == winner:
+                continue
+            record = self._record(label, task.function)
+            extra = _AFTER_SUCCESS if opinion is not None and label in opinion.worked else _SINGLE
+            record.score = min(_MOST, self._faded(record, at) + extra)
+            record.at = at
+            if record.score > _BAD:
+                record.until = math.ceil(at + self._settings.fade_time * math.log(record.score / _BAD))
+            found.append((label, record.until))
+        return found
+
+    def expire(self, at: float) -> None:
+        """Forget what has faded."""
+        for key, record in list(self.records.items()):
+            if not record.pending and at >= record.until and self._faded(record, at) < _FAINT:
+                del self.records[key]
+
+    def _ban(self, opinion: Opinion, label: str, function: str, at: float) -> None:
+        """While the opinion is pending, the function gets nothing more there, for a bounded time."""
+        opinion.banned.append(label)
+        record = self._record(label, function)
+        if not record.pending:
+            record.banned_until = math.ceil(at + self._settings.opinion_time)
+        record.pending += 1
+
+    def _is_sour(self, label: str, function: str, at: float) -> bool:
+        record = self.records.get((label, function))
+        return record is not None and (at < record.until or (record.pending > 0 and at < record.banned_until))
+
+    def _faded(self, record: _Record, at: float) -> float:
+        return record.score * math.exp((record.at - at) / self._settings.fade_time)
+
+    def _record(self, label: str, function: str) -> _Record:
+        record = self.records.get((label, function))
+        if record is None:
+            record = self.records[label, function] = _Record()
+        return record
+
+
+def _own(failure: Failure) -> Kind:
+    """What a confirmed error is told as."""
+    return Kind.USER if failure.raised else failure.kind

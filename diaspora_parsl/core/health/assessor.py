@@ -1,0 +1,273 @@
+"""The health board: all evidence about the endpoints, and one verdict for each, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from diaspora_parsl.core.health.correlated_failures import Chorus
+from diaspora_parsl.core.health.evidence import Health
+from diaspora_parsl.core.health.phi_accrual import PhiAccrual
+from diaspora_parsl.core.health.reachability import Ways
+
+#: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
+_HOPE_AFTER: Final = 30.0
+#: Seconds between two looks at attempts that are not overdue yet.
+_LOOK_AGAIN: Final = 0.5
+#: For so long (seconds) a result overrules silence; an endpoint may freeze right after its last result.
+_RESULT_SPEAKS: Final = 2.0
+_NEVER: Final = float("inf")
+
+
+class State(StrEnum):
+    """What an endpoint is, in one word."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    """It works, but no worker is connected (yet)."""
+    UP = "up"
+    SUSPECT = "suspect"
+    QUARANTINED = "quarantined"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    DOWN = "down"
+
+
+class Verdict(Struct, frozen=True):
+    """The judgement about one endpoint at one time."""
+
+    state: State
+    reason: str
+    accepts: bool = False
+    """New attempts may go there."""
+    probe: bool = False
+    """One attempt may go there, to see."""
+    last_resort: bool = False
+    """New attempts may go there if there is no other place."""
+    keeps: bool = True
+    """Attempts that are there may stay."""
+    fatal: bool = False
+    """This generation is over."""
+    phi: float = 0.0
+    recheck: float | None = None
+    """When time alone may change the verdict."""
+
+
+class Board:
+    """Collects evidence and judges. Knows nothing of tasks beyond counts."""
+
+    def __init__(
+        self,
+        sites: Mapping[str, str],
+        *,
+        empty_grace: float,
+        stall_limit: float,
+        silence_limit: float,
+        rumour_time: float,
+        phi_threshold: float,
+        acceptable_pause: float,
+    ) -> None:
+        self.health = {label: Health() for label in sites}
+        self.ways = Ways(self.health)
+        self._chorus = Chorus(self.health, sites, self.ways)
+        self._empty_grace = empty_grace
+        self._stall_limit = stall_limit
+        self._silence_limit = silence_limit
+        self._rumour_time = rumour_time
+        self._phi_threshold = phi_threshold
+        self._pause = acceptable_pause
+
+    # --- evidence -------------------------------------------------------------------------------------------------
+
+    def heard(self, label: str, stream: str, at: float, interval: float, way: str = "") -> None:
+        """A heartbeat came in, by this way."""
+        self.health[label].way = way
+        streams = self.health[label].streams
+        detector = streams.get(stream)
+        if detector is None:
+            streams[stream] = PhiAccrual(at, interval, threshold=self._phi_threshold, pause=self._pause)
+        else:
+            detector.beat(at)
+
+    def fabric_seen(self, at: float) -> bool:
+        """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
+        return self.ways.fabric_read(at)
+
+    def observed(self, label: str, at: float, slots: int, *, blocks_expected: bool) -> None:
+        """The endpoint's control channel answered."""
+        health = self.health[label]
+        health.unanswered_since = None
+        health.blocks_expected = blocks_expected
+        if slots:
+            health.had_slots = True
+            health.empty_since = None
+        elif health.slots or health.empty_since is None:
+            health.empty_since = at
+            health.streams.clear()  # their nodes are gone: silence is no news
+        health.slots = slots
+
+    def result(self, label: str, at: float, attempt: int | None = None) -> None:
+        """A result came from there: the strongest sign of life."""
+        health = self.health[label]
+        health.last_result = max(health.last_result, at)
+        health.breaker.succeeded(attempt)
+
+    def sign_of_life(self, label: str, at: float) -> None:
+        """An error came from there that may be its fault: it lives, which is all that this says."""
+        health = self.health[label]
+        health.last_result = max(health.last_result, at)
+
+    def rumour(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
+        """Somebody else saw it in trouble; returns until when that counts."""
+        until = at + (self._rumour_time if lasts is None else lasts)
+        self.health[label].rumour = (at, until, reason)
+        return until
+
+    # --- judgement ------------------------------------------------------------------------------------------------
+
+    def verdict(self, label: str, at: float, live: int, overdue: Callable[[], bool]) -> Verdict:
+        """Judge one endpoint.
+
+        Args:
+            label: which.
+            at: now, seconds.
+            live: attempts that are there and wanted.
+            overdue: tells whether one of them should have ended by now.
+        """
+        health = self.health[label]
+        if health.dead_reason is not None:
+            return Verdict(State.DOWN, health.dead_reason, keeps=False)
+        if health.started_at is None:
+            verdict = Verdict(State.STARTING, "being started")
+        elif health.slots == 0:
+            verdict = self._empty(health, at, live)
+        else:
+            verdict = self._doubted(health, at, live, overdue) or self._open(health, at)
+        if health.draining is None:
+            return verdict
+        # A drained place may die too: what it holds must not be forgotten.
+        return Verdict(
+            State.DRAINING if live and verdict.keeps else State.DRAINED,
+            health.draining if verdict.keeps else f"{health.draining}; {verdict.reason}",
+            keeps=verdict.keeps,
+            fatal=verdict.fatal,
+            recheck=verdict.recheck,
+        )
+
+    def hopeful(self, label: str, state: State, at: float) -> bool:
+        """Whether tasks may still wait for it; an endpoint that died is a hope only once it is up again."""
+        if state in {State.UP, State.SUSPECT, State.QUARANTINED}:
+            return True
+        health = self.health[label]
+        if health.draining is not None and health.drained_until != _NEVER:
+            return True  # it is back when that is over
+        if state not in {State.STARTING, State.WAITING}:
+            return False
+        started = health.started_at
+        return health.deaths == 0 or (
+            health.blocks_expected and started is not None and at - started >= _HOPE_AFTER and not health.had_slots
+        )
+
+    def _empty(self, health: Health, at: float, live: int) -> Verdict:
+        reason = "no worker is connected" if health.had_slots else "no worker has connected yet"
+        unanswered = _NEVER if health.unanswered_since is None else health.unanswered_since + self._stall_limit
+        if at >= unanswered:
+            return Verdict(State.WAITING, f"{reason}, and {_mute(health, at)}", keeps=False, fatal=True)
+        stalled = _NEVER if health.stalled_since is None else health.stalled_since + self._stall_limit
+        if at >= stalled:
+            reason = f"for {self._stall_limit:.0f} s there was work, but no worker and no block requested"
+            return Verdict(State.WAITING, reason, keeps=False, fatal=True)
+        alone = _NEVER
+        if live:
+            alone = (at if health.empty_since is None else health.empty_since) + self._empty_grace
+            if at >= alone:
+                reason = f"no worker is connected while {live} attempts are outstanding"
+                return Verdict(State.WAITING, reason, keeps=False, fatal=not health.blocks_expected)
+        return Verdict(State.WAITING, reason, recheck=_sooner(unanswered, stalled, alone))
+
+    def _open(self, health: Health, at: float) -> Verdict:
+        breaker, rumour = health.breaker, health.rumour
+        doubt_from = _sooner(self._mute_from(health))
+        if breaker.open_until is not None:
+            reason = breaker.ordered or "attempts were lost there in a row"
+            if breaker.is_half_open(at):
+                return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=doubt_from)
+            resume = breaker.open_until if at < breaker.open_until else _NEVER
+            return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, doubt_from))
+        if rumour is not None:
+            told, until, reason = rumour
+            heard = max((detector.last for detector in health.streams.values()), default=float("-inf"))
+            if at < until and health.last_result <= told and heard <= told:
+                return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, doubt_from))
+            health.rumour = None
+        reason = f"{health.slots} slot{'s' if health.slots != 1 else ''}"
+        if health.way and health.streams and self.ways.heard_until(health, at) is None:
+            reason += f"; no word comes from {health.way}, whose line may be cut"
+        return Verdict(State.UP, reason, accepts=True, recheck=doubt_from)
+
+    def _doubted(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
+        breaker = health.breaker
+        doubt = self._silence(health, at)
+        if doubt is None:
+            health.left = False
+            breaker.trust()
+            return None
+        reason, phi = doubt
+        breaker.doubt(at)
+        confirmed = live > 0 and overdue()
+        if confirmed:
+            health.left = True
+            breaker.probe_lost(at)
+        stale = self.ways.stale_at(health)
+        over = stale if stale > at else _NEVER
+        if health.left and live == 0 and health.unanswered_since is not None:
+            limit = health.unanswered_since + self._stall_limit
+            over = min(over, limit)
+            if at >= limit:
+                return Verdict(State.DOWN, _mute(health, at), keeps=False, fatal=True)
+        probe = live == 0 and breaker.is_half_open(at)
+        resume = breaker.open_until if breaker.open_until is not None and breaker.open_until > at else _NEVER
+        recheck = _sooner(over, at + _LOOK_AGAIN if live and not confirmed else resume)
+        if health.left:
+            return Verdict(State.DOWN, reason, keeps=not confirmed, probe=probe, phi=phi, recheck=recheck)
+        resort = not breaker.is_tripped
+        return Verdict(State.SUSPECT, reason, probe=probe, last_resort=resort, phi=phi, recheck=recheck)
+
+    def _silence(self, health: Health, at: float) -> tuple[str, float] | None:
+        """The reason and phi, if nothing was heard for suspiciously long and no result speaks against it."""
+        if at < health.last_result + _RESULT_SPEAKS:
+            return None
+        heard_until = self.ways.heard_until(health, at)
+        if health.streams and heard_until is not None:
+            streams = health.streams.values()
+            if heard_until >= max(detector.silent_from() for detector in streams):
+                last = max(detector.last for detector in streams)
+                phi = min(detector.phi(heard_until) for detector in streams)
+                is_common = health.unanswered_since is None and self._chorus.has(health, self.ways.fabric_seen)
+                return (
+                    None
+                    if is_common
+                    else (f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi)
+                )
+        if at >= self._mute_from(health):
+            return f"{_mute(health, at)}, and no result came", 0.0
+        return None
+
+    def _mute_from(self, health: Health) -> float:
+        """From when on an unanswered question makes the endpoint suspect."""
+        if health.unanswered_since is None:
+            return _NEVER
+        return max(health.unanswered_since + self._silence_limit, health.last_result + _RESULT_SPEAKS)
+
+
+def _mute(health: Health, at: float) -> str:
+    since = at if health.unanswered_since is None else health.unanswered_since
+    return f"its control channel has not answered for {at - since:.1f} s"
+
+
+def _sooner(*times: float | None) -> float | None:
+    """The earliest of the times that ever come."""
+    return min((time for time in times if time is not None and time != _NEVER), default=None)

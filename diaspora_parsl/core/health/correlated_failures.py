@@ -1,0 +1,123 @@
+"""Endpoints that fail together: the outage of a site, and silence that is common to all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from diaspora_parsl.core.health.evidence import Health
+    from diaspora_parsl.core.health.reachability import Ways
+
+#: How the reason of a suspicion begins that is for others of the site.
+SITE_OUTAGE: Final = "site outage"
+#: So many endpoints of a site that fail within the window are an outage of the site.
+_OUTAGE: Final = 2
+#: Seconds between the probes, and between the revivals, of two endpoints of a site in an outage.
+_SPREAD: Final = 1.0
+_LONGEST_SPREAD: Final = 30.0
+
+#: Silence of at least this share of all endpoints that send heartbeats is common silence.
+_NEARLY_ALL: Final = 0.8
+#: Streams that stop within so many seconds stop together.
+_TOGETHER: Final = 5.0
+#: A heartbeat is missed once it is this much later (intervals, seconds) than due.
+_LATE: Final = (1.5, 0.3)
+#: Seconds after which common silence is taken for real: all may have died, after all.
+_COMMON_LIMIT: Final = 60.0
+
+
+class Sites:
+    """Remembers what failed when, per site.
+
+    Args:
+        sites: of each endpoint, by label; one without a name fails alone.
+        window: seconds within which failures belong together.
+    """
+
+    def __init__(self, sites: Mapping[str, str], window: float) -> None:
+        self._sites = sites
+        self._window = window
+        self._members: dict[str, list[str]] = {}
+        for label, site in sites.items():
+            if site:
+                self._members.setdefault(site, []).append(label)
+        self._failed: dict[str, dict[str, float]] = {}
+
+    def failed(self, label: str, at: float) -> str | None:
+        """An endpoint was lost; returns the reason to suspect the others of its site, if it was not the only one."""
+        site = self._sites[label]
+        if not site or len(self._members[site]) < _OUTAGE:
+            return None
+        recent = self._recent(site, at)
+        recent.pop(label, None)  # the last to fail is the last in order
+        recent[label] = at
+        if len(recent) < _OUTAGE:
+            return None
+        names = ", ".join(sorted(recent))
+        return f"{SITE_OUTAGE}: {names} of {site} failed within {at - min(recent.values()):.0f} s"
+
+    def others(self, label: str) -> list[str]:
+        """The other endpoints of its site."""
+        return [other for other in self._members.get(self._sites[label], ()) if other != label]
+
+    def delay(self, label: str, at: float) -> float:
+        """Seconds that its revival should wait for those of its site that failed before it."""
+        recent = self._recent(self._sites[label], at)
+        rank = list(recent).index(label) if label in recent else 0
+        return min(_LONGEST_SPREAD, rank * _SPREAD)
+
+    def _recent(self, site: str, at: float) -> dict[str, float]:
+        recent = self._failed.setdefault(site, {})
+        for label in [label for label, when in recent.items() if at - when > self._window]:
+            del recent[label]
+        return recent
+
+
+class Chorus:
+    """Tells the silence of all from the silence of some.
+
+    Sites are independent. If the heartbeats of nearly all endpoints, of more than one site, stop together while the
+    fabric is still read, then what is broken is more likely the way that they all came; local evidence may say
+    otherwise. As in Lifeguard (Dadgar, Phillips, Currey 2018), the observer doubts itself before the others.
+
+    Args:
+        health: of each endpoint, by label.
+        sites: of each endpoint, by label.
+        ways: tell who cannot be heard, and so has no voice here.
+    """
+
+    def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str], ways: Ways) -> None:
+        self._health = health
+        self._sites = sites
+        self._ways = ways
+        self._counted_at = float("-inf")
+        self._silent: set[Health] = set()
+
+    def has(self, health: Health, at: float) -> bool:
+        """Whether the silence of this endpoint is part of a common one, as seen when the fabric was read at ``at``."""
+        if at != self._counted_at:
+            self._counted_at = at
+            self._silent = self._count(at)
+        return health in self._silent
+
+    def _count(self, at: float) -> set[Health]:
+        voices = 0
+        silent: list[tuple[float, str, Health]] = []
+        for label, health in self._health.items():
+            if not health.streams or not health.slots or health.left or health.dead_reason is not None:
+                continue
+            if self._ways.heard_until(health, at) is None:
+                continue
+            voices += 1
+            newest = max(health.streams.values(), key=lambda detector: detector.last)
+            if at - newest.last > _LATE[0] * newest.mean + _LATE[1]:
+                silent.append((newest.last, self._sites.get(label) or label, health))
+        if not silent:
+            return set()
+        last = max(silent, key=lambda voice: voice[0])[0]
+        together = [voice for voice in silent if last - voice[0] <= _TOGETHER]
+        is_common = len(together) >= _NEARLY_ALL * voices and len({site for _, site, _ in together}) > 1
+        if not is_common or at - last >= _COMMON_LIMIT:
+            return set()
+        return {health for _, _, health in together}

@@ -1,0 +1,52 @@
+"""Evidence: everything known about one endpoint."""
+
+from __future__ import annotations
+
+from diaspora_parsl.core.health.circuit_breaker import Breaker
+from diaspora_parsl.core.health.phi_accrual import PhiAccrual
+
+
+class Health:
+    """Everything known about one endpoint."""
+
+    __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
+                 "generation", "had_slots", "last_death", "last_result", "left", "rumour", "slots", "stalled_since",
+                 "started_at", "streams", "unanswered_since", "up_since", "way")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.started_at: float | None = None
+        self.slots = 0
+        self.had_slots = False
+        self.blocks_expected = False
+        self.empty_since: float | None = None
+        self.stalled_since: float | None = None
+        self.draining: str | None = None
+        #: When that ends by itself; infinity: never.
+        self.drained_until: float | None = None
+        self.dead_reason: str | None = None
+        #: Why the generation before this one ended.
+        self.last_death: str | None = None
+        #: Deaths since it was last up for long enough.
+        self.deaths = 0
+        self.up_since: float | None = None
+        self.last_result = float("-inf")
+        self.streams: dict[str, PhiAccrual] = {}
+        #: The site where its heartbeats are born if they come over bridges; empty if they come directly.
+        self.way = ""
+        self.unanswered_since: float | None = None
+        self.rumour: tuple[float, float, str] | None = None
+        #: Its silence was confirmed and its attempts were taken away.
+        self.left = False
+        self.breaker = Breaker()
+
+    def new_generation(self, generation: int) -> None:
+        """Forget what was known about the old one, but not its failures."""
+        self.generation = generation
+        self.started_at = None
+        self.slots = 0
+        self.had_slots = self.blocks_expected = self.left = False
+        self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
+        self.last_death, self.dead_reason = self.dead_reason, None
+        self.streams.clear()
+        self.breaker = self.breaker.heir()

@@ -1,0 +1,155 @@
+"""What the core tells: events for the fabric, chapters for the stories."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from diaspora_parsl import events
+from diaspora_parsl.core.actions import Action, Publish
+from diaspora_parsl.core.health.assessor import State, Verdict
+from diaspora_parsl.core.health.evidence import Health
+from diaspora_parsl.core.settings import EndpointSpec
+from diaspora_parsl.core.tasks import Attempt, Task
+
+#: States in which an endpoint says nothing new to the fabric.
+UNTOLD = {State.STARTING, State.WAITING}
+
+
+class Chapter(NamedTuple):
+    """One transition of a task, for `PoolCore.story`."""
+
+    at: float
+    task: int
+    what: str
+    attempt: int
+    endpoint: str
+    reason: str
+
+
+class Chronicle:
+    """Puts what happens into words.
+
+    Args:
+        specs: the endpoints by label.
+        length: chapters kept.
+    """
+
+    def __init__(self, specs: Mapping[str, EndpointSpec], length: int) -> None:
+        self._specs = specs
+        self._chapters: deque[Chapter] = deque(maxlen=length)
+        #: Where `Publish` actions go: the answer to the stimulus at hand.
+        self.out: list[Action] = []
+        self.now = 0.0
+
+    def story(self, task: int) -> list[Chapter]:
+        """What happened to a task, oldest first, as far back as kept."""
+        return [chapter for chapter in self._chapters if chapter.task == task]
+
+    # --- tasks ----------------------------------------------------------------------------------------------------
+
+    def submitted(self, task: Task, tags: tuple[str, ...]) -> None:
+        """A task entered."""
+        payload = events.TaskSubmitted(task=task.id, function=task.function, tags=tags)
+        self.out.append(Publish(payload, task.id, ""))
+
+    def dispatched(self, attempt: Attempt, reason: str) -> None:
+        """An attempt was sent off."""
+        task, label = attempt.task, attempt.endpoint
+        payload = events.TaskDispatched(
+            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
+        )
+        self._tell(payload, task, "dispatched", attempt.id, label, reason)
+
+    def hedged(self, attempt: Attempt, reason: str) -> None:
+        """A second attempt is sent off beside one that is late."""
+        task, label = attempt.task, attempt.endpoint
+        payload = events.TaskHedged(
+            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
+        )
+        self._tell(payload, task, "hedged", attempt.id, label, reason)
+
+    def rerouted(self, attempt: Attempt, reason: str) -> None:
+        """A wanted attempt was lost; its task waits again."""
+        task, label = attempt.task, attempt.endpoint
+        payload = events.TaskRerouted(
+            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
+        )
+        self._tell(payload, task, "rerouted", attempt.id, label, reason)
+
+    def finished(self, attempt: Attempt, seconds: float) -> None:
+        """A task got its result."""
+        task, label = attempt.task, attempt.endpoint
+        payload = events.TaskFinished(
+            task=task.id,
+            attempt=attempt.id,
+            endpoint=label,
+            site=self._specs[label].site,
+            seconds=round(seconds, 6),
+            attempts=task.attempts,
+        )
+        self._tell(payload, task, "finished", attempt.id, label, "")
+
+    def failed(
+        self, task: Task, kind: str, error: str, message: str, attempt: Attempt | None, reason: str = ""
+    ) -> None:
+        """A task is settled with an error."""
+        label, number = (attempt.endpoint, attempt.id) if attempt else ("", 0)
+        payload = events.TaskFailed(
+            task=task.id,
+            kind=kind,
+            error=error,
+            message=message,
+            endpoint=label,
+            site=self._specs[label].site if label else "",
+            attempt=number,
+            attempts=task.attempts,
+            reason=reason,
+        )
+        self._tell(payload, task, "failed", number, label, f"{error}: {message}" + (f" ({reason})" if reason else ""))
+
+    def late(self, attempt: Attempt) -> None:
+        """A result came after its task was settled."""
+        task, label = attempt.task, attempt.endpoint
+        payload = events.TaskLate(task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site)
+        self._tell(payload, task, "late", attempt.id, label, "the task was settled already")
+
+    def _tell(self, payload: events.Payload, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
+        self.out.append(Publish(payload, task.id, label))
+        self._chapters.append(Chapter(self.now, task.id, what, attempt, label, reason))
+
+    # --- endpoints ------------------------------------------------------------------------------------------------
+
+    def judged(self, label: str, health: Health, verdict: Verdict, taken: int) -> None:
+        """The state of an endpoint changed, or so many attempts were taken away from it."""
+        kind: type[events.EndpointPayload] = events.EndpointDown
+        extra: dict[str, Any] = {"in_flight": taken}
+        if not taken:
+            match verdict.state:
+                case State.UP:
+                    kind, extra = events.EndpointUp, {"slots": health.slots}
+                case State.SUSPECT | State.QUARANTINED:
+                    kind, extra = events.EndpointSuspect, {"phi": round(verdict.phi, 1)}
+                case State.DRAINING:
+                    kind, extra = events.EndpointDraining, {}
+                case State.DRAINED:
+                    kind, extra = events.EndpointDrained, {}
+        site, generation = self._specs[label].site, health.generation
+        payload = kind(endpoint=label, site=site, reason=verdict.reason, generation=generation, **extra)
+        self.out.append(Publish(payload, label, label))
+
+    def answered(self, request: str, label: str, verdict: Verdict, live: int) -> None:
+        """A request from outside was followed; this is how the endpoint stands now."""
+        payload = events.RequestAnswered(
+            request=request, endpoint=label, site=self._specs[label].site, state=verdict.state, reason=verdict.reason,
+            in_flight=live,
+        )  # fmt: skip
+        self.out.append(Publish(payload, label, label))
+
+    def reviving(self, label: str, generation: int, reason: str, delay: float) -> None:
+        """A new generation of an endpoint is planned."""
+        payload = events.EndpointReviving(
+            endpoint=label, site=self._specs[label].site, reason=reason, generation=generation, delay=delay
+        )
+        self.out.append(Publish(payload, label, label))

@@ -1,0 +1,77 @@
+"""The invariants of the core, checked from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diaspora_parsl.core.placement.scheduler import LOOKED_PAST, Scheduler
+from diaspora_parsl.core.tasks import Task, TaskState
+
+if TYPE_CHECKING:
+    from diaspora_parsl.core.machine import PoolCore
+
+
+def validate(core: PoolCore) -> None:
+    """Check every invariant.
+
+    Raises:
+        AssertionError: one is broken; the message says which.
+    """
+    _check_books(core.scheduler, core.now)
+    _check_tasks(core)
+    _check_darkness(core)
+
+
+def _require(truth: object, sentence: str) -> None:
+    if not truth:
+        raise AssertionError(sentence)
+
+
+def _check_books(scheduler: Scheduler, now: float) -> None:
+    for label, held in scheduler.held.items():
+        _require(scheduler.loads[label].in_flight == len(held), f"{label} miscounts what it holds")
+        _require(scheduler.live[label] == len(scheduler.bound(label)), f"{label} miscounts its live attempts")
+        _require((label in scheduler.open) == scheduler.verdicts[label].accepts, f"{label} is open against its verdict")
+    for label in scheduler.idle:
+        _require(scheduler.loads[label].has_idle_slot(), f"{label} counts as idle, but is full")
+        lines = [line for line in scheduler.backlog.of(label) if scheduler.may_serve(label, line)]
+        waiting = sorted((task for line in lines for task in line.tasks()), key=lambda task: (task.priority, task.id))
+        declined = all(scheduler.declines(label, task, now) for task in waiting[:LOOKED_PAST])
+        _require(declined, f"{label} is idle while tasks wait that it could run")
+
+
+def _check_tasks(core: PoolCore) -> None:
+    for label in core.specs:
+        for attempt in core.scheduler.bound(label):
+            wanted = attempt.task.bound is attempt or attempt.task.hedge is attempt
+            _require(wanted, f"attempt {attempt.id} is bound, but its task does not know it")
+            generation = core.board.health[label].generation
+            _require(attempt.generation == generation, f"attempt {attempt.id} is bound to an old generation")
+    for task in core.tasks.values():
+        _require(task.state is not TaskState.SETTLED, f"task {task.id} is settled, but kept")
+        running = task.state is TaskState.RUNNING
+        _require((task.bound is not None) == running, f"task {task.id} is {task.state}, which its attempt belies")
+        if task.hedge is not None:
+            _check_hedge(task)
+        _require(task.attempts <= core.settings.max_attempts, f"task {task.id} had too many attempts")
+
+
+def _check_hedge(task: Task) -> None:
+    first, second = task.bound, task.hedge
+    _require(task.repeatable, f"task {task.id} is hedged, but must not run twice")
+    _require(first and second and first.endpoint != second.endpoint, f"task {task.id} is hedged where it runs")
+
+
+def _check_darkness(core: PoolCore) -> None:
+    lines = core.scheduler.backlog.lines()
+    waiting = {task.id for line in lines for task in line.tasks()}
+    expected = {task.id for task in core.tasks.values() if task.state is TaskState.WAITING}
+    paced = set(core.waitroom.tasks)
+    _require(waiting.isdisjoint(paced), "a task waits for the budget and for a place")
+    _require(not paced or core.next_deadline is not None, "tasks wait for the budget without a deadline")
+    _require(waiting | paced == expected, "the backlog and the waiting tasks disagree")
+    _require(len(core.scheduler.backlog) == len(waiting), "the backlog miscounts itself")
+    for line in lines:
+        if line.length and not core.darkness.has_hope(line):
+            _require(line.dark_since is not None, "tasks wait in the dark without a limit")
+            _require(core.next_deadline is not None, "tasks wait in the dark without a deadline")

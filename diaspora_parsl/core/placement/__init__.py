@@ -1,0 +1,1 @@
+"""Placement: which task goes to which endpoint, and when."""

@@ -1,0 +1,239 @@
+"""Hedging: a second attempt elsewhere for what runs far longer than its function does there."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from diaspora_parsl.core.placement.retry_budget import Budget
+from diaspora_parsl.core.placement.scheduler import Scheduler
+from diaspora_parsl.core.settings import PoolSettings
+from diaspora_parsl.core.tasks import Attempt, AttemptState, Task
+from diaspora_parsl.core.timers import Deadlines
+
+#: Durations remembered per function and endpoint.
+_REMEMBERED: Final = 100
+#: New durations after which the limit is worked out anew.
+_FRESH: Final = 10
+#: Seconds between two looks at an endpoint where something is slow, but cannot be hedged now.
+_AGAIN: Final = 0.5
+#: Seconds after which a loser that has not ended stops counting as occupying a slot, if its endpoint is in doubt.
+_OCCUPIES: Final = 60.0
+#: Idle endpoints compared for one hedge.
+_COMPARED: Final = 32
+
+
+class History:
+    """The last durations of one function at one endpoint, and which of their quantiles is remarkable."""
+
+    __slots__ = ("_durations", "_quantile", "_worked_out", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._durations: deque[float] = deque(maxlen=_REMEMBERED)
+        self._quantile = 0.0
+        self._worked_out = -_FRESH
+
+    def add(self, seconds: float) -> None:
+        """An attempt took so long."""
+        self.count += 1
+        self._durations.append(seconds)
+
+    def quantile(self, share: float) -> float:
+        """The smallest duration that this share of the last ones does not exceed; up to ten results old."""
+        if self.count - self._worked_out >= _FRESH:
+            self._worked_out = self.count
+            ordered = sorted(self._durations)
+            self._quantile = ordered[math.ceil(share * len(ordered)) - 1]
+        return self._quantile
+
+
+class Hedger:
+    """Watches how long attempts run, and sends a second one after those that are late.
+
+    After Dean and Barroso, "The Tail at Scale" (CACM 56:2, 2013), hedged requests: the second attempt starts when the
+    first has run longer than a high quantile of what is usual. Theirs is the 95th percentile; here it is a multiple of
+    the 90th, as in Spark's speculation a multiple of the median: if every twentieth run is slow, the 95th percentile is
+    itself one of the slow ones, and without slow runs a multiple leaves the ordinary tail alone (of exponential run
+    times twice the 90th percentile is exceeded by 1 %).
+
+    Time counts from when the attempt plausibly began to run: at once if a slot was idle, otherwise when enough of those
+    before it had ended, as endpoints begin work in the order in which they got it.
+
+    Args:
+        settings: of the pool.
+        scheduler: asked for places, told to send.
+        budget: of the pool.
+        deadlines: of the core; each endpoint has at most one here.
+        clock: the time of the stimulus at hand.
+        judge: asks for the verdict on an endpoint anew.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        scheduler: Scheduler,
+        budget: Budget,
+        deadlines: Deadlines,
+        clock: Callable[[], float],
+        judge: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._scheduler = scheduler
+        self._budget = budget
+        self._deadlines = deadlines
+        self._clock = clock
+        self._judge = judge
+        self._is_on = settings.hedging and len(scheduler.loads) > 1
+        self._histories: dict[str, dict[str, History]] = {label: {} for label in scheduler.loads}
+        #: Attempts that were sent ahead and have not begun, in order.
+        self._ahead: dict[str, deque[Attempt]] = {label: deque() for label in scheduler.loads}
+        #: When each endpoint is looked at next.
+        self._next = dict.fromkeys(scheduler.loads, float("inf"))
+        self._live: list[Task] = []
+        #: Hedges sent.
+        self.count = 0
+
+    # --- on every task's way: kept cheap --------------------------------------------------------------------------
+
+    def dispatched(self, attempt: Attempt) -> None:
+        """An attempt was sent off."""
+        if not self._is_on:
+            return
+        label = attempt.endpoint
+        if attempt.queued:
+            self._ahead[label].append(attempt)
+        if attempt.task.repeatable and self._next[label] > attempt.dispatched_at + self._settings.hedge_floor:
+            limit = self.limit(label, attempt.task.function)
+            if limit is not None:
+                self._look_at(label, attempt.dispatched_at + limit)
+
+    def ended(self, attempt: Attempt, at: float, *, succeeded: bool) -> None:
+        """An attempt ended, and its slot is free: learn, and let the next in the queue begin."""
+        if not self._is_on:
+            return
+        label, began = attempt.endpoint, attempt.began
+        if succeeded and began is not None and attempt.task.repeatable:
+            histories = self._histories[label]
+            history = histories.get(attempt.task.function)
+            if history is None:
+                history = histories[attempt.task.function] = History()
+            history.add(at - began)
+            if history.count == self._settings.hedge_after:
+                self._look_at(label, at + self._settings.hedge_floor)
+        if self._ahead[label]:
+            self._begin(label, at)
+
+    def _begin(self, label: str, at: float) -> None:
+        ahead, held, load = self._ahead[label], self._scheduler.held[label], self._scheduler.loads[label]
+        while ahead:
+            if ahead[0].id not in held:
+                ahead.popleft()
+            elif load.in_flight - len(ahead) < load.slots:
+                ahead.popleft().began = at
+            else:
+                return
+
+    # --- what is late ---------------------------------------------------------------------------------------------
+
+    def limit(self, label: str, function: str) -> float | None:
+        """Seconds that an attempt of this function may run there before it is late; None if not known yet."""
+        history = self._histories[label].get(function)
+        s = self._settings
+        if history is None or history.count < s.hedge_after:
+            return None
+        # Where work is sent further ahead, results come in larger lumps.
+        floor = s.hedge_floor * max(1.0, self._scheduler.loads[label].horizon / s.horizon)
+        return max(floor, s.hedge_factor * history.quantile(s.hedge_quantile))
+
+    def _look_at(self, label: str, at: float) -> None:
+        if at < self._next[label]:
+            self._next[label] = at
+            self._deadlines.at(at, ("hedge", label), lambda: self._look(label))
+
+    def _look(self, label: str) -> None:
+        """Hedge what is late at this endpoint, and plan the next look while anything there may become so."""
+        now = self._clock()
+        self._next[label] = float("inf")
+        self._begin(label, now)  # slots may have come
+        following = float("inf")
+        for attempt in list(self._scheduler.held[label].values()):
+            task, began = attempt.task, attempt.began
+            if began is None:
+                following = min(following, now + _AGAIN)
+                break  # those behind it have not begun either
+            if attempt.state is not AttemptState.BOUND or not task.repeatable or task.hedge is not None:
+                continue
+            limit = self.limit(label, task.function)
+            if limit is None:
+                continue
+            if now - began < limit:
+                following = min(following, began + limit)
+            elif not self._hedge(attempt, now - began, limit):
+                following = min(following, now + _AGAIN)
+        if following < float("inf"):
+            # Not more often than is of use, or a look at ten thousand slots would cost too much.
+            self._look_at(label, max(following, now + self._settings.hedge_floor / 2))
+
+    def _hedge(self, late: Attempt, age: float, limit: float) -> bool:
+        """Send a second attempt, if a place, the budget and the number of hedges under way allow it."""
+        task, now, s = late.task, self._clock(), self._settings
+        if task.attempts + 1 >= s.max_attempts:
+            return False  # a lost task must be able to go on
+        label = self._place(late, age)
+        if label is None or not self._has_room() or not self._budget.may_repeat(now):
+            return False
+        history = self._histories[late.endpoint][task.function]
+        usual = history.quantile(s.hedge_quantile)
+        reason = (
+            f"hedge: attempt {late.id} at {late.endpoint} has run for {age:.3g} s; the limit is {limit:.3g} s, "
+            f"{s.hedge_factor:g} times the {s.hedge_quantile:g} quantile ({usual:.3g} s) of the last "
+            f"{min(history.count, _REMEMBERED)} there; {label} has an idle slot"
+        )
+        self._budget.spend(now)
+        self.count += 1
+        self._live.append(task)
+        self._scheduler.hedge(task, label, now, reason)
+        return True
+
+    def _place(self, late: Attempt, age: float) -> str | None:
+        """The best open endpoint with an idle slot that would have been done by now; not where it is or was lost."""
+        task, scheduler = late.task, self._scheduler
+        best, best_score = None, float("inf")
+        for count, label in enumerate(scheduler.idle):
+            if count >= _COMPARED and best is not None:
+                break
+            if label == late.endpoint or label not in scheduler.open or label not in task.eligible:
+                continue
+            if (task.avoid is not None and label in task.avoid) or scheduler.declines(label, task, self._clock()):
+                continue
+            load = scheduler.loads[label]
+            service = load.service(task.function)
+            if (service is None or service < age) and load.score() < best_score:
+                best, best_score = label, load.score()
+        return best
+
+    def _has_room(self) -> bool:
+        self._live = [task for task in self._live if task.hedge is not None]
+        scheduler = self._scheduler
+        slots = sum(scheduler.loads[label].slots for label in scheduler.open)
+        return len(self._live) < max(1.0, self._settings.hedge_most * slots)
+
+    # --- losers ---------------------------------------------------------------------------------------------------
+
+    def lost(self, loser: Attempt) -> None:
+        """The other attempt won; what cannot be cancelled occupies its slot until it ends."""
+        label = loser.endpoint
+        self._deadlines.at(self._clock() + _OCCUPIES, ("losers", label), lambda: self._vacate(label))
+
+    def _vacate(self, label: str) -> None:
+        """Losers at a place that may be gone must not keep the place from being tried."""
+        scheduler = self._scheduler
+        losers = [a for a in scheduler.held[label].values() if a.state is AttemptState.SUPERSEDED]
+        if losers and label in scheduler.open:
+            self.lost(losers[0])
+        elif losers:
+            scheduler.vacate(label, [loser.id for loser in losers])
+            self._judge(label)

@@ -1,0 +1,269 @@
+"""Which waiting task goes where, and what every endpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from diaspora_parsl.core.attribution.second_opinions import Judge
+from diaspora_parsl.core.health.assessor import Board, State, Verdict
+from diaspora_parsl.core.placement.environments import Environments
+from diaspora_parsl.core.placement.load import Load, Pace
+from diaspora_parsl.core.placement.queues import Backlog
+from diaspora_parsl.core.placement.walltime_fit import Horizon
+from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
+from diaspora_parsl.core.tasks import Attempt, AttemptState, Line, Task, TaskState
+
+#: Of very many idle endpoints only so many are compared for one task (as in "power of d choices", d is enough).
+_COMPARED = 32
+#: Busy endpoints asked for room when no slot is idle.
+_ASKED = 4
+#: Waiting tasks looked at behind one that prefers another place.
+LOOKED_PAST = 16
+
+
+class Scheduler:
+    """Binds tasks late: they wait here, and an endpoint holds only what it can start soon.
+
+    Args:
+        specs: the endpoints by label.
+        settings: of the pool.
+        board: asked for breakers and generations.
+        dispatched: called with each new attempt and the reason for its place.
+    """
+
+    def __init__(
+        self,
+        specs: dict[str, EndpointSpec],
+        settings: PoolSettings,
+        board: Board,
+        dispatched: Callable[[Attempt, str], None],
+    ) -> None:
+        self.loads = {label: Load(spec.ahead or settings.horizon) for label, spec in specs.items()}
+        self.backlog = Backlog(list(specs))
+        self.held: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
+        #: Attempts that were given up with their slot, and may still report: late results, or fenced for good.
+        self._forsaken: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
+        self.live = dict.fromkeys(specs, 0)
+        #: Endpoints that take attempts without reserve.
+        self.open: set[str] = set()
+        self.verdicts = dict.fromkeys(specs, Verdict(State.STARTING, "being started"))
+        self.pace = Pace()
+        self.environments = Environments(self.loads)
+        self.horizon = Horizon(self.loads, self.pace, settings.horizon)
+        self.judge = Judge(specs, settings, is_hope=self.is_hope, is_up=self.open.__contains__)
+        self._board = board
+        self._dispatched = dispatched
+        #: An ordered set, so that a log of stimuli replays to the same actions.
+        self._idle: dict[str, None] = {}
+        self._asked = list(specs)
+        self._next_attempt = 1
+
+    # --- what endpoints hold --------------------------------------------------------------------------------------
+
+    def judged(self, label: str, verdict: Verdict, slots: int) -> None:
+        """A new verdict or slot count of an endpoint."""
+        self.verdicts[label] = verdict
+        self.loads[label].slots = slots
+        if verdict.accepts:
+            self.open.add(label)
+        else:
+            self.open.discard(label)
+        self._note_idle(label)
+
+    def ended(self, attempt: Attempt, *, succeeded_at: float | None = None, refused: bool = False) -> None:
+        """An attempt came to its end, or was refused: learn from it and free its slot."""
+        label, load, function = attempt.endpoint, self.loads[attempt.endpoint], attempt.task.function
+        if attempt.state is AttemptState.BOUND:
+            self.live[label] -= 1
+            if succeeded_at is None:
+                if not refused:
+                    load.failed(function)
+            else:
+                service = load.succeeded(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
+                self.pace.learn(load, function, service)
+        attempt.move(AttemptState.ENDED)
+        if self._forsaken[label]:
+            self._forsaken[label].pop(attempt.id, None)
+        self.vacate(label, (attempt.id,))
+
+    def superseded(self, attempt: Attempt) -> None:
+        """Its outcome is no longer needed; it still occupies its slot until it ends."""
+        attempt.move(AttemptState.SUPERSEDED)
+        self.live[attempt.endpoint] -= 1
+        self._board.health[attempt.endpoint].breaker.ended(attempt.id)
+        if attempt.task.given_up is None:
+            attempt.task.given_up = []
+        attempt.task.given_up.append(attempt)
+
+    def vacate(self, label: str, attempts: Iterable[int]) -> None:
+        """These attempts, if still there, occupy no slot any more."""
+        held, load = self.held[label], self.loads[label]
+        for number in attempts:
+            attempt = held.pop(number, None)
+            if attempt is not None:
+                load.release(attempt.work)
+                if attempt.state is not AttemptState.ENDED:
+                    self._forsaken[label][number] = attempt
+        self._note_idle(label)
+
+    def emptied(self, label: str) -> None:
+        """The endpoint is gone with all it held; its attempts are superseded already."""
+        self._forsaken[label].update(self.held[label])
+        self.held[label].clear()
+        self.loads[label].reset()
+        self._note_idle(label)
+
+    def fenced(self, label: str) -> list[Attempt]:
+        """A new generation begins: the attempts of the old one that never reported. They are told once."""
+        found = list(self._forsaken[label].values())
+        self._forsaken[label].clear()
+        return found
+
+    def bound(self, label: str) -> list[Attempt]:
+        """The attempts there whose outcome is wanted."""
+        return [a for a in self.held[label].values() if a.state is AttemptState.BOUND]
+
+    # --- what goes where ------------------------------------------------------------------------------------------
+
+    def place(self, line: Line, task: Task, at: float) -> None:
+        """A task was added to this line: give some endpoint the chance to take it."""
+        best: str | None = None
+        best_score = float("inf")
+        for count, label in enumerate(self._idle):
+            if label in line.eligible and self.may_serve(label, line) and not self.declines(label, task, at):
+                score = self.loads[label].score() + (0.0 if label in self.open else 100.0)
+                if score < best_score:
+                    best, best_score = label, score
+            if count >= _COMPARED and best is not None:
+                break
+        if best is not None:
+            self.fill(best, at)
+        elif line.length == 1:
+            for _ in range(min(_ASKED, len(self._asked))):
+                label = self._asked.pop(0)
+                self._asked.append(label)
+                if label in line.eligible and label in self.open and self.loads[label].has_room(task.function):
+                    self.fill(label, at)
+                    return
+
+    def fill_idle(self, at: float) -> None:
+        """What may go where has changed: let every idle endpoint look again."""
+        for label in list(self._idle):
+            self.fill(label, at)
+
+    def fill(self, label: str, at: float) -> None:
+        """Let an endpoint take what it has room for."""
+        load = self.loads[label]
+        passed: list[tuple[Line, Task]] = []
+        while len(passed) < LOOKED_PAST:
+            line = self._next_line(label, at)
+            head = line.head() if line is not None else None
+            if line is None or head is None:
+                break
+            # Work is bound ahead of idle slots only where nothing is in doubt.
+            if not (load.has_room(head[2].function) if label in self.open else load.has_idle_slot()):
+                break
+            task = line.pop()
+            if self.judge.records and line.function is None and self.judge.avoids(task, label, at):
+                self.backlog.line(line.eligible, task.function).push(task)
+            elif self.declines(label, task, at):
+                passed.append((line, task))
+            else:
+                self._dispatch(task, label, at)
+        for line, task in passed:
+            line.push(task)
+        self._note_idle(label)
+
+    def may_serve(self, label: str, line: Line) -> bool:
+        """Whether the state of the endpoint lets it take from this line: a last resort only if nothing better is up."""
+        verdict = self.verdicts[label]
+        return verdict.accepts or verdict.probe or (verdict.last_resort and line.eligible.isdisjoint(self.open))
+
+    def declines(self, label: str, task: Task, at: float) -> bool:
+        """Whether this task should rather wait for another place than go there."""
+        judge = self.judge
+        if (
+            (self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None)
+            or (task.imports and self.environments.known and self.environments.refuses(label, task, at, self.open))
+            or (task.opinion is not None and judge.bars(task, label, at))
+            or (judge.records and judge.avoids(task, label, at))
+        ):
+            return True
+        if task.avoid is None or label not in task.avoid:
+            return False
+        refused = task.refused_by
+        if refused is not None and label in refused:
+            return any(other not in refused and self.is_hope(other, at) for other in task.eligible)
+        return at < task.avoid_until and any(o in self.open and o not in task.avoid for o in task.eligible)
+
+    def is_hope(self, label: str, at: float) -> bool:
+        """Whether tasks may still wait for this endpoint."""
+        return self._board.hopeful(label, self.verdicts[label].state, at)
+
+    def _next_line(self, label: str, at: float) -> Line | None:
+        """The line with the most urgent head that this endpoint may serve now."""
+        best: Line | None = None
+        best_key: tuple[float, int] | None = None
+        for line in self.backlog.of(label):
+            if line.length and self.may_serve(label, line):
+                head = line.head()
+                if head is not None and (best_key is None or head[:2] < best_key):
+                    if line.function is not None and self.judge.avoids(head[2], label, at):
+                        continue
+                    best, best_key = line, head[:2]
+        return best
+
+    def _dispatch(self, task: Task, label: str, at: float) -> None:
+        attempt = self._bind(task, label, at)
+        task.bound = attempt
+        task.move(TaskState.RUNNING)
+        self._dispatched(attempt, self._reason(attempt))
+        verdict = self.verdicts[label]
+        if verdict.probe:
+            self.verdicts[label] = replace(verdict, probe=False)
+
+    def hedge(self, task: Task, label: str, at: float, reason: str) -> None:
+        """Send a second attempt beside the one that runs."""
+        attempt = task.hedge = self._bind(task, label, at)
+        self._note_idle(label)
+        self._dispatched(attempt, reason)
+
+    def _bind(self, task: Task, label: str, at: float) -> Attempt:
+        health, load = self._board.health[label], self.loads[label]
+        number = self._next_attempt
+        self._next_attempt += 1
+        queued = not load.has_idle_slot()
+        attempt = Attempt(number, task, label, health.generation, at, load.bind(task.function), queued=queued)
+        task.attempts += 1
+        self.held[label][number] = attempt
+        self.live[label] += 1
+        health.breaker.dispatched(at, number)
+        return attempt
+
+    def _reason(self, attempt: Attempt) -> str:
+        label, avoid = attempt.endpoint, attempt.task.avoid
+        verdict, load = self.verdicts[label], self.loads[label]
+        if verdict.probe:
+            return f"probe: {verdict.reason}"
+        if not verdict.accepts:
+            return f"last resort, nothing better is up: {verdict.reason}"
+        if attempt.queued:
+            return f"prefetch: {load.in_flight - load.slots} beyond {load.slots} slots"
+        if self.environments.lacks(label, attempt.task):
+            return f"trial, though {self.environments.missing(label, attempt.task)} seems to be missing there"
+        again = f", after {', '.join(sorted(avoid))}" if avoid else ""
+        return f"idle slot, pace {load.pace:.2f}{again}"
+
+    @property
+    def idle(self) -> list[str]:
+        """Endpoints that could take something and have an idle slot."""
+        return list(self._idle)
+
+    def _note_idle(self, label: str) -> None:
+        verdict = self.verdicts[label]
+        if (verdict.accepts or verdict.probe or verdict.last_resort) and self.loads[label].has_idle_slot():
+            self._idle[label] = None
+        else:
+            self._idle.pop(label, None)

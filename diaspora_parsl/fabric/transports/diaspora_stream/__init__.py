@@ -1,0 +1,1 @@
+"""The Diaspora Stream API."""

@@ -1,0 +1,1 @@
+"""Real services on this machine, and fakes of those that cannot run here."""

@@ -1,0 +1,1 @@
+"""Globus Compute endpoints as members of a pool."""

@@ -1,0 +1,1 @@
+"""What a pool reads from the fabric."""

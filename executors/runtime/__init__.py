@@ -1,0 +1,1 @@
+"""The running pool: driver, endpoint instances, threads."""

@@ -1,0 +1,357 @@
+"""One generation of one endpoint: a running Parsl executor with lanes of its own for work and for control."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from msgspec import Struct
+from parsl.executors.base import ParslExecutor
+from parsl.jobs.job_status_poller import JobStatusPoller
+
+from diaspora_parsl.core.stimuli import Died, Environment, Nodes, Observed, Started, Stimulus, Unanswered
+
+from ..endpoint import Endpoint
+from ..parsl import adapter
+from ..parsl.scale_out_backoff import BlockBudget
+from ..worker import node_gate, trace_wrapper
+from . import block_processes
+from .block_walltime import BlockAges
+from .import_scan import modules_of
+from .serial_thread import Lane
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two questions to an endpoint.
+_WATCH_PERIOD: Final = 0.5
+#: Seconds an answer may take before the pool is told that it is owed.
+_ANSWER_DUE: Final = 1.0
+#: The environments of more blocks than this are not asked for: the answer is long, and they are alike.
+_MOST_ASKED: Final = 64
+#: Seconds that sending a node away may take, a call to a batch system included.
+_EVICTION_LIMIT: Final = 10.0
+#: Seconds that a block may run without the managers that it had.
+_DESERTED_LIMIT: Final = 10.0
+#: Seconds between SIGTERM and SIGKILL for the processes of a block.
+_COURTESY: Final = 1.5
+
+
+class Scaling(Struct, frozen=True, kw_only=True):
+    """How each endpoint scales its blocks; Parsl's own meaning of the words."""
+
+    strategy: str
+    max_idletime: float
+    strategy_period: float
+
+
+class Member:
+    """Runs one generation. All methods return at once, `close` aside.
+
+    Args:
+        endpoint: what the user said about it.
+        executor: not started; owned from here on.
+        generation: counts up with each revival.
+        context: what the DataFlowKernel gave the pool.
+        scaling: of its blocks.
+        mark: put into the environment of all its block's processes; unique to this generation.
+        blocks: limits how often its scheduler is asked for blocks.
+        worker_init: shell lines each block starts with, before the executor's own.
+        post: takes stimuli for the core.
+        outcome: takes the end of an attempt: its id, whether it was an app, and the done future or what submit raised.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        executor: ParslExecutor,
+        *,
+        generation: int,
+        context: adapter.RunContext,
+        scaling: Scaling,
+        mark: str,
+        blocks: BlockBudget,
+        worker_init: str,
+        post: Callable[[Stimulus], None],
+        outcome: Callable[[int, bool, Future[Any] | Exception], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.executor = executor
+        self.generation = generation
+        #: What the scaling strategy reads; set by the driver.
+        self.demand = 0
+        self.settled = threading.Event()
+        """Set once it is known whether it could be started."""
+        self._context = context
+        self._scaling = scaling
+        self._mark = mark
+        self._blocks = blocks
+        self._worker_init = worker_init
+        self._post = post
+        self._outcome = outcome
+        self._ages = BlockAges(executor)
+        #: Whether attempts go through a gate: it tells nodes apart, and agents what a worker ran that died.
+        self._is_gated = adapter.has_nodes(executor) or (endpoint.agent and adapter.asks_for_slots(executor))
+        self._slots = endpoint.slots or adapter.fixed_slots(executor) or 1
+        self._poller: JobStatusPoller | None = None
+        self._abandon: Callable[[], None] = lambda: None
+        self._asked_at: float | None = None
+        self._runs = False
+        self._reported = False
+        self._most_slots = 0
+        self._groups: set[int] = set()
+        self._known_blocks: frozenset[str] = frozenset()
+        #: What was last told about managers.
+        self._told: tuple[tuple[tuple[str, str], ...], bool] = ((), False)
+        #: Nodes to be held, and blocks to be ended once nothing runs there: for the control lane.
+        self._to_hold: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        self._to_end: set[str] = set()
+        #: Blocks that run without managers, and since when.
+        self._deserted: dict[str, float] = {}
+        self._closing = threading.Event()
+        self._closed = threading.Event()
+        self._close_lock = threading.Lock()
+        name = f"pool-{endpoint.label}.{generation}"
+        self._work = Lane(f"{name}-work")
+        self._control = Lane(f"{name}-control")
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the executor and watch it, on the control lane."""
+        self._control.do(self._start)
+
+    def _start(self) -> None:
+        label = self.endpoint.label
+        try:
+            adapter.prepare(self.executor, self._context)
+            if self.endpoint.heartbeats is not None:
+                adapter.tighten_heartbeats(self.executor, self.endpoint.heartbeats)
+            if adapter.worker_init(self.executor) is not None:
+                adapter.set_worker_init(self.executor, self._worker_init)
+            self._abandon = adapter.guard_channels(self.executor)
+            tend = adapter.guard_scaling(self.executor, self._blocks)
+            self.executor.start()
+            adapter.show_demand(self.executor, lambda: self.demand)
+            s = self._scaling
+            if not self._closing.is_set():
+                self._poller = adapter.start_poller(self.executor, s.strategy, s.max_idletime, s.strategy_period, tend)
+        except Exception as error:
+            logger.warning("Endpoint %s (generation %d) could not be started: %s", label, self.generation, error)
+            logger.debug("The traceback", exc_info=True)
+            reason = f"it could not be started: {type(error).__name__}: {error}"
+            self._post(Died(time.monotonic(), label, self.generation, reason))
+            self.settled.set()
+            return
+        self._runs = True
+        self._post(Started(time.monotonic(), label, self.generation))
+        self.settled.set()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Ask the executor again and again what it has, until it is closed or dead."""
+        while not self._closing.is_set():
+            self._asked_at = time.monotonic()
+            try:
+                seen = adapter.observe(self.executor, self._slots)
+            except Exception:
+                # `look` reports a channel that broke off; while closing, that is expected.
+                if self._closing.is_set() or adapter.why_dead(self.executor) is not None:
+                    return
+                logger.warning("Endpoint %s could not be asked", self.endpoint.label, exc_info=True)
+            else:
+                if (seen.managers, seen.more) != self._told:
+                    self._told = (seen.managers, seen.more)
+                    self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._told))
+                if seen.silent_since is None:
+                    self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
+                                        seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
+                else:
+                    since = seen.silent_since
+                    self._post(Unanswered(time.monotonic(), self.endpoint.label, self.generation, since))
+                self._asked_at = None
+                self._note_groups(seen.slots)
+                self._ask_for_environment(seen.blocks)
+                self._note_deserted(seen.deserted)
+                self._see_to_evictions()
+            self._closing.wait(_WATCH_PERIOD)
+
+    def _ask_for_environment(self, blocks: frozenset[str]) -> None:
+        """Blocks came that were not there before: ask what is installed, unless there are very many."""
+        is_new = not blocks <= self._known_blocks
+        self._known_blocks |= blocks
+        if not is_new or len(blocks) > _MOST_ASKED:
+            return
+        self._asked_at = time.monotonic()
+        try:
+            names = adapter.distributions(self.executor)
+        except Exception:  # a preference is worth no more; if the channel is bad, `look` reports it
+            logger.debug("Endpoint %s did not say what is installed", self.endpoint.label, exc_info=True)
+            names = None
+        self._asked_at = None
+        if names:
+            modules = modules_of(names)
+            self._post(Environment(time.monotonic(), self.endpoint.label, self.generation, modules))
+
+    def evict(self, manager: str, block: str) -> None:
+        """Send a bad node away: soon, on the control lane, hold its manager and end its block.
+
+        Only where nobody else is harmed, the node being alone in its block, and where scaling can bring another.
+        """
+        if self._scaling.strategy != "none":
+            self._to_hold.put((manager, block))
+
+    def _note_deserted(self, blocks: frozenset[str]) -> None:
+        """A job that runs although its managers are gone does nothing for us: it is ended, so that another may come.
+
+        A manager that was stopped for too long gives itself up, and at times hangs while it ends.
+        """
+        now = time.monotonic()
+        self._deserted = {block: self._deserted.get(block, now) for block in blocks}
+        for block, since in self._deserted.items():
+            if now - since >= _DESERTED_LIMIT and block not in self._to_end and self._scaling.strategy != "none":
+                logger.warning("Endpoint %s: block %s runs without managers; it is ended", self.endpoint.label, block)
+                self._to_end.add(block)
+
+    def _see_to_evictions(self) -> None:
+        def see() -> None:
+            with contextlib.suppress(Empty):
+                while True:
+                    manager, block = self._to_hold.get_nowait()
+                    if adapter.hold_node(self.executor, manager, block):
+                        self._to_end.add(block)
+            for block in sorted(self._to_end):
+                if adapter.end_block(self.executor, block):
+                    self._to_end.discard(block)
+
+        if self._to_end or not self._to_hold.empty():
+            self._bounded("sending a node away", see, _EVICTION_LIMIT)
+
+    def _note_groups(self, slots: int) -> None:
+        """More workers came: learn the process groups of their blocks, if those run on this host."""
+        if slots > self._most_slots and adapter.runs_here(self.executor):
+            self._groups |= block_processes.groups_of_block(self._mark)
+        self._most_slots = slots
+
+    def look(self, now: float) -> Stimulus | None:
+        """What can be told at once, without asking: death, or an answer that is owed. Called by the driver."""
+        if not self._runs or self._reported or self._closing.is_set():
+            return None
+        reason = adapter.why_dead(self.executor)
+        if reason is not None:
+            self._reported = True
+            return Died(now, self.endpoint.label, self.generation, reason)
+        asked = self._asked_at
+        if asked is not None and now - asked > _ANSWER_DUE:
+            return Unanswered(now, self.endpoint.label, self.generation, asked)
+        return None
+
+    def forgive(self, now: float) -> None:
+        """The whole process was stopped until now: time in which nobody could answer does not count."""
+        if self._asked_at is not None:
+            self._asked_at = now
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        attempt: int,
+        function: Callable[..., Any],
+        resources: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_app: bool,
+        known: int = 0,
+        avoid: tuple[str, ...] = (),
+        traceparent: str = "",
+    ) -> None:
+        """Hand one attempt to the executor, on the work lane; ``known`` and ``avoid`` are for the gate.
+
+        The trace context is told where a worker is a process that runs one task at a time.
+        """
+        if traceparent and adapter.asks_for_slots(self.executor):
+            function, args = trace_wrapper.around(function), (traceparent, *args)
+
+        def call() -> None:
+            if self._closing.is_set():
+                return  # the pool has taken it elsewhere already
+            try:
+                if self._is_gated:
+                    orders = (attempt, known, " ".join(avoid))
+                    future = adapter.submit(self.executor, node_gate.around(function), resources, orders + args, kwargs)
+                else:
+                    future = adapter.submit(self.executor, function, resources, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - judged by the core, and delivered if it is the task's own
+                self._outcome(attempt, is_app, error)
+            else:
+                future.add_done_callback(lambda done: self._outcome(attempt, is_app, done))
+
+        self._work.do(call)
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    def close(self, limit: float, *, broken: bool) -> None:
+        """End it and everything it started, within about ``limit`` seconds; a second call waits for the first.
+
+        Args:
+            limit: seconds.
+            broken: it is dead or does not answer: its jobs are cancelled through the provider, its interchange is
+                killed. Otherwise it scales in and shuts down the polite way.
+        """
+        end = time.monotonic() + limit
+        with self._close_lock:
+            first = not self._closing.is_set()
+            self._closing.set()
+        if not first:
+            self._closed.wait(limit)
+            return
+        try:
+            self._close(limit, end, broken=broken)
+        finally:
+            self._closed.set()
+
+    def _close(self, limit: float, end: float, *, broken: bool) -> None:
+        self._work.close()
+        self._control.close()
+        if not broken and self._poller is not None:
+            poller = self._poller
+            broken = not self._bounded(
+                "scaling in", lambda: adapter.stop_polling(poller, 2.0, scale_in=True), limit / 2
+            )
+        self._abandon()
+        if broken:
+            adapter.kill_interchange(self.executor)
+            if self._poller is not None:
+                adapter.stop_polling(self._poller, 1.0, scale_in=False)
+            self._bounded(
+                "cancelling its jobs", lambda: adapter.cancel_jobs(self.executor), end - time.monotonic() - 2.0
+            )
+        self._work.join(adapter.SEND_LIMIT + 0.5)
+        self._control.join(1.0)
+        self._bounded("shutting down", lambda: adapter.shut_down(self.executor, wait=1.0), end - time.monotonic())
+        adapter.kill_interchange(self.executor)
+        block_processes.end_block(self._mark, self._groups, _COURTESY)
+
+    def _bounded(self, what: str, call: Callable[[], None], limit: float) -> bool:
+        """Run a call that Parsl does not bound; False if it did not end in time or failed."""
+        succeeded = threading.Event()
+
+        def run() -> None:
+            try:
+                call()
+                succeeded.set()
+            except Exception:
+                logger.warning("Endpoint %s: %s failed", self.endpoint.label, what, exc_info=True)
+
+        thread = threading.Thread(target=run, name=f"pool-{self.endpoint.label}.{self.generation}-end", daemon=True)
+        thread.start()
+        thread.join(max(0.5, limit))
+        if thread.is_alive():
+            logger.warning("Endpoint %s: %s took more than %.1f s; going on without", self.endpoint.label, what, limit)
+        return succeeded.is_set()

@@ -1,0 +1,1 @@
+"""What runs around the user's function on a worker."""

@@ -1,0 +1,1 @@
+"""Metrics and spans for other monitoring systems."""

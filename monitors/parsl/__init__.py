@@ -1,0 +1,1 @@
+"""Parsl's own monitoring on the fabric."""

@@ -1,0 +1,1 @@
+"""The state of a fabric, and how it is shown in a terminal."""

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from diaspora_parsl.core.health.assessor import Board, State, Verdict
+
+
+class Far:
+    """An endpoint at this site, and one that is heard over two bridges; both up since time 0, on a virtual clock."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.board = Board(
+            {"near": "anl", "far": "uc"},
+            empty_grace=1.0,
+            stall_limit=60.0,
+            silence_limit=3.0,
+            rumour_time=30.0,
+            phi_threshold=8.0,
+            acceptable_pause=2.5,
+        )
+        for label in ("near", "far"):
+            self.board.health[label].started_at = 0.0
+            self.board.observed(label, 0.0, 4, blocks_expected=True)
+        self.now = 0.0
+        self.worst: dict[str, State] = {}
+
+    def run(self, seconds: float, *, near: bool = True, far: bool = True, line: bool = True) -> None:
+        """Let time go by; who is True sends heartbeats, and ``line`` carries them and the word of the bridge there."""
+        for _ in range(int(seconds * 4)):
+            self.now += 0.25
+            if near and self.now % 1.0 == 0:
+                self.board.heard("near", "block/node", self.now, 1.0)
+            if line and self.now % self.interval == 0:
+                if far:
+                    self.board.heard("far", "block/node", self.now, self.interval, "uc")
+                self.board.ways.seen("uc", self.now, self.interval)
+            self.board.fabric_seen(self.now)
+
+    def verdict(self, label: str) -> Verdict:
+        return self.board.verdict(label, self.now, 1, lambda: True)
+
+
+@pytest.fixture(params=[1.0, 10.0])
+def far(request: pytest.FixtureRequest) -> Far:
+    far = Far(request.param)
+    far.run(60)
+    assert far.verdict("far").reason == "4 slots"
+    return far
+
+
+def test_a_cut_line_is_nobodys_fault(far: Far) -> None:
+    for _ in range(240):
+        far.run(0.5, line=False)
+        assert far.verdict("far").state is State.UP
+        assert far.verdict("near").reason == "4 slots"
+    assert far.verdict("far").reason == "4 slots; no word comes from uc, whose line may be cut"
+    far.run(2 * far.interval)
+    assert far.verdict("far").reason == "4 slots"
+
+
+def test_a_dead_endpoint_behind_an_open_line_is_suspect(far: Far) -> None:
+    far.run(5 * far.interval, far=False)
+    verdict = far.verdict("far")
+    assert verdict.state is State.DOWN
+    assert verdict.reason.startswith("no heartbeat for ")
+    assert far.verdict("near").state is State.UP
+
+
+def test_who_died_behind_a_cut_line_is_found_when_it_is_mended(far: Far) -> None:
+    far.run(120, far=False, line=False)
+    assert far.verdict("far").state is State.UP
+    far.run(far.interval, far=False)
+    assert far.verdict("far").state is State.UP, "it has the same time to speak as before"
+    far.run(5 * far.interval, far=False)
+    assert far.verdict("far").state is State.DOWN
+
+
+def test_a_cut_line_hides_nobody_who_dies_here(far: Far) -> None:
+    far.run(30, near=False, line=False)
+    assert far.verdict("near").state is State.DOWN
+    assert far.verdict("far").state is State.UP
+
+
+def test_a_way_of_which_no_bridge_tells_blames_nobody() -> None:
+    far = Far(1.0)
+    far.board.heard("far", "block/node", 0.0, 1.0, "elsewhere")
+    far.run(60, line=False)
+    assert far.verdict("far").state is State.UP
+
+
+def test_ways_of_no_endpoint_are_not_remembered(far: Far) -> None:
+    for number in range(100):
+        far.board.ways.seen(f"site-{number}", far.now, 1.0)
+    assert set(far.board.ways._bridged) == {"uc"}

@@ -1,0 +1,38 @@
+"""Unit tests of the memory for events that came twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from diaspora_parsl.errors import ConfigurationError
+from diaspora_parsl.fabric.dedup import Seen
+
+
+def test_doubles_are_left_out_and_counted(tools: Any) -> None:
+    seen = Seen()
+    one, two, three = tools.events(3)
+    assert seen.fresh([one, two, one]) == [one, two]
+    assert seen.fresh([two, three]) == [three]
+    assert seen.doubles == 2
+
+
+def test_the_same_id_of_another_source_is_another_event(tools: Any) -> None:
+    one = tools.event()
+    other = type(one)(**{name: getattr(one, name) for name in one.__struct_fields__} | {"source": "/other"})
+    assert Seen().fresh([one, other]) == [one, other]
+
+
+def test_memory_is_bounded_and_keeps_the_newer_half(tools: Any) -> None:
+    seen = Seen(capacity=100)
+    events = tools.events(1000)
+    seen.fresh(events)
+    assert seen.fresh(events[-50:]) == []
+    assert seen.fresh(events[:10]) == events[:10]
+    assert len(seen._young) + len(seen._old) <= 100
+
+
+def test_too_small() -> None:
+    with pytest.raises(ConfigurationError, match="2 or more"):
+        Seen(1)
