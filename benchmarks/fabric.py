@@ -29,8 +29,8 @@ import redis
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import TOPIC_RESOURCE, TOPIC_TASK, Event, NodeHeartbeat, TaskDispatched, encode
 from diaspora_parsl.fabric.base import open_fabric
-from diaspora_parsl.fabric.consumer import Reader
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.consumer import Consumer
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.publisher import Publisher
 from diaspora_parsl.fabric.transports.redis.embedded_server import find_server, free_port, write_config
 
@@ -163,7 +163,7 @@ def _emit_paced(publisher: Publisher, per_second: int, at_once: int, seconds: fl
 
 def bodies(count: int) -> list[bytes]:
     """The same events as bytes, for the bare client, which need not make them."""
-    envelopes = Envelopes("/bench")
+    envelopes = EventBuilder("/bench")
     return [encode(envelopes.wrap(payload(n), "task", f"endpoint-{n % KEYS}", time.time())) for n in range(count)]
 
 
@@ -220,7 +220,7 @@ def fabric_consume(url: str, count: int, told: Any) -> None:
             told.put(("ended", time.monotonic()))
             done.set()
 
-    reader = Reader(fabric, [TOPIC_TASK], count_them, position="earliest", on_up=lambda: told.put(("ready", 0.0)))
+    reader = Consumer(fabric, [TOPIC_TASK], count_them, position="earliest", on_up=lambda: told.put(("ready", 0.0)))
     done.wait(300)
     reader.close()
     fabric.close()
@@ -273,7 +273,7 @@ def fabric_hear(url: str, count: int, told: Any) -> None:
         if len(delays) >= count:
             done.set()
 
-    reader = Reader(fabric, [TOPIC_TASK], hear, position="earliest", on_up=lambda: told.put(("ready", [])))
+    reader = Consumer(fabric, [TOPIC_TASK], hear, position="earliest", on_up=lambda: told.put(("ready", [])))
     done.wait(300)
     told.put(("delays", delays))
     reader.close()
@@ -385,7 +385,7 @@ def kill(count: int, per_second: int, kills: int, away: float) -> dict[str, floa
     ledger = _Ledger()
     with broker() as server, tempfile.TemporaryDirectory() as folder:
         fabric = open_fabric(server.url)
-        reader = Reader(fabric, [TOPIC_TASK, TOPIC_RESOURCE], ledger.note, position="earliest")
+        reader = Consumer(fabric, [TOPIC_TASK, TOPIC_RESOURCE], ledger.note, position="earliest")
         told: Any = SPAWN.Queue()
         outbox = str(Path(folder) / "outbox")
         producer = SPAWN.Process(target=tell_many, args=(server.url, count, per_second, outbox, told))

@@ -27,7 +27,7 @@ import psutil
 from diaspora_parsl import Fabric, open_fabric
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import FabricUnavailableError
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.testing.services.tcp_proxy import Wan
 
 SITE = """
@@ -49,7 +49,7 @@ REASON = "4 of 8 slots are idle there, the most of all endpoints that are up now
 TICK = 0.01
 
 
-def batch(envelopes: Envelopes, first: int, count: int) -> list[ev.Event]:
+def batch(envelopes: EventBuilder, first: int, count: int) -> list[ev.Event]:
     """Events of about 420 bytes."""
     return [
         envelopes.wrap(
@@ -62,7 +62,7 @@ def batch(envelopes: Envelopes, first: int, count: int) -> list[ev.Event]:
 
 def produce(url: str, rate: float, seconds: float) -> None:
     """Publish at a steady rate; what a stall holds up is published at once after it."""
-    fabric, envelopes = open_fabric(url), Envelopes("/site/pool/run")
+    fabric, envelopes = open_fabric(url), EventBuilder("/site/pool/run")
     began, sent, total = time.monotonic(), 0, int(rate * seconds)
     while sent < total:
         due = min(total, int((time.monotonic() - began) * rate) + 1) - sent
@@ -177,7 +177,7 @@ def _figures(bench: Bench, events: int) -> dict[str, float]:
 def backlog(events: int) -> dict[str, float]:
     """Everything is there before the bridge starts."""
     with benched() as bench:
-        envelopes = Envelopes("/site/pool/run")
+        envelopes = EventBuilder("/site/pool/run")
         for first in range(0, events, 1000):
             waiting = batch(envelopes, first, 1000)
             while not published(bench.site, waiting):

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from diaspora_parsl.core import settings, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.testing.faults import Fault, FaultScript, Freeze, Kill, LoseFabric, LoseWorker
 from diaspora_parsl.testing.simulation.scenario import LOADED, STALLING, Report, SimEndpoint, SimTask, quantile
@@ -178,7 +179,7 @@ def overhead(count: int, faults: int = 200) -> dict[str, Any]:
             began = time.process_time()
             core.handle(stimuli.Failed(at, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "killed")))
             times["worker lost"].append(time.process_time() - began)
-    core.validate()
+    validate(core)
     found: dict[str, Any] = {"endpoints": count}
     for name, values in times.items():
         values.sort()

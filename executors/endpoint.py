@@ -29,17 +29,18 @@ class Endpoint:
             rebuilt from their configuration if they die; others need the callable.
         label: unique in the pool. Needed with a callable; otherwise the executor's own.
         site: the facility it belongs to, the domain that fails together; its label if not given.
-        slots: attempts at once at most. HTEX reports its connected workers and threads their number; for other
-            executors say it here.
+        max_concurrency: attempts that may run at a time. HTEX reports its connected workers and a thread pool its
+            threads; other executors need this value.
         tags: what apps can ask for with ``parsl_resource_specification={"tags": ["gpu"]}``.
-        heartbeats: period and threshold in whole seconds that an HTEX gets if its user left Parsl's defaults (30 and
-            120), which would make a lost manager known after two minutes. None leaves them.
-        memory: GB that each of its slots has. A task that ran out of memory goes where there is more.
-        agent: start ``diaspora-parsl agent`` in each block, so that its nodes give signs of life on the fabric. The
-            package must be installed there.
+        heartbeat_period: whole seconds between heartbeats of an HTEX whose user left Parsl's defaults (30 and 120),
+            with which a lost manager is noticed after two minutes. None leaves Parsl's defaults.
+        detection_time: whole seconds of silence after which the pool reroutes the tasks of an HTEX manager.
+        mem_per_worker: GB of memory per worker. A task that ran out of memory goes where there is more.
+        node_agent: start ``diaspora-parsl agent`` in each block, so that its nodes publish heartbeats on the fabric.
+            The package must be installed there.
         maintenance: when it is not to be used: ``[Maintenance(start=..., end=...)]``.
-        ahead: seconds of known work that are sent ahead to each worker, more where a round trip takes long; the
-            ``horizon`` of the pool's settings if not given.
+        prefetch_seconds: seconds of known work sent ahead to each worker, more where a round trip takes
+            long; ``PoolSettings.prefetch_seconds`` if not given.
 
     Raises:
         ConfigurationError: something cannot work; the message says what to write instead.
@@ -47,13 +48,14 @@ class Endpoint:
 
     label: str
     site: str
-    slots: int | None
+    max_concurrency: int | None
     tags: frozenset[str]
-    heartbeats: tuple[int, int] | None
-    memory: float | None
-    agent: bool
+    heartbeat_period: int | None
+    detection_time: int
+    mem_per_worker: float | None
+    node_agent: bool
     maintenance: tuple[Maintenance, ...]
-    ahead: float | None
+    prefetch_seconds: float | None
     executor: ParslExecutor | None
     build: Callable[[], ParslExecutor] | None
 
@@ -63,13 +65,14 @@ class Endpoint:
         *,
         label: str | None = None,
         site: str | None = None,
-        slots: int | None = None,
+        max_concurrency: int | None = None,
         tags: Iterable[str] = (),
-        heartbeats: tuple[int, int] | None = (1, 4),
-        memory: float | None = None,
-        agent: bool = False,
+        heartbeat_period: int | None = 1,
+        detection_time: int = 4,
+        mem_per_worker: float | None = None,
+        node_agent: bool = False,
         maintenance: Iterable[Maintenance] = (),
-        ahead: float | None = None,
+        prefetch_seconds: float | None = None,
     ) -> None:
         first, build = _first_and_factory(executor, label)
         name = first.label if first is not None and label is None else label
@@ -85,23 +88,31 @@ class Endpoint:
             )
         if isinstance(tags, str):
             raise ConfigurationError(f'tags={tags!r} is one string. Write tags={{"{tags}"}}.')
-        if slots is not None and (not isinstance(slots, int) or slots < 1):
-            raise ConfigurationError(f"Endpoint {name!r}: slots={slots!r}, but it must be a whole number from 1 up.")
-        if heartbeats is not None and not (len(heartbeats) == 2 and 1 <= heartbeats[0] < heartbeats[1]):  # noqa: PLR2004
+        if max_concurrency is not None and (not isinstance(max_concurrency, int) or max_concurrency < 1):
             raise ConfigurationError(
-                f"Endpoint {name!r}: heartbeats={heartbeats!r}, but it must be (period, threshold) in whole seconds "
-                f"with the threshold above the period, such as (1, 4); or None to leave Parsl's own."
+                f"Endpoint {name!r}: max_concurrency={max_concurrency!r}, but it must be a whole number from 1 up."
             )
-        if memory is not None and (isinstance(memory, str | bool) or memory <= 0):
+        if heartbeat_period is not None and not 1 <= heartbeat_period < detection_time:
             raise ConfigurationError(
-                f"Endpoint {name!r}: memory={memory!r}, but it must be the GB of each slot, such as memory=4."
+                f"Endpoint {name!r}: heartbeat_period={heartbeat_period!r}, detection_time={detection_time!r}: "
+                f"write whole seconds with detection_time above heartbeat_period, such as heartbeat_period=1, "
+                f"detection_time=4; or heartbeat_period=None to leave Parsl's own."
             )
-        if ahead is not None and not ahead > 0:
-            raise ConfigurationError(f"Endpoint {name!r}: ahead={ahead!r}, but it must be seconds, such as ahead=1.0.")
+        if mem_per_worker is not None and (isinstance(mem_per_worker, str | bool) or mem_per_worker <= 0):
+            raise ConfigurationError(
+                f"Endpoint {name!r}: mem_per_worker={mem_per_worker!r}, but it must be the GB of memory per worker, "
+                f"such as mem_per_worker=4."
+            )
+        if prefetch_seconds is not None and not prefetch_seconds > 0:
+            raise ConfigurationError(
+                f"Endpoint {name!r}: prefetch_seconds={prefetch_seconds!r}, but it must be seconds above 0, such as "
+                f"prefetch_seconds=1.0."
+            )
         values: dict[str, Any] = {
-            "label": name, "site": site or name, "slots": slots, "tags": frozenset(tags), "heartbeats": heartbeats,
-            "memory": memory, "agent": agent, "maintenance": as_windows(maintenance, name), "executor": first,
-            "build": build, "ahead": ahead,
+            "label": name, "site": site or name, "max_concurrency": max_concurrency, "tags": frozenset(tags),
+            "heartbeat_period": heartbeat_period, "detection_time": detection_time, "mem_per_worker": mem_per_worker,
+            "node_agent": node_agent, "maintenance": as_windows(maintenance, name), "executor": first, "build": build,
+            "prefetch_seconds": prefetch_seconds,
         }  # fmt: skip
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -111,7 +122,10 @@ class Endpoint:
 
     def __repr__(self) -> str:
         what = repr(self.executor) if self.executor is not None else "<factory>"
-        return f"Endpoint({what}, label={self.label!r}, site={self.site!r}, slots={self.slots}, tags={set(self.tags)})"
+        return (
+            f"Endpoint({what}, label={self.label!r}, site={self.site!r}, max_concurrency={self.max_concurrency}, "
+            f"tags={set(self.tags)})"
+        )
 
 
 def _first_and_factory(

@@ -33,21 +33,21 @@ from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, Pl
 from diaspora_parsl.events.trace import Traces
 from diaspora_parsl.fabric.address import RECORD, make_key, write_record
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
-from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.consumer import Consumer
 from diaspora_parsl.fabric.publisher import Publisher
 
 from . import staging
 from .endpoint import Endpoint
 from .inbox.control_requests import configured
 from .inbox.listener import TOPICS, Listener
-from .inbox.replay import recall
+from .inbox.replay import replay
 from .parsl import adapter
-from .parsl.observable import AwareExecutor
-from .parsl.scale_out_backoff import BlockBudget
+from .parsl.observable import ObservableExecutor
+from .parsl.scale_out_backoff import ScaleOutBackoff
 from .runtime.driver import Driver, OpenTask
 from .runtime.exit_watch import ExitWatch
 from .runtime.import_scan import Imports
-from .runtime.instance import Member, Scaling
+from .runtime.instance import EndpointInstance, Scaling
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ _SHUTDOWN_LIMIT: Final = 8.0
 #: Seconds one read of the fabric waits; suspicion is looked at after each.
 _READ_WAIT: Final = 0.25
 #: Keys of a resource specification that are for the pool: an endpoint that does not know them still takes the task.
-_WORDS: Final = frozenset({"priority", "repeatable", "walltime"})
+_WORDS: Final = frozenset({"priority", "idempotent", "walltime"})
 
 
 class ResilientPoolExecutor(ParslExecutor):
@@ -78,7 +78,7 @@ class ResilientPoolExecutor(ParslExecutor):
             The `Config`'s own is not visible to executors.
         max_idletime: seconds after which that strategy ends idle blocks.
         strategy_period: seconds between two rounds of it.
-        down_limit: seconds that a task waits while every endpoint that could run it is down.
+        unavailable_timeout: seconds that a task waits while every endpoint that could run it is down.
         max_attempts: attempts per task in all, before it is given up.
         hedging: whether an attempt that runs far longer than its function is known to take there gets a second one at
             another endpoint with an idle slot; the first result wins. Only for repeatable tasks (see `submit`).
@@ -89,8 +89,9 @@ class ResilientPoolExecutor(ParslExecutor):
         remote_monitoring_radio: for Parsl's monitoring; if not given, one that loses nothing on these endpoints.
         second_opinion: run a task once more at another place before an exception that may be the place's fault is
             believed. Tasks must be safe to run twice, as for Parsl's own retries; without files that is assumed of
-            python apps, others say so with ``repeatable``.
-        rules: `Rule` objects, looked at before the built-in ones: what an exception means and what is done about it.
+            python apps, others say so with ``idempotent``.
+        failure_rules: `Rule` objects, looked at before the built-in ones: what an exception means and what the
+            pool does about it.
         tracing: whether functions find the trace context of their attempt in the environment variable ``TRACEPARENT``,
             at HTEX endpoints. Events have it in any case.
         settings: further limits and time constants, for experts; the arguments above override its fields.
@@ -108,7 +109,7 @@ class ResilientPoolExecutor(ParslExecutor):
         strategy: str = "simple",
         max_idletime: float = 120.0,
         strategy_period: float = 5.0,
-        down_limit: float = 600.0,
+        unavailable_timeout: float = 600.0,
         max_attempts: int = 20,
         hedging: bool = True,
         shared_filesystem: bool = True,
@@ -116,7 +117,7 @@ class ResilientPoolExecutor(ParslExecutor):
         working_dir: str | None = None,
         remote_monitoring_radio: RadioConfig | None = None,
         second_opinion: bool = True,
-        rules: Iterable[Rule] = (),
+        failure_rules: Iterable[Rule] = (),
         tracing: bool = False,
         settings: PoolSettings | None = None,
     ) -> None:
@@ -128,17 +129,17 @@ class ResilientPoolExecutor(ParslExecutor):
         _check_fabric(fabric)
         if strategy not in {"none", "simple", "htex_auto_scale"}:
             raise ConfigurationError(f'strategy={strategy!r}: write "none", "simple" or "htex_auto_scale".')
-        if down_limit <= 0 or max_attempts < 1:
-            raise ConfigurationError("down_limit (seconds) must be above 0, and max_attempts at least 1.")
+        if unavailable_timeout <= 0 or max_attempts < 1:
+            raise ConfigurationError("unavailable_timeout (seconds) must be above 0, and max_attempts at least 1.")
         self._fabric_config = fabric
         self._scaling = Scaling(strategy=strategy, max_idletime=max_idletime, strategy_period=strategy_period)
         base = settings or PoolSettings()
         known = {name: getattr(base, name) for name in base.__struct_fields__}
-        known |= {"down_limit": down_limit, "max_attempts": max_attempts}
+        known |= {"unavailable_timeout": unavailable_timeout, "max_attempts": max_attempts}
         known["second_opinion"] = second_opinion and base.second_opinion
         known["hedging"] = hedging and base.hedging
         self._settings = PoolSettings(**known)
-        self._rules = Rulebook(as_rules(rules))
+        self._rules = Rulebook(as_rules(failure_rules))
         self._tracing = tracing
         self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)
         self.working_dir = staging.working_dir_of_pool(members, working_dir)
@@ -146,7 +147,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._monitors_resources = all(member.monitor_resources() for member in members)
         self._takes = {label: adapter.resources(member) for label, member in self._first.items()}
         self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
-        self._block_budgets = {e.label: BlockBudget(functools.partial(self._pausing, e)) for e in self.endpoints}
+        self._block_budgets = {e.label: ScaleOutBackoff(functools.partial(self._pausing, e)) for e in self.endpoints}
         self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
         self._marks: dict[str, list[str]] = {endpoint.label: [] for endpoint in self.endpoints}
         self._imports = Imports()
@@ -154,7 +155,7 @@ class ResilientPoolExecutor(ParslExecutor):
         self._driver: Driver | None = None
         self._fabric: Fabric | None = None
         self._publisher: Publisher | None = None
-        self._reader: Reader | None = None
+        self._reader: Consumer | None = None
         self._exit_watch: ExitWatch | None = None
         self._is_shut_down = False
 
@@ -211,13 +212,13 @@ class ResilientPoolExecutor(ParslExecutor):
             driver.post,
             self.label,
             key=(key := make_key(Path(self.run_dir))),
-            rumour_time=self._settings.rumour_time,
+            peer_report_time=self._settings.peer_report_time,
             secrets=self._marks.__getitem__,
             lost=driver.worker_died,
         )
-        self._reader = Reader(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
+        self._reader = Consumer(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
-            recall(self._fabric, self.label, sites, driver.post, key=key)
+            replay(self._fabric, self.label, sites, driver.post, key=key)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
         self._exit_watch.start()
         driver.start(_START_LIMIT)
@@ -264,22 +265,26 @@ class ResilientPoolExecutor(ParslExecutor):
 
     def _spec(self, endpoint: Endpoint) -> EndpointSpec:
         executor = self._first[endpoint.label]
-        if endpoint.slots is None and not adapter.asks_for_slots(executor) and adapter.fixed_slots(executor) is None:
+        if (
+            endpoint.max_concurrency is None
+            and not adapter.asks_for_slots(executor)
+            and adapter.fixed_slots(executor) is None
+        ):
             logger.warning(
                 "Endpoint %s: %s does not say how many attempts it can run at once; one is assumed. "
-                "Write Endpoint(..., slots=N).", endpoint.label, type(executor).__name__,
+                "Write Endpoint(..., max_concurrency=N).", endpoint.label, type(executor).__name__,
             )  # fmt: skip
         return EndpointSpec(
             label=endpoint.label,
             site=endpoint.site,
-            slots_cap=endpoint.slots,
-            capacity=adapter.capacity(executor, endpoint.slots),
+            max_concurrency=endpoint.max_concurrency,
+            capacity=adapter.capacity(executor, endpoint.max_concurrency),
             revivable=endpoint.build is not None,
-            memory=endpoint.memory,
-            ahead=endpoint.ahead,
+            mem_per_worker=endpoint.mem_per_worker,
+            prefetch_seconds=endpoint.prefetch_seconds,
         )
 
-    def _build(self, label: str, generation: int) -> Member:
+    def _build(self, label: str, generation: int) -> EndpointInstance:
         """The member of an endpoint for one generation."""
         endpoint = next(endpoint for endpoint in self.endpoints if endpoint.label == label)
         driver = self._driver
@@ -290,11 +295,11 @@ class ResilientPoolExecutor(ParslExecutor):
         mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}/{secrets.token_hex(8)}"
         self._marks[label].append(mark)
         mark_line = f"export {adapter.BLOCK_VARIABLE}={shlex.quote(mark)}"
-        if isinstance(executor, AwareExecutor) and self._publisher is not None:
+        if isinstance(executor, ObservableExecutor) and self._publisher is not None:
             publisher = self._publisher
             executor.connect(lambda payload: publisher.emit(payload, label, label))
         run_dir = self.run_dir if generation == 0 else str(Path(self.run_dir) / "revived" / str(generation))
-        return Member(
+        return EndpointInstance(
             endpoint,
             executor,
             generation=generation,
@@ -309,7 +314,7 @@ class ResilientPoolExecutor(ParslExecutor):
             blocks=self._block_budgets[label],
             worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint, executor)]),
             post=driver.post,
-            outcome=driver.ended,
+            outcome=driver.attempt_done,
         )
 
     def _pausing(self, endpoint: Endpoint, reason: str, pause: float) -> None:
@@ -321,7 +326,7 @@ class ResilientPoolExecutor(ParslExecutor):
 
     def _agent(self, endpoint: Endpoint, executor: ParslExecutor) -> list[str]:
         """Have agents started in its blocks, if the user wants it: what that adds to the start of each block."""
-        if not endpoint.agent:
+        if not endpoint.node_agent:
             return []
         return [adapter.launch_agents(executor, endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
 
@@ -335,7 +340,7 @@ class ResilientPoolExecutor(ParslExecutor):
         Args:
             func: what to run.
             resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both,
-                ``repeatable`` says whether a second attempt may run while the first is alive or was believed to be the
+                ``idempotent`` says whether a second attempt may run while the first is alive or was believed to be the
                 task's own fault (default: python apps without ``stdout``, ``stderr`` and ``outputs``), ``walltime`` how
                 many seconds it takes at most (default: the ``walltime`` of a Parsl app). Of the rest each endpoint gets
                 what it knows, and only endpoints that know it get the task; what none knows is left out with a warning.
@@ -359,12 +364,12 @@ class ResilientPoolExecutor(ParslExecutor):
         priority = resources.get("priority", 0.0)
         name, is_app, is_bash = adapter.describe(func)
         safe = is_app and not is_bash and not adapter.writes_files(kwargs)
-        repeatable = bool(resources.pop("repeatable", safe))
+        idempotent = bool(resources.pop("idempotent", safe))
         walltime = _walltime_of(resources, kwargs if is_app else {})
         number = next(self._numbers)
         future = driver.new_future(number)
         stimulus = stimuli.Submitted(
-            time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), repeatable=repeatable,
+            time.monotonic(), number, name, eligible, priority, tuple(sorted(tags)), idempotent=idempotent,
             walltime=walltime, imports=self._imports.of(func) if len(self.endpoints) > 1 else frozenset(),
         )  # fmt: skip
         driver.open_task(number, OpenTask(future, func, resources, args, kwargs, is_app), stimulus)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events.signing import signed
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ class Control:
         self._wait = wait
         self._pools: dict[str, _Pool] = {}
         self._ended: set[str] = set()
-        self._envelopes = Envelopes(f"/{socket.gethostname()}/diaspora-parsl/{getpass.getuser()}")
+        self._envelopes = EventBuilder(f"/{socket.gethostname()}/diaspora-parsl/{getpass.getuser()}")
 
     def ask(self, place: str, make: Callable[[], ev.Payload], *, or_site: bool = False) -> Outcome:
         """Ask every pool that has this endpoint, and wait for what they say.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from diaspora_parsl.errors import ConfigurationError, FabricError, FabricUnavailableError, FabricURLError
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 
-from .view.event_feed import Feed, is_finished_run
+from .view.event_feed import EventFeed, is_finished_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def key(url: str, fabric: str | None = None, run_dir: Path | None = None) -> str
     return found
 
 
-def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Callable[[str], object]) -> Feed:
+def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Callable[[str], object]) -> EventFeed:
     """Everything that the fabric that is meant holds; see `address`.
 
     Args:
@@ -103,7 +103,7 @@ def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Ca
     told = False
     while True:
         try:
-            return Feed(lambda: address(fabric, run_dir))
+            return EventFeed(lambda: address(fabric, run_dir))
         except FabricError as error:
             if time.monotonic() >= end:
                 raise

@@ -148,7 +148,7 @@ def _agent(seconds: float, tell: Callable[[dict[str, Any]], None]) -> None:
     from diaspora_parsl import open_fabric  # noqa: PLC0415
     from diaspora_parsl.fabric.address import find_fabric  # noqa: PLC0415
 
-    place = side.site("alpha", workers=2, agent=True)
+    place = side.site("alpha", workers=2, node_agent=True)
     endpoints: list[Any] = [place.endpoint]  # not only its executor: the agent is the endpoint's
     with side.workflow("pool", endpoints) as kernel:
         side.warm_up(kernel, {"alpha"}, each=2)

@@ -19,7 +19,7 @@ from diaspora_parsl.events import Event, decode
 from .records import Fit, Pick, Reroute, Row, Session
 from .report.report import ReportInput, write_report
 from .results.exports import write_events, write_parquet, write_poses, write_ranked
-from .results.idle_times import waits
+from .results.idle_times import idle_times
 from .results.ledger import Ledger
 from .results.reroutes import Fault, Story, at_their_sites, sentences, tell_story, together
 from .results.run_events import events_of_run
@@ -212,7 +212,7 @@ def archive(folder: Path, ledger: Ledger) -> None:
             )
         )
         until = max((pick.at for pick in picks if pick.session == session.number), default=0.0)
-        idle = waits(settled, until)
+        idle = idle_times(settled, until)
         ledger.settle_session(session.number, workers=idle.workers, longest_wait=idle.longest, waits_over_1s=idle.long)
         archived.append(session.number)
         ledger.remember(_ARCHIVED, archived)

@@ -13,7 +13,7 @@ from diaspora_parsl.cli.signals import StopSignals
 from diaspora_parsl.errors import ConfigurationError, FabricError
 from diaspora_parsl.monitors.agent.agent import Agent, AgentConfig
 from diaspora_parsl.monitors.agent.node_metrics import Node
-from diaspora_parsl.monitors.agent.parent_watch import Guard, block_name
+from diaspora_parsl.monitors.agent.parent_watch import ParentWatch, block_name
 from diaspora_parsl.monitors.discovery import open_live
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.suppress(FabricError):
         open_live(options.fabric, options.run_dir).close()
     with StopSignals() as signals, contextlib.closing(Node()) as node:
-        Agent(config, lambda: open_live(options.fabric, options.run_dir), Guard(parent), node=node).run(signals.wait)
+        Agent(config, lambda: open_live(options.fabric, options.run_dir), ParentWatch(parent), node=node).run(
+            signals.wait
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

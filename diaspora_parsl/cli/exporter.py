@@ -50,9 +50,9 @@ def register(app: typer.Typer, examples: Callable[..., str]) -> None:
     ) -> None:
         """Serve what a fabric tells as metrics for Prometheus, and as spans."""
         if dashboard or alerts:
-            from diaspora_parsl.monitors.exporter.assets import shipped  # noqa: PLC0415
+            from diaspora_parsl.monitors.exporter.assets import asset  # noqa: PLC0415
 
-            typer.echo(shipped("diaspora_parsl.json" if dashboard else "alerts.yaml"), nl=False)
+            typer.echo(asset("diaspora_parsl.json" if dashboard else "alerts.yaml"), nl=False)
             return
         _serve(run_dir, fabric, address, port, otlp, wait)
 

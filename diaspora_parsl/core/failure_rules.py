@@ -166,7 +166,7 @@ class Rulebook:
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.rules = (*rules, *BUILT_IN)
 
-    def judge(
+    def classify(
         self, error: BaseException, *, raised: bool = False, from_submit: bool = False, app: bool = False
     ) -> Failure:
         """What an exception means.

@@ -17,8 +17,8 @@ from diaspora_parsl.core.tasks import Attempt, Task
 UNTOLD = {State.STARTING, State.WAITING}
 
 
-class Chapter(NamedTuple):
-    """One transition of a task, for `PoolCore.story`."""
+class Transition(NamedTuple):
+    """One transition of a task, for `PoolCore.history`."""
 
     at: float
     task: int
@@ -28,7 +28,7 @@ class Chapter(NamedTuple):
     reason: str
 
 
-class Chronicle:
+class History:
     """Puts what happens into words.
 
     Args:
@@ -38,12 +38,12 @@ class Chronicle:
 
     def __init__(self, specs: Mapping[str, EndpointSpec], length: int) -> None:
         self._specs = specs
-        self._chapters: deque[Chapter] = deque(maxlen=length)
+        self._chapters: deque[Transition] = deque(maxlen=length)
         #: Where `Publish` actions go: the answer to the stimulus at hand.
         self.out: list[Action] = []
         self.now = 0.0
 
-    def story(self, task: int) -> list[Chapter]:
+    def history(self, task: int) -> list[Transition]:
         """What happened to a task, oldest first, as far back as kept."""
         return [chapter for chapter in self._chapters if chapter.task == task]
 
@@ -117,11 +117,11 @@ class Chronicle:
 
     def _tell(self, payload: events.Payload, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
         self.out.append(Publish(payload, task.id, label))
-        self._chapters.append(Chapter(self.now, task.id, what, attempt, label, reason))
+        self._chapters.append(Transition(self.now, task.id, what, attempt, label, reason))
 
     # --- endpoints ------------------------------------------------------------------------------------------------
 
-    def judged(self, label: str, health: Health, verdict: Verdict, taken: int) -> None:
+    def record_verdict(self, label: str, health: Health, verdict: Verdict, taken: int) -> None:
         """The state of an endpoint changed, or so many attempts were taken away from it."""
         kind: type[events.EndpointPayload] = events.EndpointDown
         extra: dict[str, Any] = {"in_flight": taken}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.core.placement.scheduler import LOOKED_PAST, Scheduler
 from diaspora_parsl.core.tasks import Task, TaskState
-
-if TYPE_CHECKING:
-    from diaspora_parsl.core.machine import PoolCore
 
 
 def validate(core: PoolCore) -> None:
@@ -19,7 +15,7 @@ def validate(core: PoolCore) -> None:
     """
     _check_books(core.scheduler, core.now)
     _check_tasks(core)
-    _check_darkness(core)
+    _check_starvation(core)
 
 
 def _require(truth: object, sentence: str) -> None:
@@ -34,8 +30,10 @@ def _check_books(scheduler: Scheduler, now: float) -> None:
         _require((label in scheduler.open) == scheduler.verdicts[label].accepts, f"{label} is open against its verdict")
     for label in scheduler.idle:
         _require(scheduler.loads[label].has_idle_slot(), f"{label} counts as idle, but is full")
-        lines = [line for line in scheduler.backlog.of(label) if scheduler.may_serve(label, line)]
-        waiting = sorted((task for line in lines for task in line.tasks()), key=lambda task: (task.priority, task.id))
+        queues = [queue for queue in scheduler.backlog.of(label) if scheduler.may_serve(label, queue)]
+        waiting = sorted(
+            (task for queue in queues for task in queue.tasks()), key=lambda task: (task.priority, task.id)
+        )
         declined = all(scheduler.declines(label, task, now) for task in waiting[:LOOKED_PAST])
         _require(declined, f"{label} is idle while tasks wait that it could run")
 
@@ -45,7 +43,7 @@ def _check_tasks(core: PoolCore) -> None:
         for attempt in core.scheduler.bound(label):
             wanted = attempt.task.bound is attempt or attempt.task.hedge is attempt
             _require(wanted, f"attempt {attempt.id} is bound, but its task does not know it")
-            generation = core.board.health[label].generation
+            generation = core.assessor.health[label].generation
             _require(attempt.generation == generation, f"attempt {attempt.id} is bound to an old generation")
     for task in core.tasks.values():
         _require(task.state is not TaskState.SETTLED, f"task {task.id} is settled, but kept")
@@ -58,20 +56,20 @@ def _check_tasks(core: PoolCore) -> None:
 
 def _check_hedge(task: Task) -> None:
     first, second = task.bound, task.hedge
-    _require(task.repeatable, f"task {task.id} is hedged, but must not run twice")
+    _require(task.idempotent, f"task {task.id} is hedged, but must not run twice")
     _require(first and second and first.endpoint != second.endpoint, f"task {task.id} is hedged where it runs")
 
 
-def _check_darkness(core: PoolCore) -> None:
-    lines = core.scheduler.backlog.lines()
-    waiting = {task.id for line in lines for task in line.tasks()}
+def _check_starvation(core: PoolCore) -> None:
+    queues = core.scheduler.backlog.queues()
+    waiting = {task.id for queue in queues for task in queue.tasks()}
     expected = {task.id for task in core.tasks.values() if task.state is TaskState.WAITING}
-    paced = set(core.waitroom.tasks)
+    paced = set(core.paced_requeue.tasks)
     _require(waiting.isdisjoint(paced), "a task waits for the budget and for a place")
     _require(not paced or core.next_deadline is not None, "tasks wait for the budget without a deadline")
     _require(waiting | paced == expected, "the backlog and the waiting tasks disagree")
     _require(len(core.scheduler.backlog) == len(waiting), "the backlog miscounts itself")
-    for line in lines:
-        if line.length and not core.darkness.has_hope(line):
-            _require(line.dark_since is not None, "tasks wait in the dark without a limit")
+    for queue in queues:
+        if queue.length and not core.starvation.has_hope(queue):
+            _require(queue.starved_since is not None, "tasks wait in the dark without a limit")
             _require(core.next_deadline is not None, "tasks wait in the dark without a deadline")

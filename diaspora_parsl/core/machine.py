@@ -9,18 +9,18 @@ from typing import Any
 
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.actions import Action
-from diaspora_parsl.core.attribution.failure_handler import OCCUPIES, Weighing
-from diaspora_parsl.core.attribution.node_second_opinions import Wards
+from diaspora_parsl.core.attribution.failure_handler import OCCUPIES, FailureHandler
+from diaspora_parsl.core.attribution.node_second_opinions import NodeSecondOpinions
+from diaspora_parsl.core.attribution.second_opinions import SecondOpinions
 from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
-from diaspora_parsl.core.health.assessor import Board, State
-from diaspora_parsl.core.history import UNTOLD, Chapter, Chronicle
-from diaspora_parsl.core.invariants import validate
+from diaspora_parsl.core.health.assessor import HealthAssessor, State
+from diaspora_parsl.core.history import UNTOLD, History, Transition
 from diaspora_parsl.core.placement.hedging import Hedger
-from diaspora_parsl.core.placement.maintenance import Planned
-from diaspora_parsl.core.placement.retry_budget import Budget, Waitroom
+from diaspora_parsl.core.placement.maintenance import MaintenancePlanner
+from diaspora_parsl.core.placement.retry_budget import PacedRequeue, RetryBudget
 from diaspora_parsl.core.placement.scheduler import Scheduler
-from diaspora_parsl.core.placement.site_outages import Outages
-from diaspora_parsl.core.placement.starvation import Darkness
+from diaspora_parsl.core.placement.site_outages import SiteOutages
+from diaspora_parsl.core.placement.starvation import Starvation
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.core.stimuli import Stimulus
 from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskState
@@ -31,7 +31,7 @@ from diaspora_parsl.errors import PoolShutdownError
 _REMEMBERED = 10_000
 
 
-class PoolCore(Weighing):
+class PoolCore(FailureHandler):
     """Decides everything, does nothing itself.
 
     For every `Finished`, `Failed` and `Bounced` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard`
@@ -47,19 +47,24 @@ class PoolCore(Weighing):
         self.settings = s = settings or PoolSettings()
         self.specs = {spec.label: spec for spec in endpoints}
         sites = {spec.label: spec.site for spec in endpoints}
-        self.board = Board(
+        self.assessor = HealthAssessor(
             sites,
             empty_grace=s.empty_grace,
             stall_limit=s.stall_limit,
             silence_limit=s.silence_limit,
-            rumour_time=s.rumour_time,
+            peer_report_time=s.peer_report_time,
             phi_threshold=s.phi_threshold,
             acceptable_pause=s.acceptable_pause,
         )
-        self.scheduler = Scheduler(self.specs, s, self.board, self._dispatched)
+        self.second_opinions = SecondOpinions(
+            self.specs,
+            s,
+            is_hope=lambda label, at: self.scheduler.is_hope(label, at),  # noqa: PLW0108 - it does not exist yet
+            is_up=lambda label: label in self.scheduler.open,
+        )
+        self.scheduler = Scheduler(self.specs, s, self.assessor, self._dispatched, self.second_opinions)
         self.tasks: dict[int, Task] = {}
         self.attempts: dict[int, Attempt] = {}
-        self.judge = self.scheduler.judge
         self.finished = dict.fromkeys(self.specs, 0)
         self.failed = self.rerouted = self.late = 0
         self.now = 0.0
@@ -67,37 +72,39 @@ class PoolCore(Weighing):
         self._stopped = False
         self._deadlines = Deadlines()
         self._announced = float("inf")
-        self._chronicle = Chronicle(self.specs, s.story_length)
-        self.budget = Budget(s)
-        self.judge.may_repeat = self.budget.may_repeat
-        self.waitroom = Waitroom(self._deadlines, lambda: self.now, self._line_up)
-        self.darkness = Darkness(
-            s.down_limit, self.board, self.scheduler, self._deadlines, lambda: self.now, self._give_up
+        self._history = History(self.specs, s.history_length)
+        self.budget = RetryBudget(s)
+        self.second_opinions.may_repeat = self.budget.may_repeat
+        self.paced_requeue = PacedRequeue(self._deadlines, lambda: self.now, self._enqueue)
+        self.starvation = Starvation(
+            s.unavailable_timeout, self.assessor, self.scheduler, self._deadlines, lambda: self.now, self._give_up
         )
-        self.hedger = Hedger(s, self.scheduler, self.budget, self._deadlines, lambda: self.now, self._judge)
+        self.hedger = Hedger(s, self.scheduler, self.budget, self._deadlines, lambda: self.now, self._update_health)
         self._fenced: deque[int] = deque()
-        parts = (self.board, self.scheduler, self._deadlines, self._chronicle)
-        self.outages = Outages(*parts, sites=sites, window=s.outage_window, judge=self._judge)
-        self.planned = Planned(*parts, judge=self._judge, back=self._bring_back)
-        self.wards = Wards(self, self._act, reroute=self._reroute, deliver=self._deliver, plan=self._deadlines.at)
+        parts = (self.assessor, self.scheduler, self._deadlines, self._history)
+        self.outages = SiteOutages(*parts, sites=sites, window=s.outage_window, update_health=self._update_health)
+        self.planned = MaintenancePlanner(*parts, update_health=self._update_health, back=self._bring_back)
+        self.node_second_opinions = NodeSecondOpinions(
+            self, self._act, reroute=self._reroute, deliver=self._deliver, plan=self._deadlines.at
+        )
         self._out: list[Action] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             stimuli.Submitted: self._on_submitted,
             stimuli.Finished: self._on_finished,
             stimuli.Failed: self._on_failed,
             stimuli.Orphaned: self._on_orphaned,
-            stimuli.Bounced: self.wards.bounced,
-            stimuli.Nodes: self.wards.connected,
+            stimuli.Bounced: self.node_second_opinions.bounced,
+            stimuli.Nodes: self.node_second_opinions.connected,
             stimuli.Started: self._on_started,
             stimuli.Observed: self._on_observed,
             stimuli.Environment: self.planned.on_environment,
             stimuli.Unanswered: self._on_unanswered,
             stimuli.Died: self._on_died,
-            stimuli.Heard: self._on_heard,
-            stimuli.Hushed: self._on_hushed,
-            stimuli.FabricSeen: self._on_fabric_seen,
-            stimuli.WaySeen: lambda s: self.board.ways.seen(s.site, s.at, s.interval),
-            stimuli.Rumour: self._on_rumour,
+            stimuli.HeartbeatReceived: self._on_heartbeat,
+            stimuli.StreamEnded: self._on_stream_ended,
+            stimuli.FabricPolled: self._on_fabric_polled,
+            stimuli.BridgePolled: lambda s: self.assessor.reachability.seen(s.site, s.at, s.interval),
+            stimuli.PeerReport: self._on_peer_report,
             stimuli.Drain: self.planned.on_drain,
             stimuli.Resume: self.planned.on_resume,
             stimuli.Quarantine: self.planned.on_quarantine,
@@ -111,12 +118,12 @@ class PoolCore(Weighing):
     def handle(self, stimulus: Stimulus) -> list[Action]:
         """Take one stimulus; return what is to be done, in order."""
         out: list[Action] = []
-        self._out = self._chronicle.out = out
-        self.now = self._chronicle.now = max(self.now, stimulus.at)
+        self._out = self._history.out = out
+        self.now = self._history.now = max(self.now, stimulus.at)
         if type(stimulus) is not stimuli.Stopped:  # nothing begins any more
             self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
         self._handlers[type(stimulus)](stimulus)
-        if self.scheduler.horizon.limits and len(self.scheduler.backlog):
+        if self.scheduler.walltime_fit.limits and len(self.scheduler.backlog):
             self.scheduler.fill_idle(self.now)  # what a task waits for may be known differently now
         due = self._deadlines.next
         if due is not None and due < self._announced:
@@ -124,9 +131,9 @@ class PoolCore(Weighing):
             out.append(actions.WakeAt(due))
         return out
 
-    def story(self, task: int) -> list[Chapter]:
+    def history(self, task: int) -> list[Transition]:
         """What happened to a task, oldest first, as far back as kept."""
-        return self._chronicle.story(task)
+        return self._history.history(task)
 
     def state(self, label: str) -> tuple[State, str]:
         """The state of an endpoint and its reason."""
@@ -146,28 +153,24 @@ class PoolCore(Weighing):
         share = 0.0
         if self._scales(label):
             weight = max(1, self.specs[label].capacity)
-            for line in self.scheduler.backlog.of(label):
-                if line.length:
-                    whole = sum(max(1, self.specs[o].capacity) for o in line.eligible if self._scales(o))
-                    share += line.length * weight / whole
+            for queue in self.scheduler.backlog.of(label):
+                if queue.length:
+                    whole = sum(max(1, self.specs[o].capacity) for o in queue.eligible if self._scales(o))
+                    share += queue.length * weight / whole
         return len(self.scheduler.held[label]) + math.ceil(share)
 
     def _scales(self, label: str) -> bool:
-        health = self.board.health[label]
+        health = self.assessor.health[label]
         return health.dead_reason is None and health.draining is None
-
-    def validate(self) -> None:
-        """Check every invariant; `AssertionError` if one is broken."""
-        validate(self)
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def _on_submitted(self, s: stimuli.Submitted) -> None:
         task = Task(
-            s.task, s.function, s.eligible, s.priority, repeatable=s.repeatable, walltime=s.walltime, imports=s.imports
+            s.task, s.function, s.eligible, s.priority, idempotent=s.idempotent, walltime=s.walltime, imports=s.imports
         )
         self.tasks[s.task] = task
-        self._chronicle.submitted(task, s.tags)
+        self._history.submitted(task, s.tags)
         if self._stopped:
             self._give_up(task, Kind.ENDPOINT_LOST, PoolShutdownError("the pool is shut down"))
             return
@@ -177,25 +180,27 @@ class PoolCore(Weighing):
         """Put a task into its line, and let an endpoint take it."""
         task.move(TaskState.WAITING)
         task.waiting_since = self.now
-        self._line_up(task)
+        self._enqueue(task)
 
-    def _line_up(self, task: Task) -> None:
-        line = self.scheduler.backlog.line(task.eligible if task.opinion is None else self.judge.reach(task))
-        line.push(task)
-        self.scheduler.place(line, task, self.now)
-        if line.length and line.eligible.isdisjoint(self.scheduler.open):
-            self.darkness.watch(line)
+    def _enqueue(self, task: Task) -> None:
+        queue = self.scheduler.backlog.queue(
+            task.eligible if task.opinion is None else self.second_opinions.reach(task)
+        )
+        queue.push(task)
+        self.scheduler.place(queue, task, self.now)
+        if queue.length and queue.eligible.isdisjoint(self.scheduler.open):
+            self.starvation.watch(queue)
 
     def _dispatched(self, attempt: Attempt, reason: str) -> None:
         self.attempts[attempt.id] = attempt
-        self._out.append(self.wards.dispatch(attempt))
+        self._out.append(self.node_second_opinions.dispatch(attempt))
         if attempt.task.imports:
             self.planned.sent(attempt)
         if attempt.task.attempts == 1:
             self.budget.firsts += 1
         if attempt.task.hedge is attempt:
-            self._chronicle.hedged(attempt, reason)
-        self._chronicle.dispatched(attempt, reason)
+            self._history.hedged(attempt, reason)
+        self._history.dispatched(attempt, reason)
         self.hedger.dispatched(attempt)
 
     def _on_finished(self, s: stimuli.Finished) -> None:
@@ -205,29 +210,29 @@ class PoolCore(Weighing):
             self._out.append(actions.Discard(s.attempt))
             return
         label, task = attempt.endpoint, attempt.task
-        self.scheduler.ended(attempt, succeeded_at=s.at)
-        self.hedger.ended(attempt, s.at, succeeded=True)
-        if attempt.generation == self.board.health[label].generation:
-            self.board.result(label, s.at, attempt.id)
+        self.scheduler.attempt_ended(attempt, succeeded_at=s.at)
+        self.hedger.observe_end(attempt, s.at, succeeded=True)
+        if attempt.generation == self.assessor.health[label].generation:
+            self.assessor.result(label, s.at, attempt.id)
         if task.state is TaskState.SETTLED:
             self.late += 1
             self._out.append(actions.Discard(s.attempt))
-            self._chronicle.late(attempt)
+            self._history.late(attempt)
         else:
             self.finished[label] += 1
-            if s.node or self.wards.doubts:
-                self.wards.finished(attempt, s.node)
+            if s.node or self.node_second_opinions.pending:
+                self.node_second_opinions.finished(attempt, s.node)
             if task.opinion is not None:
                 self._refute(attempt)
-            if self.judge.records:
-                self.judge.succeeded(label, task.function)
+            if self.second_opinions.records:
+                self.second_opinions.function_succeeded(label, task.function)
             self._out.append(actions.Resolve(task.id, attempt.id))
-            self._chronicle.finished(attempt, s.at - attempt.dispatched_at)
+            self._history.finished(attempt, s.at - attempt.dispatched_at)
             self._settle(task)
         if self.scheduler.verdicts[label].state is State.UP:
             self.scheduler.fill(label, self.now)
         else:
-            self._judge(label)
+            self._update_health(label)
 
     def _on_failed(self, s: stimuli.Failed) -> None:
         attempt = self.attempts.pop(s.attempt, None)
@@ -236,39 +241,39 @@ class PoolCore(Weighing):
             return
         label, task, failure = attempt.endpoint, attempt.task, s.failure
         if s.node:
-            self.wards.book.noted(label, attempt.id)
+            self.node_second_opinions.outliers.noted(label, attempt.id)
         was_bound = attempt.state is AttemptState.BOUND
         worked = self.scheduler.loads[label].service(task.function) is not None
-        self.scheduler.ended(attempt)
-        self.hedger.ended(attempt, s.at, succeeded=False)
+        self.scheduler.attempt_ended(attempt)
+        self.hedger.observe_end(attempt, s.at, succeeded=False)
         own, more = failure.is_own, failure.then is FailureAction.MORE
-        if own and not failure.costs_worker and attempt.generation == self.board.health[label].generation:
+        if own and not failure.costs_worker and attempt.generation == self.assessor.health[label].generation:
             if failure.then is FailureAction.FAIL:
-                self.board.result(label, s.at, attempt.id)  # the user's exception proves that the place works
+                self.assessor.result(label, s.at, attempt.id)  # the user's exception proves that the place works
             else:
-                self.board.sign_of_life(label, s.at)
+                self.assessor.sign_of_life(label, s.at)
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(actions.Discard(s.attempt))
         elif not was_bound and failure.then is not FailureAction.FAIL:
             self._out.append(actions.Discard(s.attempt))  # it runs again already
-            self.judge.note(attempt, failure, self.now, worked=worked)
+            self.second_opinions.note(attempt, failure, self.now, worked=worked)
             if task.state is TaskState.WAITING:
                 self._is_alone(task)
         elif own or more:
-            self._weigh(attempt, failure, s.node, worked=worked)
+            self._handle_failure(attempt, failure, s.node, worked=worked)
         else:
             task.release(attempt)
             self._lost(attempt, failure)
-        self.board.health[label].breaker.ended(attempt.id)
-        self._judge(label)
+        self.assessor.health[label].breaker.probe_ended(attempt.id)
+        self._update_health(label)
 
     def _lost(self, attempt: Attempt, failure: Failure) -> None:
         """A wanted attempt was lost to its place: reroute it, unless that is hopeless."""
         label, task = attempt.endpoint, attempt.task
-        health = self.board.health[label]
+        health = self.assessor.health[label]
         if failure.then is not FailureAction.ANYWHERE:
-            until = math.ceil(self.now + self.settings.shun_time)  # whole seconds, so that many share one deadline
-            task.shun(label, until)
+            until = math.ceil(self.now + self.settings.avoid_time)  # whole seconds, so that many share one deadline
+            task.avoid(label, until)
             self._deadlines.at(until, ("shun", until), lambda: self.scheduler.fill_idle(self.now))
         if failure.then is FailureAction.FAIL:
             self._deliver(attempt, failure, Judgement(failure.kind, ALL_RETRIES, "a rule says that it fails"))
@@ -276,8 +281,8 @@ class PoolCore(Weighing):
         if failure.kind in {Kind.PLACE, Kind.SUBMIT}:
             task.refused_by = {**(task.refused_by or {}), label: str(failure)}
             others = any(o not in task.refused_by and self.scheduler.is_hope(o, self.now) for o in task.eligible)
-            self.judge.note(attempt, failure, self.now)
-            undecided = task.bound is not None or self.judge.first(task) is not None
+            self.second_opinions.note(attempt, failure, self.now)
+            undecided = task.bound is not None or self.second_opinions.first(task) is not None
             if not undecided and (len(task.refused_by) > 1 or not others):
                 cost = 0.0 if failure.kind is Kind.SUBMIT else ALL_RETRIES if len(task.refused_by) > 1 else 1.0
                 self._deliver(
@@ -294,7 +299,7 @@ class PoolCore(Weighing):
             health.breaker.failed(
                 self.now, incident, attempt.id, may_open=lambda: self._may_quarantine(label, task.function)
             )
-            self._judge(label)
+            self._update_health(label)
         elif attempt.generation == health.generation:
             self._die(label, str(failure))
         if not self._is_poison(task, str(failure)):
@@ -302,8 +307,11 @@ class PoolCore(Weighing):
 
     def _may_quarantine(self, label: str, function: str) -> bool:
         """Others are open, one of them runs this function well, and half of the living pool stays in."""
-        loads, breakers = self.scheduler.loads, [h.breaker for h in self.board.health.values() if h.dead_reason is None]
-        mine = self.board.health[label].breaker
+        loads, breakers = (
+            self.scheduler.loads,
+            [h.breaker for h in self.assessor.health.values() if h.dead_reason is None],
+        )
+        mine = self.assessor.health[label].breaker
         out = 1 + sum(breaker.is_tripped for breaker in breakers if breaker is not mine)
         return out * 2 <= len(breakers) and any(
             other != label and loads[other].service(function) is not None for other in self.scheduler.open
@@ -314,26 +322,26 @@ class PoolCore(Weighing):
         bound = self.scheduler.bound(label)
         for attempt in bound:
             self.scheduler.superseded(attempt)
-            self.scheduler.loads[label].failed(attempt.task.function)
-        if self.board.health[label].dead_reason is not None:
+            self.scheduler.loads[label].record_failure(attempt.task.function)
+        if self.assessor.health[label].dead_reason is not None:
             self.scheduler.emptied(label)
         elif bound:
             ids = [attempt.id for attempt in bound]
             self._deadlines.at(self.now + OCCUPIES, ("vacate", ids[0]), lambda: self._vacate(label, ids))
         for attempt in bound:
             attempt.task.release(attempt)
-            attempt.task.shun(label)
+            attempt.task.avoid(label)
             if not self._is_poison(attempt.task, reason):
                 self._reroute(attempt, reason)
 
     def _vacate(self, label: str, attempts: list[int]) -> None:
         self.scheduler.vacate(label, attempts)
-        self._judge(label)
+        self._update_health(label)
 
     def _settle(self, task: Task) -> None:
         """The task is decided: nothing that is still under way for it is wanted."""
-        if task.state is TaskState.WAITING and not self.waitroom.left(task):
-            (task.line or self.scheduler.backlog.line(task.eligible)).left()
+        if task.state is TaskState.WAITING and not self.paced_requeue.left(task):
+            (task.queue or self.scheduler.backlog.queue(task.eligible)).left()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
         self._close_opinion(task)
@@ -344,9 +352,9 @@ class PoolCore(Weighing):
                 self.scheduler.superseded(rival)
                 self.hedger.lost(rival)
                 if self.scheduler.verdicts[rival.endpoint].state is not State.UP and not self._stopped:
-                    self._judge(rival.endpoint)
+                    self._update_health(rival.endpoint)
         for attempt in task.given_up or ():
-            if attempt.generation != self.board.health[attempt.endpoint].generation:
+            if attempt.generation != self.assessor.health[attempt.endpoint].generation:
                 self._forget_in_time(attempt)
 
     def _forget_in_time(self, attempt: Attempt) -> None:
@@ -365,19 +373,19 @@ class PoolCore(Weighing):
     # --- endpoints ------------------------------------------------------------------------------------------------
 
     def _on_started(self, s: stimuli.Started) -> None:
-        health = self.board.health[s.endpoint]
+        health = self.assessor.health[s.endpoint]
         if s.generation != health.generation or health.dead_reason is not None:
             return
         health.started_at = s.at
-        self._judge(s.endpoint)
+        self._update_health(s.endpoint)
 
     def _on_observed(self, s: stimuli.Observed) -> None:
-        label, health = s.endpoint, self.board.health[s.endpoint]
+        label, health = s.endpoint, self.assessor.health[s.endpoint]
         if s.generation != health.generation or health.started_at is None:
             return
-        cap = self.specs[label].slots_cap
+        cap = self.specs[label].max_concurrency
         slots = s.slots if cap is None else min(s.slots, cap)
-        self.board.observed(label, s.at, slots, blocks_expected=s.blocks_expected)
+        self.assessor.observed(label, s.at, slots, blocks_expected=s.blocks_expected)
         self.planned.blocks_end(label, s.until, s.at)
         if slots and health.deaths and health.up_since is not None:
             if s.at - health.up_since >= self.settings.healthy_after:
@@ -389,40 +397,40 @@ class PoolCore(Weighing):
             health.stalled_since = None
         elif health.stalled_since is None:
             health.stalled_since = s.at
-        self._judge(label)
+        self._update_health(label)
 
     def _on_unanswered(self, s: stimuli.Unanswered) -> None:
-        health = self.board.health[s.endpoint]
+        health = self.assessor.health[s.endpoint]
         if s.generation == health.generation and health.dead_reason is None:
             health.unanswered_since = s.since
-            self._judge(s.endpoint)
+            self._update_health(s.endpoint)
 
     def _on_died(self, s: stimuli.Died) -> None:
-        if s.generation == self.board.health[s.endpoint].generation:
+        if s.generation == self.assessor.health[s.endpoint].generation:
             self._die(s.endpoint, s.reason)
 
     def _die(self, label: str, reason: str) -> None:
         """This generation is over: take everything away, and plan the next one."""
-        health = self.board.health[label]
+        health = self.assessor.health[label]
         if health.dead_reason is not None or self._stopped:
             return
         health.dead_reason = reason
-        self._judge(label)
+        self._update_health(label)
         self._plan_revival(label)
 
     def _plan_revival(self, label: str) -> None:
-        health = self.board.health[label]
+        health = self.assessor.health[label]
         if health.draining is not None or not self.specs[label].revivable:
             return  # nobody can build it anew, or it was to go away and `Resume` brings it back
         delay = min(self.settings.revive_longest, self.settings.revive_first * 2.0 ** min(health.deaths, 64))
         delay += self.outages.delay(label, self.now)
         health.deaths += 1
         generation = health.generation + 1
-        self._chronicle.reviving(label, generation, health.dead_reason or "", delay)
+        self._history.reviving(label, generation, health.dead_reason or "", delay)
         self._deadlines.at(self.now + delay, ("revive", label), lambda: self._revive(label, generation))
 
     def _revive(self, label: str, generation: int) -> None:
-        health = self.board.health[label]
+        health = self.assessor.health[label]
         if health.draining is not None:
             return
         reason = health.dead_reason or ""
@@ -431,67 +439,67 @@ class PoolCore(Weighing):
             if attempt.task.state is TaskState.SETTLED:
                 self._forget_in_time(attempt)
         self._out.append(actions.Revive(label, generation, reason))
-        self._judge(label)
+        self._update_health(label)
 
-    def _on_heard(self, s: stimuli.Heard) -> None:
+    def _on_heartbeat(self, s: stimuli.HeartbeatReceived) -> None:
         if s.endpoint in self.specs:
-            self.board.heard(s.endpoint, s.stream, s.at, s.interval, s.way)
+            self.assessor.record_heartbeat(s.endpoint, s.stream, s.at, s.interval, s.via_site)
             if self.scheduler.verdicts[s.endpoint].state is not State.UP:
-                self._judge(s.endpoint)
+                self._update_health(s.endpoint)
 
-    def _on_hushed(self, s: stimuli.Hushed) -> None:
+    def _on_stream_ended(self, s: stimuli.StreamEnded) -> None:
         if s.endpoint in self.specs:
-            self.board.health[s.endpoint].streams.pop(s.stream, None)
+            self.assessor.health[s.endpoint].streams.pop(s.stream, None)
             if self.scheduler.verdicts[s.endpoint].state is not State.UP:
-                self._judge(s.endpoint)
+                self._update_health(s.endpoint)
 
-    def _on_fabric_seen(self, s: stimuli.FabricSeen) -> None:
-        if self.board.fabric_seen(s.at):
-            for label, health in self.board.health.items():
+    def _on_fabric_polled(self, s: stimuli.FabricPolled) -> None:
+        if self.assessor.fabric_polled(s.at):
+            for label, health in self.assessor.health.items():
                 if health.streams:
-                    self._judge(label)
+                    self._update_health(label)
 
-    def _on_rumour(self, s: stimuli.Rumour) -> None:
+    def _on_peer_report(self, s: stimuli.PeerReport) -> None:
         if s.endpoint in self.specs:
-            self.board.rumour(s.endpoint, s.at, f"{s.source} says: {s.reason}", s.lasts)
-            self._judge(s.endpoint)
+            self.assessor.peer_report(s.endpoint, s.at, f"{s.source} says: {s.reason}", s.lasts)
+            self._update_health(s.endpoint)
 
     def _bring_back(self, label: str) -> None:
         """The endpoint is not held any more: if it died meanwhile, it is built anew."""
-        dead = self.board.health[label].dead_reason is not None
+        dead = self.assessor.health[label].dead_reason is not None
         if dead and not self._stopped and ("revive", label) not in self._deadlines:
             self._plan_revival(label)
 
-    def _judge(self, label: str) -> None:
+    def _update_health(self, label: str) -> None:
         """Ask for the verdict, and act on what changed."""
-        health, scheduler = self.board.health[label], self.scheduler
-        verdict = self.board.verdict(label, self.now, scheduler.live[label], lambda: self._overdue(label))
+        health, scheduler = self.assessor.health[label], self.scheduler
+        verdict = self.assessor.verdict(label, self.now, scheduler.live[label], lambda: self._overdue(label))
         if verdict.fatal and not self._stopped:
             self._die(label, verdict.reason)
             return
         before = scheduler.verdicts[label]
-        scheduler.judged(label, verdict, health.slots)
+        scheduler.apply_verdict(label, verdict, health.slots)
         newly_down = verdict.state is State.DOWN and before.state is not State.DOWN
         if newly_down and health.draining is None and not self._stopped:
             self.outages.lost(label, self.now)  # before what it held is given to its neighbours
         taken = 0 if verdict.keeps else scheduler.live[label]
         if taken or (verdict.state is not before.state and verdict.state not in UNTOLD):
-            self._chronicle.judged(label, health, verdict, taken)
+            self._history.record_verdict(label, health, verdict, taken)
         if not verdict.keeps and scheduler.held[label]:
             self._take_away(label, verdict.reason)
         hope = scheduler.is_hope(label, self.now)
         if verdict.state is not before.state or hope is not self._hopes[label]:
             self._hopes[label] = hope
-            if self.judge.open:
+            if self.second_opinions.open:
                 self._look_at_opinions()
-            for line in scheduler.backlog.of(label):
-                self.darkness.watch(line)
+            for queue in scheduler.backlog.of(label):
+                self.starvation.watch(queue)
             scheduler.fill_idle(self.now)
         if taken:
-            self._judge(label)  # what it held is gone: that may change its state, and when to look again
+            self._update_health(label)  # what it held is gone: that may change its state, and when to look again
             return
         if verdict.recheck is not None:
-            self._deadlines.at(verdict.recheck, ("judge", label), lambda: self._judge(label))
+            self._deadlines.at(verdict.recheck, ("judge", label), lambda: self._update_health(label))
         scheduler.fill(label, self.now)
 
     def _overdue(self, label: str) -> bool:

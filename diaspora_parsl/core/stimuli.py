@@ -17,7 +17,7 @@ class Submitted(Struct, frozen=True, gc=False):
     priority: float = 0.0
     """Lower goes first."""
     tags: tuple[str, ...] = ()
-    repeatable: bool = False
+    idempotent: bool = False
     """A second attempt does no harm, not even beside the first."""
     walltime: float | None = None
     """Seconds that it takes at most, as its user says."""
@@ -122,18 +122,18 @@ class Died(Struct, frozen=True, gc=False):
     reason: str
 
 
-class Heard(Struct, frozen=True, gc=False):
+class HeartbeatReceived(Struct, frozen=True, gc=False):
     """A heartbeat from one stream (block and node) of an endpoint."""
 
     at: float
     endpoint: str
     stream: str
     interval: float = 1.0
-    way: str = ""
+    via_site: str = ""
     """The site where it was born, if it came over a bridge."""
 
 
-class Hushed(Struct, frozen=True, gc=False):
+class StreamEnded(Struct, frozen=True, gc=False):
     """A stream said goodbye."""
 
     at: float
@@ -141,13 +141,13 @@ class Hushed(Struct, frozen=True, gc=False):
     stream: str
 
 
-class FabricSeen(Struct, frozen=True, gc=False):
+class FabricPolled(Struct, frozen=True, gc=False):
     """The fabric was read to its end just now: silence up to here is real silence."""
 
     at: float
 
 
-class WaySeen(Struct, frozen=True, gc=False):
+class BridgePolled(Struct, frozen=True, gc=False):
     """A bridge told that what comes from this site can be heard; the next such word is due after ``interval`` s."""
 
     at: float
@@ -155,7 +155,7 @@ class WaySeen(Struct, frozen=True, gc=False):
     interval: float = 1.0
 
 
-class Rumour(Struct, frozen=True, gc=False):
+class PeerReport(Struct, frozen=True, gc=False):
     """Somebody else saw the endpoint in trouble."""
 
     at: float
@@ -231,11 +231,11 @@ Stimulus = (
     | Environment
     | Unanswered
     | Died
-    | Heard
-    | Hushed
-    | FabricSeen
-    | WaySeen
-    | Rumour
+    | HeartbeatReceived
+    | StreamEnded
+    | FabricPolled
+    | BridgePolled
+    | PeerReport
     | Drain
     | Resume
     | Quarantine

@@ -45,25 +45,44 @@ ATTEMPT_MOVES: Final = {
 class Task:
     """One task of the pool."""
 
-    __slots__ = ("attempts", "avoid", "avoid_until", "bound", "eligible", "function", "given_up", "hedge", "id",
-                 "imports", "killed_at", "kills", "line", "opinion", "priority", "refused_by", "repeatable",
-                 "state", "waiting_since", "walltime")  # fmt: skip
+    __slots__ = (
+        "attempts",
+        "avoid_until",
+        "avoided",
+        "bound",
+        "eligible",
+        "function",
+        "given_up",
+        "hedge",
+        "id",
+        "idempotent",
+        "imports",
+        "killed_at",
+        "kills",
+        "opinion",
+        "priority",
+        "queue",
+        "refused_by",
+        "state",
+        "waiting_since",
+        "walltime",
+    )  # fmt: skip
 
     def __init__(
-        self, task: int, function: str, eligible: frozenset[str], priority: float, *, repeatable: bool = False,
+        self, task: int, function: str, eligible: frozenset[str], priority: float, *, idempotent: bool = False,
         walltime: float | None = None, imports: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.id = task
         self.function = function
         self.eligible = eligible
         self.priority = priority
-        self.repeatable = repeatable
+        self.idempotent = idempotent
         self.walltime = walltime
         self.imports = imports
         self.state = TaskState.NEW
         self.waiting_since = 0.0
         #: The line it waits in, or waited in last.
-        self.line: Line | None = None
+        self.queue: TaskQueue | None = None
         self.attempts = 0
         self.kills = 0
         self.bound: Attempt | None = None
@@ -71,7 +90,7 @@ class Task:
         self.hedge: Attempt | None = None
         #: Endpoints where an attempt was lost: others are preferred for a while. None until there is one, to save
         #: memory, as in the next two.
-        self.avoid: set[str] | None = None
+        self.avoided: set[str] | None = None
         self.avoid_until = float("-inf")
         #: Attempts that were superseded.
         self.given_up: list[Attempt] | None = None
@@ -94,11 +113,11 @@ class Task:
             self.bound = self.hedge
         self.hedge = None
 
-    def shun(self, endpoint: str, until: float | None = None) -> None:
+    def avoid(self, endpoint: str, until: float | None = None) -> None:
         """Note that an attempt was lost there; prefer other endpoints until then."""
-        if self.avoid is None:
-            self.avoid = set()
-        self.avoid.add(endpoint)
+        if self.avoided is None:
+            self.avoided = set()
+        self.avoided.add(endpoint)
         if until is not None:
             self.avoid_until = until
 
@@ -138,9 +157,9 @@ class Opinion:
     def __init__(self, at: float, settings: PoolSettings) -> None:
         # Whole seconds, so that many share one deadline.
         #: Another site is preferred until then.
-        self.local_until = math.ceil(at + settings.shun_time)
+        self.local_until = math.ceil(at + settings.avoid_time)
         #: A place that is not up is waited for until then.
-        self.wait_until = math.ceil(at + settings.opinion_time)
+        self.wait_until = math.ceil(at + settings.second_opinion_timeout)
         #: Places that get nothing more of its function meanwhile.
         self.banned: list[str] = []
         #: Where it failed, and the type of the error.
@@ -157,7 +176,7 @@ class Opinion:
         self.asked = 0
 
 
-class Line:
+class TaskQueue:
     """The waiting tasks that may run at the same set of endpoints.
 
     Args:
@@ -165,19 +184,19 @@ class Line:
         function: of all its tasks, if some endpoint would rather not have that function: nobody waits behind it.
     """
 
-    __slots__ = ("_heap", "dark_since", "eligible", "function", "length")
+    __slots__ = ("_heap", "eligible", "function", "length", "starved_since")
 
     def __init__(self, eligible: frozenset[str], function: str | None = None) -> None:
         self.eligible = eligible
         self.function = function
         self.length = 0
         #: Since when none of the endpoints is a hope.
-        self.dark_since: float | None = None
+        self.starved_since: float | None = None
         self._heap: list[tuple[float, int, Task]] = []
 
     def push(self, task: Task) -> None:
         """Add a task; task ids count up, so an older task goes first, a rerouted one too."""
-        task.line = self
+        task.queue = self
         heappush(self._heap, (task.priority, task.id, task))
         self.length += 1
 

@@ -34,12 +34,12 @@ def _digest(event: Event, key: str) -> str:
     return hmac.new(key.encode(), msgspec.json.encode(meant, order="deterministic"), hashlib.sha256).hexdigest()
 
 
-def proof_of(secret: str, *words: object) -> str:
+def hmac_of(secret: str, *words: object) -> str:
     """What only a holder of the secret can say of these words: 32 hexadecimal digits."""
     text = "\0".join(map(str, words)).encode()
     return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()[:32]
 
 
-def is_proof(told: str, secret: str, *words: object) -> bool:
+def is_hmac_of(told: str, secret: str, *words: object) -> bool:
     """Whether that is it."""
-    return hmac.compare_digest(told.encode(), proof_of(secret, *words).encode())
+    return hmac.compare_digest(told.encode(), hmac_of(secret, *words).encode())

@@ -12,7 +12,7 @@ from typing import Final
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import Event
 from diaspora_parsl.fabric.base import Fabric, Position, Subscription
-from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.dedup import Deduplicator
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 5.0
 
 
-class Reader:
+class Consumer:
     """Reads topics in a background thread, from ``position`` on, until `close`.
 
     Callbacks run in that thread, one at a time; what they raise is logged, and does not end the reader. After every
@@ -67,7 +67,7 @@ class Reader:
         self._position: Position = position
         self._skip_older = skip_older
         self._wait = wait
-        self._seen = Seen()
+        self._seen = Deduplicator()
         self._newest: dict[tuple[str, str], tuple[int, str]] = {}
         self._older = 0
         self._resyncs = 0

@@ -8,7 +8,7 @@ from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event
 
 
-class Seen:
+class Deduplicator:
     """Remembers the last events by (``source``, ``id``). Not thread-safe.
 
     Two generations of half the size each instead of an ordered dictionary: one set insertion per event, and forgetting

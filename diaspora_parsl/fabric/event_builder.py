@@ -11,7 +11,7 @@ from diaspora_parsl.events import Event, Payload, encode_payload
 from diaspora_parsl.events.trace import Traces
 
 
-class Envelopes:
+class EventBuilder:
     """Makes events of payloads: ids, sequence numbers, times. One thread at a time.
 
     Ids sort by time and are unique without asking anybody: milliseconds, a random number per publisher, a counter

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, FabricDropped, Payload
 from diaspora_parsl.fabric.base import Fabric, redacted
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.outbox import DEFAULT_MAX_BYTES, Outbox
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Publisher:
         self._clock = clock
         self._capacity = capacity
         self._gather = gather
-        self._envelopes = Envelopes(source, originsite)
+        self._envelopes = EventBuilder(source, originsite)
         self._outbox: Outbox | None = None
         self._outbox_path = Path(outbox_path) if outbox_path else None
         self._outbox_max_bytes = outbox_max_bytes

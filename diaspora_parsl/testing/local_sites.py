@@ -42,8 +42,8 @@ class LocalSite:
         nodes: how many; each is a block. On the worker ``DIASPORA_PARSL_NODE`` tells which: ``label-0`` and so on. A
             block that comes after a lost one runs on the same node again.
         environment: further variables for its workers.
-        heartbeats: passed to `Endpoint`.
-        agent: passed to `Endpoint`.
+        heartbeat_period: passed to `Endpoint`, with ``detection_time``.
+        node_agent: passed to `Endpoint`.
         tags: passed to `Endpoint`.
         site: passed to `Endpoint`: several of these may stand for the endpoints of one facility.
     """
@@ -55,8 +55,9 @@ class LocalSite:
         workers: int = 1,
         nodes: int = 1,
         environment: Mapping[str, str] | None = None,
-        heartbeats: tuple[int, int] | None = (1, 4),
-        agent: bool = False,
+        heartbeat_period: int | None = 1,
+        detection_time: int = 4,
+        node_agent: bool = False,
         tags: frozenset[str] = frozenset(),
         site: str | None = None,
     ) -> None:
@@ -95,7 +96,14 @@ class LocalSite:
                 worker_init=f"{refuse}\n{exports}\n{self._choose_node()}",
             ),
         )
-        self.endpoint = Endpoint(executor, heartbeats=heartbeats, agent=agent, tags=tags, site=site)
+        self.endpoint = Endpoint(
+            executor,
+            heartbeat_period=heartbeat_period,
+            detection_time=detection_time,
+            node_agent=node_agent,
+            tags=tags,
+            site=site,
+        )
 
     def __enter__(self) -> Self:
         return self

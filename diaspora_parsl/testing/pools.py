@@ -20,7 +20,7 @@ from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import TOPIC_ENDPOINT, TOPIC_TASK, EndpointUp, Event
 from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.globus.endpoint import GlobusEndpoint
-from diaspora_parsl.executors.globus.rate_limit import Account
+from diaspora_parsl.executors.globus.rate_limit import RateLimit
 from diaspora_parsl.executors.pool import ResilientPoolExecutor
 from diaspora_parsl.fabric.address import find_fabric
 from diaspora_parsl.fabric.base import Position, open_fabric
@@ -194,7 +194,7 @@ def resilient_pool(
         RuntimeError: a fault could not be applied, or threads or processes were left behind (processes are ended).
     """
     script = faults if isinstance(faults, f.FaultScript) else f.FaultScript(tuple(faults))
-    options = {"label": "pool", "down_limit": _DOWN_LIMIT, **(pool or {})}
+    options = {"label": "pool", "unavailable_timeout": _DOWN_LIMIT, **(pool or {})}
     if not str(options.get("fabric", "embedded")).startswith(("embedded", "redis")):
         raise ConfigurationError(
             'resilient_pool reads on the fabric what happened: leave it "embedded", or write a redis:// URL'
@@ -232,7 +232,7 @@ def _places_and_members(
     """What faults are applied to, by label, and what the pool is given."""
     places: dict[str, Place] = {}
     members: list[Endpoint | ParslExecutor] = []
-    account = Account(most=_ALLOWANCE)
+    account = RateLimit(most=_ALLOWANCE)
     for part in parts:
         if isinstance(part, Endpoint | ParslExecutor):
             members.append(part)
@@ -248,7 +248,7 @@ def _places_and_members(
     return places, members
 
 
-def _globus_member(place: Place, account: Account) -> GlobusEndpoint:
+def _globus_member(place: Place, account: RateLimit) -> GlobusEndpoint:
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute  # noqa: PLC0415 - an extra
 
     service = place.domain if isinstance(place, EmulatedEndpoint) else None
@@ -261,7 +261,7 @@ def _globus_member(place: Place, account: Account) -> GlobusEndpoint:
         endpoint_id=place.id,
         label=place.label,
         client_factory=service.client,
-        account=account,
+        rate_limit=account,
         status_period=0.5,
         patience=3.0,
     )

@@ -56,7 +56,7 @@ def fault_script(request: pytest.FixtureRequest) -> FaultScript:
     ``@pytest.mark.faults(seed=7, count=3, seconds=20, endpoints=["alpha", "beta"])`` draws some, always the same;
     ``pytest --fault-seed 8`` draws others. If the test fails, its output says which.
     """
-    from diaspora_parsl.testing.faults import marks  # noqa: PLC0415 - see above
+    from diaspora_parsl.testing import marks  # noqa: PLC0415 - see above
 
     given = [(mark.args, mark.kwargs) for mark in request.node.iter_markers("faults")]
     script, seed = marks.script_of(given, request.config.getoption("--fault-seed"))

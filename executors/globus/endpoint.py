@@ -14,7 +14,7 @@ from diaspora_parsl.errors import ConfigurationError
 from ..endpoint import Endpoint
 from ..maintenance import Maintenance
 from .journal import journal_at
-from .rate_limit import Account
+from .rate_limit import RateLimit
 
 #: Bytes that one submission may have, as the service says.
 PAYLOAD_LIMIT: Final = 10 * 1024 * 1024
@@ -34,17 +34,17 @@ class GlobusEndpoint(Endpoint):
         site: the facility it belongs to; its label if not given.
         client_factory: makes a `globus_compute_sdk.Client`; called twice, so that asking for the status never waits
             for a submission. If not given, ``Client()``, with the login that is stored on this host.
-        slots: workers that it has once its blocks are there. If not given, what its status says, at least 1.
+        max_concurrency: workers that it has once its blocks are there. If not given, what its status says, at least 1.
         tags: as of `Endpoint`.
-        memory: as of `Endpoint`.
+        mem_per_worker: as of `Endpoint`.
         maintenance: as of `Endpoint`.
-        account: endpoints of one account share its allowance of requests, 20 in 10 s. The name of one, or an `Account`
-            with another allowance, for a service of your own.
+        rate_limit: the account whose allowance of requests (20 in 10 s) the endpoint shares with others, by name; or a
+            `RateLimit` with another allowance, for a service of your own.
         user_endpoint_config: for templated endpoints.
         status_period: seconds between two looks at its status.
         patience: seconds without any sign of life, though a worker should be free, after which an endpoint that says
             "online" is not believed. Where all workers may be busy it takes longer.
-        ahead: seconds of known work that are sent ahead to each worker, since a round trip takes seconds.
+        prefetch_seconds: seconds of known work that are sent ahead to each worker, since a round trip takes seconds.
         payload_limit: bytes of arguments that a task may have.
         journal: a file that remembers what is in flight. If this process dies and the workflow is run again with that
             file, the results of calls that were in flight are taken from the service, instead of running them again.
@@ -61,15 +61,15 @@ class GlobusEndpoint(Endpoint):
         label: str,
         site: str | None = None,
         client_factory: Callable[[], Any] | None = None,
-        slots: int | None = None,
+        max_concurrency: int | None = None,
         tags: Iterable[str] = (),
-        memory: float | None = None,
+        mem_per_worker: float | None = None,
         maintenance: Iterable[Maintenance] = (),
-        account: str | Account = "default",
+        rate_limit: str | RateLimit = "default",
         user_endpoint_config: dict[str, Any] | None = None,
         status_period: float = 5.0,
         patience: float = 30.0,
-        ahead: float = 10.0,
+        prefetch_seconds: float = 10.0,
         payload_limit: int = PAYLOAD_LIMIT,
         journal: str | Path | None = None,
     ) -> None:
@@ -80,10 +80,10 @@ class GlobusEndpoint(Endpoint):
                 f"GlobusEndpoint {label!r}: endpoint_id={endpoint_id!r} is no UUID. "
                 f"`globus-compute-endpoint list` on the machine of the endpoint shows it."
             ) from None
-        if status_period <= 0 or patience <= 0 or ahead <= 0 or payload_limit < 1:
+        if status_period <= 0 or patience <= 0 or prefetch_seconds <= 0 or payload_limit < 1:
             raise ConfigurationError(
-                f"GlobusEndpoint {label!r}: status_period, patience, ahead (seconds) and payload_limit (bytes) must be "
-                f"above 0."
+                f"GlobusEndpoint {label!r}: status_period, patience, prefetch_seconds and payload_limit "
+                f"(bytes) must be above 0."
             )
         if client_factory is not None and not callable(client_factory):
             raise ConfigurationError(
@@ -100,8 +100,8 @@ class GlobusEndpoint(Endpoint):
                 site=site or label,
                 endpoint_id=identity,
                 client_factory=client_factory or default_client,
-                slots=slots,
-                account=account,
+                slots=max_concurrency,
+                rate_limit=rate_limit,
                 user_endpoint_config=user_endpoint_config,
                 status_period=status_period,
                 patience=patience,
@@ -110,7 +110,14 @@ class GlobusEndpoint(Endpoint):
             )
 
         super().__init__(
-            build, label=label, site=site, slots=slots, tags=tags, memory=memory, maintenance=maintenance, ahead=ahead
+            build,
+            label=label,
+            site=site,
+            max_concurrency=max_concurrency,
+            tags=tags,
+            mem_per_worker=mem_per_worker,
+            maintenance=maintenance,
+            prefetch_seconds=prefetch_seconds,
         )
         self._client_factory = client_factory
 

@@ -15,12 +15,12 @@ from diaspora_parsl.errors import AttemptLostError, PayloadTooLargeError, Submit
 from diaspora_parsl.events import NodeHeartbeat, Payload
 
 from ..parsl import adapter
-from ..parsl.observable import AwareExecutor, Observation
+from ..parsl.observable import ObservableExecutor, Observation
 from .canary import SignsOfLife
 from .function_ids import PerFunction
 from .journal import Journal
-from .rate_limit import Account, account_called
-from .remote_tasks import Posted, Posts
+from .rate_limit import RateLimit, shared_rate_limit
+from .remote_tasks import RemoteTask, RemoteTasks
 from .sdk import Exit, OwnGroupExecutor, TaskExecutionFailed, leave, what_became
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def _canary() -> None:
     """Show that somebody runs tasks there."""
 
 
-class GlobusExecutor(AwareExecutor):
+class GlobusExecutor(ObservableExecutor):
     """The executor of a `GlobusEndpoint`, for one generation; the arguments are those of the endpoint.
 
     Two threads: one sends tasks, in batches as large as what came in while the last was under way; one looks after
@@ -71,7 +71,7 @@ class GlobusExecutor(AwareExecutor):
         endpoint_id: str,
         client_factory: Callable[[], Any],
         slots: int | None,
-        account: str | Account,
+        rate_limit: str | RateLimit,
         user_endpoint_config: dict[str, Any] | None,
         status_period: float,
         patience: float,
@@ -84,7 +84,7 @@ class GlobusExecutor(AwareExecutor):
         self._endpoint_id = endpoint_id
         self._client_factory = client_factory
         self._slots = slots
-        self._account = account_called(account) if isinstance(account, str) else account
+        self._account = shared_rate_limit(rate_limit) if isinstance(rate_limit, str) else rate_limit
         self._user_endpoint_config = user_endpoint_config
         self._status_period = status_period
         self._payload_limit = payload_limit
@@ -93,7 +93,7 @@ class GlobusExecutor(AwareExecutor):
         self._lock = threading.Lock()
         self._life = SignsOfLife(patience)
         self._patience = patience
-        self._posts = Posts()
+        self._posts = RemoteTasks()
         self._codes = PerFunction()
         self._registered: dict[str, str] = {}
         self._stop = threading.Event()
@@ -202,7 +202,7 @@ class GlobusExecutor(AwareExecutor):
             )
         wishes = {key: value for key, value in resource_specification.items() if key != "priority"}
         config = wishes.pop("user_endpoint_config", self._user_endpoint_config)
-        post = Posted(func, code, args, kwargs, size, wishes or None, config)
+        post = RemoteTask(func, code, args, kwargs, size, wishes or None, config)
         self._posts.put(post)
         return post.future
 
@@ -231,7 +231,7 @@ class GlobusExecutor(AwareExecutor):
                     self._note(batch, None)
                 self._sending_since = None
 
-    def _send(self, batch: list[Posted]) -> None:
+    def _send(self, batch: list[RemoteTask]) -> None:
         """Hand a batch over, and wait until the service has answered."""
         sdk = self._sdk
         if sdk is None:
@@ -250,7 +250,7 @@ class GlobusExecutor(AwareExecutor):
                 raise TimeoutError(f"the service did not answer within {_SUBMIT_LIMIT:.0f} s")
         self._group = sdk.task_group_id or self._group
 
-    def _adopt(self, post: Posted, journal: Journal) -> bool:
+    def _adopt(self, post: RemoteTask, journal: Journal) -> bool:
         """If the process before this one sent it already, ask for what came of it instead of sending it."""
         if post.is_canary:
             return False
@@ -263,7 +263,7 @@ class GlobusExecutor(AwareExecutor):
         self._posts.doubt(post)
         return True
 
-    def _function_id(self, post: Posted) -> str:
+    def _function_id(self, post: RemoteTask) -> str:
         """Under which the service knows it. Wrappers are often made anew for each call: the code is registered once."""
         code = Journal.digest(post.code)
         known = self._registered.get(code)
@@ -277,7 +277,7 @@ class GlobusExecutor(AwareExecutor):
             self._registered[code] = known
         return known
 
-    def _note(self, batch: list[Posted], error: BaseException | None) -> None:
+    def _note(self, batch: list[RemoteTask], error: BaseException | None) -> None:
         """What became of a batch: which tasks the service has, and which it has not."""
         accepted = [post for post in batch if post.task_id is not None]
         now = time.monotonic()
@@ -307,7 +307,7 @@ class GlobusExecutor(AwareExecutor):
 
     # --- what comes back ------------------------------------------------------------------------------------------
 
-    def _came_back(self, post: Posted, inner: Future[Any]) -> None:
+    def _came_back(self, post: RemoteTask, inner: Future[Any]) -> None:
         """A future of the SDK is done, on one of its threads."""
         if self._stop.is_set():
             return
@@ -323,7 +323,7 @@ class GlobusExecutor(AwareExecutor):
             self._posts.doubt(post)
             logger.debug("Endpoint %s: the SDK gave up waiting for a result: %s", self.label, error)
 
-    def _returned(self, post: Posted, value: Any, error: BaseException | None) -> None:
+    def _returned(self, post: RemoteTask, value: Any, error: BaseException | None) -> None:
         raised = adapter.raised_by_user(value)
         if raised is not None and not adapter.describe(post.function).is_app:
             value, error = None, raised  # who submits an app looks into its result
@@ -338,7 +338,7 @@ class GlobusExecutor(AwareExecutor):
                 if not post.is_canary:
                     self._idle_since = None
 
-    def _settle(self, post: Posted, value: Any = None, error: BaseException | None = None) -> bool:
+    def _settle(self, post: RemoteTask, value: Any = None, error: BaseException | None = None) -> bool:
         task = post.task_id
         if self._journal is not None and post.digest and task is not None:
             self._journal.came_back(task)
@@ -426,7 +426,7 @@ class GlobusExecutor(AwareExecutor):
         for post in lost:
             self._give_up(post, f"the endpoint has been idle for {now - since:.0f} s, and the service has no result")
 
-    def _give_up(self, post: Posted, why: str) -> None:
+    def _give_up(self, post: RemoteTask, why: str) -> None:
         gone = AttemptLostError(f"Endpoint {self.label} lost the task: {why}.")
         if self._settle(post, error=gone) and not post.is_canary and post.adopted is None:
             with self._lock:
@@ -451,7 +451,7 @@ class GlobusExecutor(AwareExecutor):
                 self._told(known[task_id], results.get(task_id))
         return any(post.settled for post in posts)
 
-    def _told(self, post: Posted, found: dict[str, Any] | None) -> None:
+    def _told(self, post: RemoteTask, found: dict[str, Any] | None) -> None:
         """What the service says of a task; None: it does not know it."""
         is_expired = found is not None and found.get("status") == "success" and "result" not in found
         if post.adopted is not None and (found is None or is_expired):
@@ -463,7 +463,7 @@ class GlobusExecutor(AwareExecutor):
         elif found is not None and found.get("completion_t"):
             self._found(post, found)
 
-    def _found(self, post: Posted, found: dict[str, Any]) -> None:
+    def _found(self, post: RemoteTask, found: dict[str, Any]) -> None:
         if found.get("status") != "success":
             self._returned(post, None, TaskExecutionFailed(str(found.get("exception")), str(found["completion_t"])))
             return
@@ -479,4 +479,4 @@ class GlobusExecutor(AwareExecutor):
         with self._lock:
             self._life.canary_sent(time.monotonic())
         code = self._codes.of(_canary, self._code_of)
-        self._posts.put(Posted(_canary, code, (), {}, 0, None, self._user_endpoint_config, is_canary=True))
+        self._posts.put(RemoteTask(_canary, code, (), {}, 0, None, self._user_endpoint_config, is_canary=True))

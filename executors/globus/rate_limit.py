@@ -13,11 +13,11 @@ from weakref import WeakValueDictionary
 _MOST: Final = 18
 _WINDOW: Final = 10.0
 
-_accounts: WeakValueDictionary[str, Account] = WeakValueDictionary()
+_accounts: WeakValueDictionary[str, RateLimit] = WeakValueDictionary()
 _accounts_lock: Final = threading.Lock()
 
 
-class Account:
+class RateLimit:
     """At most ``most`` requests in ``window`` seconds, whichever thread they come from.
 
     Args:
@@ -81,10 +81,10 @@ class Account:
             self._barred_until = max(self._barred_until, self._clock() + seconds)
 
 
-def account_called(name: str) -> Account:
+def shared_rate_limit(name: str) -> RateLimit:
     """The account of that name in this process: the same object as long as anybody holds it."""
     with _accounts_lock:
-        account = _accounts.get(name)
-        if account is None:
-            account = _accounts[name] = Account()
-        return account
+        rate_limit = _accounts.get(name)
+        if rate_limit is None:
+            rate_limit = _accounts[name] = RateLimit()
+        return rate_limit

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 
-class Posted:
+class RemoteTask:
     """One task that was given to a service, with the future that is ours and the one that is the service's."""
 
     __slots__ = (
@@ -77,24 +77,24 @@ class Posted:
             return cancelled
 
 
-class Posts:
+class RemoteTasks:
     """All tasks of one endpoint that are on their way. Usable from any thread; nothing but `take` waits."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[Posted] = deque()
-        self._open: dict[int, Posted] = {}
-        self._doubted: dict[int, Posted] = {}
+        self._waiting: deque[RemoteTask] = deque()
+        self._open: dict[int, RemoteTask] = {}
+        self._doubted: dict[int, RemoteTask] = {}
         self._is_closed = False
 
-    def put(self, post: Posted) -> None:
+    def put(self, post: RemoteTask) -> None:
         """To be sent; dropped once closed."""
         with self._changed:
             if not self._is_closed:
                 self._waiting.append(post)
                 self._changed.notify()
 
-    def take(self, most: int, size: int, limit: float) -> list[Posted]:
+    def take(self, most: int, size: int, limit: float) -> list[RemoteTask]:
         """The next to be sent together, with the same wishes and of no more than ``size`` bytes, unless one is larger.
 
         Waits for the first, at most ``limit`` seconds.
@@ -103,7 +103,7 @@ class Posts:
         with self._changed:
             while not self._waiting and not self._is_closed and (left := end - time.monotonic()) > 0.0:
                 self._changed.wait(left)
-            batch: list[Posted] = []
+            batch: list[RemoteTask] = []
             while self._waiting and len(batch) < most:
                 post = self._waiting[0]
                 size -= post.size
@@ -112,7 +112,7 @@ class Posts:
                 batch.append(self._waiting.popleft())
             return batch
 
-    def accepted(self, post: Posted, at: float) -> None:
+    def accepted(self, post: RemoteTask, at: float) -> None:
         """The service has it. What was needed to send it is forgotten, unless it may have to be sent again."""
         post.accepted_at = at
         if post.adopted is None:
@@ -120,7 +120,7 @@ class Posts:
         with self._changed:
             self._open[id(post)] = post
 
-    def again(self, post: Posted) -> None:
+    def again(self, post: RemoteTask) -> None:
         """The service does not have it after all: it is to be sent."""
         post.adopted = post.accepted_at = None
         with self._changed:
@@ -128,27 +128,27 @@ class Posts:
             self._doubted.pop(id(post), None)
         self.put(post)
 
-    def doubt(self, post: Posted) -> None:
+    def doubt(self, post: RemoteTask) -> None:
         """Nobody waits for its result any more: the service must be asked."""
         with self._changed:
             if id(post) in self._open:
                 self._doubted[id(post)] = post
 
-    def doubted(self) -> list[Posted]:
+    def doubted(self) -> list[RemoteTask]:
         """Those in doubt."""
         with self._changed:
             return list(self._doubted.values())
 
-    def open(self) -> list[Posted]:
+    def open(self) -> list[RemoteTask]:
         """Those accepted and not settled."""
         with self._changed:
             return list(self._open.values())
 
-    def accepted_before(self, at: float) -> list[Posted]:
+    def accepted_before(self, at: float) -> list[RemoteTask]:
         """Those of them that were accepted before then."""
         return [post for post in self.open() if post.accepted_at is not None and post.accepted_at < at]
 
-    def settle(self, post: Posted, value: Any = None, error: BaseException | None = None) -> bool:
+    def settle(self, post: RemoteTask, value: Any = None, error: BaseException | None = None) -> bool:
         """End its future, once; False if it has ended already."""
         with self._changed:
             self._open.pop(id(post), None)

@@ -63,7 +63,7 @@ class Streams:
         return old
 
 
-class Rumours:
+class PeerReports:
     """For how long what others say about an endpoint counts.
 
     Without an end, whoever may publish could keep an endpoint from work, and so from the results that clear it.
@@ -122,7 +122,7 @@ class Signed:
         return ""
 
 
-class Pace:
+class Throttle:
     """Keeps a flood from taking the whole interpreter: steps aside when more comes than a pool has to hear.
 
     Args:

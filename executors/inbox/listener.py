@@ -10,9 +10,9 @@ from typing import Final
 from diaspora_parsl import events
 from diaspora_parsl.core import settings, stimuli
 from diaspora_parsl.events import Event
-from diaspora_parsl.events.signing import is_proof
+from diaspora_parsl.events.signing import is_hmac_of
 
-from .admission import Pace, Rumours, Signed, Streams, spoken
+from .admission import PeerReports, Signed, Streams, Throttle, spoken
 from .control_requests import Requests, is_request
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Listener:
         post: takes the stimuli.
         pool: name of the pool, for requests that name one.
         key: with which requests are signed; without one, none is followed.
-        rumour_time: seconds that what others say about an endpoint counts.
+        peer_report_time: seconds that what others say about an endpoint counts.
         secrets: what agents in blocks of an endpoint can know and others cannot, by label.
         lost: takes an attempt whose worker died, and the node; called when an agent proved that it is in such a block.
     """
@@ -50,7 +50,7 @@ class Listener:
         pool: str = "",
         *,
         key: str = "",
-        rumour_time: float = settings.PoolSettings().rumour_time,
+        peer_report_time: float = settings.PoolSettings().peer_report_time,
         secrets: Callable[[str], Collection[str]] = lambda _: (),
         lost: Callable[[int, str], None] = lambda *_: None,
     ) -> None:
@@ -62,8 +62,8 @@ class Listener:
         self._requests = Requests(pool, sites)
         self._signed = Signed(key)
         self._streams = Streams()
-        self._rumours = Rumours(rumour_time)
-        self._pace = Pace()
+        self._rumours = PeerReports(peer_report_time)
+        self._pace = Throttle()
         self._malformed = 0
         self._at_end = True
 
@@ -72,7 +72,7 @@ class Listener:
         now = time.monotonic()
         self._at_end = len(batch) <= _FEW
         for endpoint, stream in self._streams.make_room(now):
-            self._post(stimuli.Hushed(now, endpoint, stream))
+            self._post(stimuli.StreamEnded(now, endpoint, stream))
         for event in batch:
             if event.source == self._own_source:
                 continue
@@ -91,7 +91,7 @@ class Listener:
     def on_alive(self) -> None:
         """The fabric answered just now; it was read to its end, unless that read brought a lot."""
         if self._at_end:
-            self._post(stimuli.FabricSeen(time.monotonic()))
+            self._post(stimuli.FabricPolled(time.monotonic()))
         self._at_end = True
 
     def _stimuli(self, event: Event, now: float) -> list[stimuli.Stimulus]:
@@ -107,12 +107,12 @@ class Listener:
                 told = map(spoken, (payload.from_site, payload.to_site, payload.bridge, payload.reason))
                 logger.warning("No events from %s to %s, says the bridge %s: %s. Silence there says nothing.", *told)
             case events.LinkStatus() if payload.reads:
-                return [stimuli.WaySeen(now, payload.from_site, min(60.0, max(0.05, payload.interval)))]
+                return [stimuli.BridgePolled(now, payload.from_site, min(60.0, max(0.05, payload.interval)))]
             case events.EndpointDown() | events.EndpointSuspect() if self._is_ours(payload.endpoint, payload.site):
                 lasts = self._rumours.counts_for(payload.endpoint, now)
                 if lasts > 0:
                     source, reason = spoken(event.source), spoken(payload.reason)
-                    return [stimuli.Rumour(now, payload.endpoint, source, reason, lasts)]
+                    return [stimuli.PeerReport(now, payload.endpoint, source, reason, lasts)]
         return []
 
     def _of_node(
@@ -121,14 +121,18 @@ class Listener:
         stream = f"{payload.block}/{payload.node}"
         match payload:
             case events.NodeHeartbeat() if self._streams.heard(payload.endpoint, stream, now):
-                way = (event.originsite or "") if event.hops else ""
-                return [stimuli.Heard(now, payload.endpoint, stream, min(60.0, max(0.05, payload.interval)), way)]
+                via_site = (event.originsite or "") if event.hops else ""
+                return [
+                    stimuli.HeartbeatReceived(
+                        now, payload.endpoint, stream, min(60.0, max(0.05, payload.interval)), via_site
+                    )
+                ]
             case events.NodeStopped() if self._streams.ended(payload.endpoint, stream):
-                return [stimuli.Hushed(now, payload.endpoint, stream)]
+                return [stimuli.StreamEnded(now, payload.endpoint, stream)]
             case events.WorkerDied() if payload.attempt:
                 about = (payload.endpoint, payload.pid, payload.attempt)
                 # Only what is proven: a second attempt beside one that lives may do harm.
-                if any(is_proof(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
+                if any(is_hmac_of(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
                     self._lost(payload.attempt, spoken(payload.node))
         return []
 

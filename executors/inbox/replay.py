@@ -29,7 +29,7 @@ _RECENT: Final = 600.0
 _LASTS: Final = 120.0
 
 
-def recall(
+def replay(
     fabric: Fabric,
     pool: str,
     sites: Mapping[str, str],
@@ -120,7 +120,7 @@ def fold(found: Iterable[Event], pool: str, sites: Mapping[str, str], key: str) 
     for label, (at, source, reason) in losses.items():
         if now - at < _RECENT:
             text = f"down {max(0.0, now - at):.0f} s before this pool started, and not seen up since: {spoken(reason)}"
-            rumours.append(stimuli.Rumour(now, label, spoken(source), text, _LASTS))
+            rumours.append(stimuli.PeerReport(now, label, spoken(source), text, _LASTS))
     return [*plans.in_force(now), *rumours]
 
 

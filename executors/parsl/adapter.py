@@ -35,8 +35,8 @@ from parsl.serialize.facade import pack_buffers
 from parsl.utils import RepresentationMixin, Timer
 
 from .launcher import AgentLauncher
-from .observable import AwareExecutor, Observation
-from .scale_out_backoff import PROVEN_AFTER, BlockBudget
+from .observable import ObservableExecutor, Observation
+from .scale_out_backoff import PROVEN_AFTER, ScaleOutBackoff
 from .worker_init import agent_command
 
 #: Parsl's own defaults, in seconds: they are what makes its detection slow.
@@ -199,7 +199,7 @@ def show_demand(executor: ParslExecutor, demand: Callable[[], int]) -> None:
         vars(executor)["outstanding"] = demand  # on the instance, where the strategy finds it first
 
 
-def guard_scaling(executor: ParslExecutor, budget: BlockBudget) -> Callable[[], None]:
+def guard_scaling(executor: ParslExecutor, budget: ScaleOutBackoff) -> Callable[[], None]:
     """Ask for blocks one by one, and only as the budget allows.
 
     Returns:
@@ -286,7 +286,7 @@ class _EagerPoller(JobStatusPoller):
 
 def why_dead(executor: ParslExecutor) -> str | None:
     """Why this executor can never work again, or None. Never blocks."""
-    if isinstance(executor, AwareExecutor):
+    if isinstance(executor, ObservableExecutor):
         return executor.why_dead()
     if isinstance(executor, BlockProviderExecutor) and executor.bad_state_is_set:
         cause = executor.executor_exception
@@ -310,7 +310,7 @@ def observe(executor: ParslExecutor, fixed_slots: int) -> Observation:
     Raises:
         Exception: whatever Parsl raises when the interchange does not answer.
     """
-    if isinstance(executor, AwareExecutor):
+    if isinstance(executor, ObservableExecutor):
         return executor.observe()
     if not isinstance(executor, HighThroughputExecutor):
         return Observation(fixed_slots)
@@ -410,7 +410,7 @@ def runs_here(executor: ParslExecutor) -> bool:
 
 def fixed_slots(executor: ParslExecutor) -> int | None:
     """Attempts it can run at once, if that never changes and can be known."""
-    if isinstance(executor, AwareExecutor):
+    if isinstance(executor, ObservableExecutor):
         return executor.most_slots()
     for name in ("max_threads", "max_workers"):
         value = getattr(executor, name, None)
@@ -444,7 +444,7 @@ def capacity(executor: ParslExecutor, slots: int | None) -> int:
 
 def resources(executor: ParslExecutor) -> frozenset[str] | None:
     """Keys of a resource specification that it takes; None if it says nothing, and gets them all."""
-    if isinstance(executor, AwareExecutor):
+    if isinstance(executor, ObservableExecutor):
         return executor.takes
     if isinstance(executor, MPIExecutor):
         return _MPI

@@ -30,7 +30,7 @@ class Observation(Struct, frozen=True):
     """It should have answered, or given a result, since then (monotonic seconds), and has not."""
 
 
-class AwareExecutor(ParslExecutor):
+class ObservableExecutor(ParslExecutor):
     """Base of executors that tell a pool about themselves. None of the methods may block."""
 
     #: Keys of a resource specification that it takes; None: all.

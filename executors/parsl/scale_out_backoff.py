@@ -13,7 +13,7 @@ LONGEST_PAUSE: Final = 120.0
 PROVEN_AFTER: Final = 10.0
 
 
-class BlockBudget:
+class ScaleOutBackoff:
     """Keeps a scheduler in trouble from being asked again and again; belongs to an endpoint over all its generations.
 
     While nothing goes wrong, everything asked for is granted. A refused request, or a block that ended without bringing

@@ -14,7 +14,7 @@ from parsl.providers.cluster_provider import ClusterProvider
 _CLOCK_PARTS = 3
 
 
-class BlockAges:
+class BlockWalltimes:
     """Knows since when each block runs, as far as was seen, and so when the last of them ends.
 
     A block is as old as it was first seen to run or to have connected, which is late by up to a status poll: what is

@@ -20,7 +20,7 @@ from diaspora_parsl.events.trace import Traces
 from ..parsl import adapter
 from ..worker import node_gate
 from .futures import Delivery, TaskFuture
-from .instance import Member
+from .instance import EndpointInstance
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Driver:
         self,
         label: str,
         core: PoolCore,
-        build: Callable[[str, int], Member],
+        build: Callable[[str, int], EndpointInstance],
         emit: Emit,
         rules: Rulebook | None = None,
         traces: Traces | None = None,
@@ -102,7 +102,7 @@ class Driver:
         self._mailbox: SimpleQueue[stimuli.Stimulus | None] = SimpleQueue()
         self._open: dict[int, OpenTask] = {}
         self._outcomes: dict[int, Outcome] = {}
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, EndpointInstance] = {}
         self._wake_at = float("inf")
         self._last_turn = 0.0
         self._rates: dict[str, tuple[int, float]] = {}
@@ -156,12 +156,12 @@ class Driver:
         if number % _BURST == 0 and self._mailbox.qsize() >= _BURST:
             time.sleep(_STEP_ASIDE)
 
-    def ended(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
+    def attempt_done(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
         """An attempt came to its end, on some thread of Parsl's."""
         now = time.monotonic()
         if isinstance(outcome, Exception):
             self._outcomes[attempt] = (None, outcome)
-            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.judge(outcome, from_submit=True)))
+            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(outcome, from_submit=True)))
             return
         try:
             error = outcome.exception()
@@ -169,7 +169,7 @@ class Driver:
             error = cancelled
         if error is not None:
             self._outcomes[attempt] = (None, error)
-            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.judge(error, app=is_app)))
+            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(error, app=is_app)))
             return
         value, node = outcome.result(), ""
         report = node_gate.opened(value)
@@ -181,18 +181,18 @@ class Driver:
             if was_raised:
                 error = value.get_exception()
                 self._outcomes[attempt] = (None, error)
-                self._mailbox.put(stimuli.Failed(now, attempt, self._rules.judge(error, raised=True), node))
+                self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(error, raised=True), node))
                 return
         self._outcomes[attempt] = (value, None)
         raised = adapter.raised_by_user(value)
         if raised is None:
             self._mailbox.put(stimuli.Finished(now, attempt, node))
         else:
-            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.judge(raised, raised=True), node))
+            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(raised, raised=True), node))
 
     def worker_died(self, attempt: int, node: str) -> None:
         """The worker that ran an attempt is gone: that is known here before its manager misses it."""
-        failure = self._rules.judge(adapter.worker_lost(node))
+        failure = self._rules.classify(adapter.worker_lost(node))
         self._mailbox.put(stimuli.Orphaned(time.monotonic(), attempt, failure))
 
     def close(self, limit: float) -> None:
@@ -206,7 +206,7 @@ class Driver:
             logger.error("The driver of pool %s did not end", self._label)
         closers = []
         for label, member in self._members.items():
-            broken = self._core.board.health[label].dead_reason is not None or self._core.state(label)[0] == "down"
+            broken = self._core.assessor.health[label].dead_reason is not None or self._core.state(label)[0] == "down"
             closer = threading.Thread(
                 target=member.close,
                 args=(end - time.monotonic() - 0.5,),
@@ -387,12 +387,12 @@ class Driver:
                 endpoint=label,
                 site=spec.site,
                 state=state,
-                slots=core.board.health[label].slots,
+                slots=core.assessor.health[label].slots,
                 in_flight=core.scheduler.live[label],
                 finished=finished,
                 rate=round((finished - before) / max(1e-3, now - at), 2),
                 reason=reason,
-                generation=core.board.health[label].generation,
+                generation=core.assessor.health[label].generation,
             )
             self._emit(status, label, label)
         status_of_pool = events.PoolStatus(

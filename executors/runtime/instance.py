@@ -19,12 +19,12 @@ from diaspora_parsl.core.stimuli import Died, Environment, Nodes, Observed, Star
 
 from ..endpoint import Endpoint
 from ..parsl import adapter
-from ..parsl.scale_out_backoff import BlockBudget
+from ..parsl.scale_out_backoff import ScaleOutBackoff
 from ..worker import node_gate, trace_wrapper
 from . import block_processes
-from .block_walltime import BlockAges
+from .block_walltime import BlockWalltimes
 from .import_scan import modules_of
-from .serial_thread import Lane
+from .serial_thread import SerialThread
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Scaling(Struct, frozen=True, kw_only=True):
     strategy_period: float
 
 
-class Member:
+class EndpointInstance:
     """Runs one generation. All methods return at once, `close` aside.
 
     Args:
@@ -75,7 +75,7 @@ class Member:
         context: adapter.RunContext,
         scaling: Scaling,
         mark: str,
-        blocks: BlockBudget,
+        blocks: ScaleOutBackoff,
         worker_init: str,
         post: Callable[[Stimulus], None],
         outcome: Callable[[int, bool, Future[Any] | Exception], None],
@@ -94,10 +94,10 @@ class Member:
         self._worker_init = worker_init
         self._post = post
         self._outcome = outcome
-        self._ages = BlockAges(executor)
+        self._ages = BlockWalltimes(executor)
         #: Whether attempts go through a gate: it tells nodes apart, and agents what a worker ran that died.
-        self._is_gated = adapter.has_nodes(executor) or (endpoint.agent and adapter.asks_for_slots(executor))
-        self._slots = endpoint.slots or adapter.fixed_slots(executor) or 1
+        self._is_gated = adapter.has_nodes(executor) or (endpoint.node_agent and adapter.asks_for_slots(executor))
+        self._slots = endpoint.max_concurrency or adapter.fixed_slots(executor) or 1
         self._poller: JobStatusPoller | None = None
         self._abandon: Callable[[], None] = lambda: None
         self._asked_at: float | None = None
@@ -117,8 +117,8 @@ class Member:
         self._closed = threading.Event()
         self._close_lock = threading.Lock()
         name = f"pool-{endpoint.label}.{generation}"
-        self._work = Lane(f"{name}-work")
-        self._control = Lane(f"{name}-control")
+        self._work = SerialThread(f"{name}-work")
+        self._control = SerialThread(f"{name}-control")
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -130,8 +130,10 @@ class Member:
         label = self.endpoint.label
         try:
             adapter.prepare(self.executor, self._context)
-            if self.endpoint.heartbeats is not None:
-                adapter.tighten_heartbeats(self.executor, self.endpoint.heartbeats)
+            if self.endpoint.heartbeat_period is not None:
+                adapter.tighten_heartbeats(
+                    self.executor, (self.endpoint.heartbeat_period, self.endpoint.detection_time)
+                )
             if adapter.worker_init(self.executor) is not None:
                 adapter.set_worker_init(self.executor, self._worker_init)
             self._abandon = adapter.guard_channels(self.executor)

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 logger = logging.getLogger(__name__)
 
 
-class Lane:
+class SerialThread:
     """A thread with a queue of calls. A call that raises is logged; the lane goes on.
 
     Args:

@@ -70,7 +70,7 @@ def _make(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901, PL
             block, manager = (os.environ.get(f"PARSL_WORKER_{name}_ID", "?") for name in ("BLOCK", "POOL"))
             memory.here = {host, manager}
             memory.place = f"{host} {block} {manager}"
-            memory.board = board = None  # where an agent reads what a worker ran that died
+            memory.assessor = board = None  # where an agent reads what a worker ran that died
             if name_of_board := os.environ.get("DIASPORA_PARSL_WORKERS"):
                 import mmap  # noqa: PLC0415
                 import tempfile  # noqa: PLC0415
@@ -80,9 +80,9 @@ def _make(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901, PL
                     os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103 - pathlib costs a worker 10 ms
                     board = os.open(f"{folder}/{os.getpid()}", os.O_RDWR | os.O_CREAT, 0o600)
                     os.ftruncate(board, 8)
-                    memory.board = mmap.mmap(board, 8)
+                    memory.assessor = mmap.mmap(board, 8)
                 except (OSError, ValueError):
-                    memory.board = None  # a full disk: the manager finds out on its own, later
+                    memory.assessor = None  # a full disk: the manager finds out on its own, later
                 if board is not None:
                     os.close(board)
             memory.streaks = {}  # by function: whether it ever succeeded, failures in a row, the last failed attempt
@@ -95,8 +95,8 @@ def _make(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901, PL
 
             time.sleep(pause)
             return f"{mark}~{memory.place}", None
-        if memory.board is not None:
-            memory.board[:] = attempt.to_bytes(8, "little")
+        if memory.assessor is not None:
+            memory.assessor[:] = attempt.to_bytes(8, "little")
         try:
             value = function(*args, **kwargs)
         except Exception:  # noqa: BLE001 - it goes on, with the place where it was raised
@@ -107,8 +107,8 @@ def _make(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901, PL
             how, has_failed = "!", True
         else:
             how, has_failed = "=", type(value).__name__ == "RemoteExceptionWrapper"
-        if memory.board is not None:
-            memory.board[:] = bytes(8)
+        if memory.assessor is not None:
+            memory.assessor[:] = bytes(8)
         if has_failed:
             worked, row, _ = streak or (False, 0, 0)
             memory.streaks[name] = (worked, row + 1, attempt)

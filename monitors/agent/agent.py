@@ -16,10 +16,10 @@ from msgspec import UNSET
 
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeSampled, NodeStopped, Payload, WorkerDied, encode_payload
-from diaspora_parsl.events.signing import proof_of
+from diaspora_parsl.events.signing import hmac_of
 
 from .node_metrics import Node
-from .parent_watch import Guard
+from .parent_watch import ParentWatch
 from .worker_watch import Workers
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ class Agent:
         self,
         config: AgentConfig,
         opener: Callable[[], Fabric],
-        guard: Guard,
+        parent_watch: ParentWatch,
         clock: Callable[[], float] = time.monotonic,
         node: Node | None = None,
     ) -> None:
         self.config = config
         self._opener = opener
-        self._guard = guard
+        self._guard = parent_watch
         self._clock = clock
         self._node = node
         self._workers = Workers()
@@ -129,7 +129,7 @@ class Agent:
     def _look_at_workers(self) -> None:
         me = self.config
         for pid, attempt in self._workers.deaths(self._guard.managers):
-            proof = proof_of(self._secret, me.endpoint, pid, attempt) if self._secret else ""
+            proof = hmac_of(self._secret, me.endpoint, pid, attempt) if self._secret else ""
             self._deaths.append(
                 WorkerDied(
                     endpoint=me.endpoint, site=me.site, block=me.block, node=me.node, pid=pid, attempt=attempt,

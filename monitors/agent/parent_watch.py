@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"parsl\..*\.block-([^.\s/]+)")
 _JOB_NAMES = ("JOBNAME", "SLURM_JOB_NAME", "PBS_JOBNAME", "LSB_JOBNAME", "JOB_NAME")
 
 
-class Guard:
+class ParentWatch:
     """Tells when an agent has nobody left to speak for.
 
     Args:

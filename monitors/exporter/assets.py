@@ -5,6 +5,6 @@ from __future__ import annotations
 from importlib.resources import files
 
 
-def shipped(name: str) -> str:
+def asset(name: str) -> str:
     """The text of ``monitors/grafana/<name>``."""
     return (files("diaspora_parsl.monitors") / "grafana" / name).read_text(encoding="utf-8")

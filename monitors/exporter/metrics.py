@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 from diaspora_parsl import events as ev
 from diaspora_parsl.core.failures import Kind
 from diaspora_parsl.core.health.assessor import State
-from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.dedup import Deduplicator
 
-from ..view.fabric_state import Picture, age
+from ..view.fabric_state import FabricState, age
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -75,8 +75,8 @@ class Metrics(Collector):
         self.resyncs = 0
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen = Seen()
-        self._picture = Picture()
+        self._seen = Deduplicator()
+        self._picture = FabricState()
         self._last: dict[str, float] = {}
         self._types: Counter[str] = Counter(malformed=0, unknown=0)
         self._failed: Counter[tuple[str, str]] = Counter()

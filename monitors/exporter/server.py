@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from diaspora_parsl.events import Event
 
-    from ..view.event_feed import Feed
+    from ..view.event_feed import EventFeed
 
 #: Seconds that one read of the fabric waits.
 _WAIT: Final = 0.5
@@ -30,7 +30,7 @@ class Exporter:
         tell: is also given every event, for spans.
     """
 
-    def __init__(self, feed: Feed, tell: Callable[[Event], object] | None = None) -> None:
+    def __init__(self, feed: EventFeed, tell: Callable[[Event], object] | None = None) -> None:
         self.metrics = Metrics()
         self._feed = feed
         self._tell = tell

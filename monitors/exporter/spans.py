@@ -10,7 +10,7 @@ from typing import Final
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.events.trace import Traces
-from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.dedup import Deduplicator
 
 #: Tasks that are followed at once; of more, the oldest are given up.
 MOST_OPEN: Final = 100_000
@@ -56,7 +56,7 @@ class Tracks:
 
     def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
-        self._seen = Seen()
+        self._seen = Deduplicator()
         self._open: OrderedDict[tuple[str, int], _Task] = OrderedDict()
 
     def apply(self, event: ev.Event) -> list[Track]:

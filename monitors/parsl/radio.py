@@ -24,7 +24,7 @@ from diaspora_parsl.errors import ConfigurationError, DiasporaParslError, Fabric
 from diaspora_parsl.events import TOPIC_RESOURCE, TOPIC_TASK, Event
 from diaspora_parsl.fabric.address import DATA, VARIABLE, read_record
 from diaspora_parsl.fabric.base import Fabric, Position, Subscription, open_fabric, redacted
-from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.consumer import Consumer
 from diaspora_parsl.fabric.publisher import Publisher
 
 from ..discovery import open_live
@@ -207,9 +207,9 @@ class FabricRadioReceiver(MonitoringRadioReceiver):
         self._was_quiet = threading.Event()
         self._took = False
         self._malformed = 0
-        self._reader: Reader | None = None
+        self._reader: Consumer | None = None
         if put is not None:
-            self._reader = Reader(
+            self._reader = Consumer(
                 _Opener(radio), (TOPIC_TASK, TOPIC_RESOURCE), self._on_events, on_alive=self._on_alive, wait=0.2
             )
 

@@ -25,7 +25,7 @@ def is_finished_run(url: str) -> bool:
     return url.startswith("embedded:///")
 
 
-class Feed:
+class EventFeed:
     """Reads everything, then goes on reading. One thread.
 
     Args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from diaspora_parsl.events import Event
 
-    from .event_feed import Feed
+    from .event_feed import EventFeed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -82,7 +82,12 @@ def since_time(text: str, now: datetime) -> datetime:
 
 
 def tell(
-    feed: Feed, wanted: EventFilter, write: Callable[[bytes], object], *, follow: bool = False, limit: int | None = None
+    feed: EventFeed,
+    wanted: EventFilter,
+    write: Callable[[bytes], object],
+    *,
+    follow: bool = False,
+    limit: int | None = None,
 ) -> int:
     """Write the wanted events, one JSON document a line; returns how many.
 

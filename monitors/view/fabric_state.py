@@ -26,7 +26,7 @@ class NodeView:
     sequence: int = -1
 
 
-class Picture:
+class FabricState:
     """Everything that the events of a fabric say, whoever sent them."""
 
     def __init__(self) -> None:

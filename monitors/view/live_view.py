@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from rich.live import Live
 
-from .fabric_state import Picture, age
-from .terminal import Line, frame, local_time, plain
+from .fabric_state import FabricState, age
+from .terminal import ConnectionState, frame, local_time, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console, RenderableType
 
-    from .event_feed import Feed
+    from .event_feed import EventFeed
 
 #: Seconds between two frames.
 PERIOD: Final = 0.25
@@ -31,8 +31,8 @@ class Watch:
         clock: seconds that only go forward.
     """
 
-    def __init__(self, feed: Feed, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self.picture = Picture()
+    def __init__(self, feed: EventFeed, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.state = FabricState()
         self._feed = feed
         self._console = console
         self._clock = clock
@@ -71,7 +71,7 @@ class Watch:
             over = self._over()
             if over:
                 self._read_the_rest()
-            text = plain(self.picture, self._line())
+            text = plain(self.state, self._line())
             known = self._feed.caught_up or self._feed.lost_since is not None
             if over or (known and self._clock() >= due and text != said):
                 self._console.print(
@@ -90,7 +90,7 @@ class Watch:
             events = self._feed.read(left)
             heard = self._clock()
             for event in events:
-                self.picture.apply(event, heard - (0.0 if self._feed.caught_up else age(event)))
+                self.state.apply(event, heard - (0.0 if self._feed.caught_up else age(event)))
 
     def _read_the_rest(self) -> None:
         """A pool's goodbye may overtake the last words on its tasks, which travel in another topic."""
@@ -101,17 +101,17 @@ class Watch:
         """True if nothing new can come: every run has ended, and we saw it end or the fabric went with it."""
         if not self._feed.caught_up and self._feed.lost_since is None:
             return False
-        pools = self.picture.pools()
+        pools = self.state.pools()
         if self._feed.is_finished_run or self._feed.is_over:
             return True
         running = any(not pool.stopped for pool in pools)
         self._ran = self._ran or running
         return bool(pools) and not running and (self._ran or self._feed.lost_since is not None)
 
-    def _line(self) -> Line:
+    def _line(self) -> ConnectionState:
         now = self._clock()
         lost = self._feed.lost_since
-        return Line(
+        return ConnectionState(
             clock=now,
             lost_for=None if lost is None else now - lost,
             finished_run=self._feed.is_finished_run or self._feed.is_over,
@@ -119,7 +119,7 @@ class Watch:
         )
 
     def _frame(self) -> RenderableType:
-        return frame(self.picture, self._line(), self._console.width, self._console.height)
+        return frame(self.state, self._line(), self._console.width, self._console.height)
 
 
 def _now() -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .fabric_state import Picture
+    from .fabric_state import FabricState
     from .pool_state import EndpointView, PoolView
 
 #: Terminals narrower than this get fewer columns.
@@ -32,7 +32,7 @@ _CHROME: Final = 11
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ConnectionState:
     """What is known about the connection.
 
     Attributes:
@@ -48,16 +48,16 @@ class Line:
     resyncs: int = 0
 
 
-def frame(picture: Picture, line: Line, width: int, height: int) -> RenderableType:
+def frame(state: FabricState, line: ConnectionState, width: int, height: int) -> RenderableType:
     """One frame, at most about ``height`` lines high.
 
     Args:
-        picture: what is known.
+        state: what is known.
         line: what is known about the connection.
         width: columns of the terminal.
         height: lines of the terminal.
     """
-    pools = picture.pools()
+    pools = state.pools()
     if not pools:
         return Group(Text("No pool has said anything yet."), _connection(line))
     pool = pools[0]
@@ -65,25 +65,25 @@ def frame(picture: Picture, line: Line, width: int, height: int) -> RenderableTy
     rows = max(3, room - min(len(pool.reroutes), room // 2))
     return Group(
         _title(pool, line),
-        _endpoints(picture, pool, line, rows, width),
+        _endpoints(state, pool, line, rows, width),
         _tasks(pool, width),
         *_reroutes(pool, max(3, room - min(rows, len(pool.endpoints))), width),
-        *_notes(picture, pools, line),
+        *_notes(state, pools, line),
     )
 
 
-def plain(picture: Picture, line: Line) -> str:
+def plain(state: FabricState, line: ConnectionState) -> str:
     """One line that says the same in short, for logs and pipes."""
-    pools = picture.pools()
+    pools = state.pools()
     fabric = _connection(line).plain
     if not pools:
         return f"no pool yet; {fabric}"
     pool = pools[0]
-    tasks = ", ".join(f"{count} {state}" for state, count in pool.tasks().items())
+    tasks = ", ".join(f"{count} {name}" for name, count in pool.tasks().items())
     endpoints = ", ".join(f"{each.name} {each.state} {each.in_flight}/{each.slots}" for each in _sorted(pool))
     end = f"ended ({pool.stop_reason})" if pool.stop_reason else "ended"
-    state = f"{end}; " if pool.stopped else ""
-    return f"{pool.name or 'pool'}: {state}{tasks}, {pool.rerouted} rerouted, {pool.late} late; {endpoints}; {fabric}"
+    ended = f"{end}; " if pool.stopped else ""
+    return f"{pool.name or 'pool'}: {ended}{tasks}, {pool.rerouted} rerouted, {pool.late} late; {endpoints}; {fabric}"
 
 
 def local_time(stamp: str) -> str:
@@ -94,7 +94,7 @@ def local_time(stamp: str) -> str:
         return stamp[:8]
 
 
-def _title(pool: PoolView, line: Line) -> Text:
+def _title(pool: PoolView, line: ConnectionState) -> Text:
     title = Text.assemble((pool.name or "pool", "bold"))
     if pool.started:
         title.append(f"  since {local_time(pool.started)}")
@@ -112,7 +112,7 @@ def _title(pool: PoolView, line: Line) -> Text:
     return title
 
 
-def _connection(line: Line) -> Text:
+def _connection(line: ConnectionState) -> Text:
     if line.lost_for is not None:
         return Text(f"fabric lost since {line.lost_for:.0f} s", "bold red")
     if line.finished_run:
@@ -124,7 +124,7 @@ def _sorted(pool: PoolView) -> list[EndpointView]:
     return sorted(pool.endpoints.values(), key=lambda each: each.name)
 
 
-def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: int) -> RenderableType:
+def _endpoints(state: FabricState, pool: PoolView, line: ConnectionState, rows: int, width: int) -> RenderableType:
     table = Table(expand=True, box=None, padding=(0, 1, 0, 0), header_style="bold", title_justify="left")
     table.add_column("endpoint", no_wrap=True, max_width=24, ratio=None)
     if width >= WIDE:
@@ -148,7 +148,7 @@ def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: i
         cells += [Text(each.site)] if width >= WIDE else []
         cells += [Text(each.state, _STYLES.get(each.state, "dim")), Text(str(each.slots)), Text(str(each.in_flight))]
         cells += [Text("-" if pool.stopped else f"{each.rate:.1f}"), Text(str(each.finished))]
-        cells += [_heard(picture, each.name, line)] if width >= WIDE else []
+        cells += [_heard(state, each.name, line)] if width >= WIDE else []
         text = Text(evidence)
         if lines > 1:
             text.truncate(lines * max(16, width - 52), overflow="ellipsis")
@@ -157,9 +157,9 @@ def _endpoints(picture: Picture, pool: PoolView, line: Line, rows: int, width: i
     return Group(table, Text(f"and {hidden} more", "dim")) if hidden else table
 
 
-def _heard(picture: Picture, endpoint: str, line: Line) -> Text:
+def _heard(state: FabricState, endpoint: str, line: ConnectionState) -> Text:
     """How many of an endpoint's nodes beat, and how long ago the most silent one did."""
-    nodes = picture.nodes_of(endpoint)
+    nodes = state.nodes_of(endpoint)
     if not nodes or line.finished_run or line.lost_for is not None:  # then it is the fabric that is silent
         return Text("-", "dim")
     ages = [line.clock - node.heard for node in nodes]
@@ -198,18 +198,18 @@ def _reroutes(pool: PoolView, rows: int, width: int) -> list[RenderableType]:
     return [Text(""), table]
 
 
-def _notes(picture: Picture, pools: list[PoolView], line: Line) -> list[RenderableType]:
+def _notes(state: FabricState, pools: list[PoolView], line: ConnectionState) -> list[RenderableType]:
     notes = [
         f"said by {other.source}: {each.name} {each.state}: {each.evidence}"
-        for other in picture.others()[-2:]
+        for other in state.others()[-2:]
         for each in list(other.endpoints.values())[-1:]
     ]
-    if picture.dropped_changes or picture.dropped_samples:
-        notes.append(f"dropped on the way: {picture.dropped_changes} events, {picture.dropped_samples} samples")
+    if state.dropped_changes or state.dropped_samples:
+        notes.append(f"dropped on the way: {state.dropped_changes} events, {state.dropped_samples} samples")
     if line.resyncs:
         notes.append(f"{line.resyncs} gaps: older events were trimmed away, counts come from the pool")
-    if picture.malformed or picture.unknown:
-        notes.append(f"not understood: {picture.malformed} malformed events, {picture.unknown} of unknown type")
+    if state.malformed or state.unknown:
+        notes.append(f"not understood: {state.malformed} malformed events, {state.unknown} of unknown type")
     if len(pools) > 1:
         notes.append(f"{len(pools) - 1} other run{'s' if len(pools) > 2 else ''} on this fabric")  # noqa: PLR2004
     return [Text(""), *(Text(note, "dim", no_wrap=True, overflow="ellipsis") for note in notes)] if notes else []

@@ -58,7 +58,7 @@ def htex() -> Endpoint:
 KINDS: dict[str, Callable[[], Endpoint]] = {
     "threads": lambda: Endpoint(ThreadPoolExecutor(label="tested", max_threads=2)),
     "htex": htex,
-    "custom": lambda: Endpoint(lambda: Mine(), label="tested", slots=2),  # noqa: PLW0108 - a class is refused
+    "custom": lambda: Endpoint(lambda: Mine(), label="tested", max_concurrency=2),  # noqa: PLW0108 - a class is refused
 }
 
 
@@ -73,7 +73,7 @@ def endpoint(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
             endpoint_id=place.id,
             label="tested",
             client_factory=service.client,
-            account=place.id,
+            rate_limit=place.id,
             status_period=0.5,
         )
 
@@ -163,7 +163,7 @@ class Refuses(Mine):
 
 def test_it_takes_over_what_another_refuses(endpoint: Endpoint, tmp_path: Path) -> None:
     refuses = Refuses()
-    with running(tmp_path, Endpoint(refuses, slots=1), endpoint) as pool:
+    with running(tmp_path, Endpoint(refuses, max_concurrency=1), endpoint) as pool:
         futures = [pool.submit(travelling(add), {}, number) for number in range(10)]
         assert [future.result(PATIENCE) for future in futures] == list(range(1, 11))
         assert refuses.asked

@@ -20,8 +20,8 @@ PARSL_TAKES = 17.0
 
 def test_a_workers_death_is_known_before_parsl_misses_it(pool_of: PoolOf, report: Callable[[str, float], None]) -> None:
     with (
-        LocalSite("alpha", workers=1, heartbeats=None, agent=True) as alpha,
-        LocalSite("beta", workers=1, heartbeats=None) as beta,
+        LocalSite("alpha", workers=1, heartbeat_period=None, node_agent=True) as alpha,
+        LocalSite("beta", workers=1, heartbeat_period=None) as beta,
         pool_of(alpha, beta, config={"retries": 0}) as run,
     ):
         run.until(lambda: run.events(ev.NodeSampled, endpoint="alpha"))

@@ -20,7 +20,7 @@ def test_the_limit_passes(pool_of: PoolOf) -> None:
     with (
         LocalSite("alpha") as alpha,
         LocalSite("beta") as beta,
-        pool_of(alpha, beta, down_limit=3) as run,
+        pool_of(alpha, beta, unavailable_timeout=3) as run,
     ):
         run.warm_up("alpha", "beta")
         running = run.tasks(6, 3.0)
@@ -47,7 +47,7 @@ def test_they_come_back_in_time(pool_of: PoolOf) -> None:
     with (
         LocalSite("alpha") as alpha,
         LocalSite("beta") as beta,
-        pool_of(alpha, beta, down_limit=60) as run,
+        pool_of(alpha, beta, unavailable_timeout=60) as run,
     ):
         run.warm_up("alpha", "beta")
         futures = run.tasks(8, 1.5)

@@ -107,7 +107,7 @@ def test_a_cut_line_is_told_from_a_dead_endpoint(pool_of: PoolOf, tree: Tree) ->
     with (
         LocalSite("alpha", site="anl", tags=frozenset({"here"})) as alpha,
         LocalSite("beta", site="uc") as far,
-        LocalSite("beta", site="uc", agent=True) as beta,
+        LocalSite("beta", site="uc", node_agent=True) as beta,
         pool_of(alpha, far, fabric=tree.fabrics["anl"].url) as anl,
         pool_of(beta, fabric=tree.fabrics["uc"].url, beside="-uc") as uc,
     ):

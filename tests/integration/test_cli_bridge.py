@@ -13,7 +13,7 @@ import pytest
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Sides:
         self.command = [sys.executable, "-m", "diaspora_parsl.cli.main", "bridge", str(folder / "site.toml")]
         (folder / "site.toml").write_text(SITE, encoding="utf-8")
         self.told: list[str] = []
-        self._envelopes = Envelopes("/anl/pool/run")
+        self._envelopes = EventBuilder("/anl/pool/run")
 
     def tell(self, count: int) -> None:
         payload = ev.TaskLate(task=1, attempt=1, endpoint="alpha", site="anl")

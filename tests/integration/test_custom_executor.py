@@ -62,7 +62,9 @@ def test_with_a_factory_it_is_revived(pool_of: PoolOf) -> None:
         made.append(Mine("mine"))
         return made[-1]
 
-    with pool_of(Endpoint(make, label="mine", slots=1), ThreadPoolExecutor(label="other", max_threads=1)) as run:
+    with pool_of(
+        Endpoint(make, label="mine", max_concurrency=1), ThreadPoolExecutor(label="other", max_threads=1)
+    ) as run:
         app = run.app(where)
         run.until(lambda: "mine" in places(app))
         made[0].broken = True

@@ -47,8 +47,8 @@ def kept(outbox: Path) -> list[ev.Payload | None]:
 @pytest.mark.serial
 def test_the_server_is_killed_and_never_comes_back(pool_of: PoolOf) -> None:
     with (
-        LocalSite("alpha", workers=2, agent=True) as alpha,
-        LocalSite("beta", workers=2, agent=True) as beta,
+        LocalSite("alpha", workers=2, node_agent=True) as alpha,
+        LocalSite("beta", workers=2, node_agent=True) as beta,
         pool_of(alpha, beta) as run,
     ):
         run.until(lambda: run.events(ev.NodeHeartbeat, endpoint="alpha"))

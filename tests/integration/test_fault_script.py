@@ -42,7 +42,7 @@ def test_the_script_costs_no_simulated_task() -> None:
 def test_the_script_costs_no_real_task(pool_of: PoolOf) -> None:
     with (
         LocalSite("alpha", workers=1, nodes=2) as alpha,
-        LocalSite("beta", workers=2, agent=True) as beta,
+        LocalSite("beta", workers=2, node_agent=True) as beta,
         pool_of(alpha, beta) as run,
     ):
         run.warm_up("alpha", "beta")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @pytest.mark.serial
 def test_a_frozen_node_is_left_and_comes_back(pool_of: PoolOf, report: Callable[[str, float], None]) -> None:
     with (
-        LocalSite("alpha", workers=2, agent=True) as alpha,
-        LocalSite("beta", workers=2, agent=True) as beta,
+        LocalSite("alpha", workers=2, node_agent=True) as alpha,
+        LocalSite("beta", workers=2, node_agent=True) as beta,
         pool_of(alpha, beta) as run,
     ):
         for label in ("alpha", "beta"):

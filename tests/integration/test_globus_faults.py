@@ -11,7 +11,7 @@ from globus_compute_sdk.sdk.executor import _ResultWatcher
 
 from diaspora_parsl import GlobusEndpoint
 from diaspora_parsl import events as ev
-from diaspora_parsl.executors.globus.rate_limit import Account
+from diaspora_parsl.executors.globus.rate_limit import RateLimit
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults.injector import Injector
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
@@ -81,5 +81,7 @@ def _threads_of_the_sdk() -> list[threading.Thread]:
 
 
 def _member(service: LocalGlobusCompute, place: EmulatedEndpoint) -> GlobusEndpoint:
-    options: dict[str, Any] = {"status_period": 0.5, "patience": 3.0, "account": Account(most=1000)}
-    return GlobusEndpoint(endpoint_id=place.id, label=place.label, client_factory=service.client, slots=2, **options)
+    options: dict[str, Any] = {"status_period": 0.5, "patience": 3.0, "account": RateLimit(most=1000)}
+    return GlobusEndpoint(
+        endpoint_id=place.id, label=place.label, client_factory=service.client, max_concurrency=2, **options
+    )

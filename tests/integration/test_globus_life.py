@@ -22,7 +22,7 @@ from parsl.executors import ThreadPoolExecutor
 from diaspora_parsl import Endpoint, GlobusEndpoint
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import PayloadTooLargeError
-from diaspora_parsl.executors.globus.rate_limit import Account
+from diaspora_parsl.executors.globus.rate_limit import RateLimit
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults.injector import Injector
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
@@ -43,8 +43,8 @@ from diaspora_parsl.testing.globus import client
 url, endpoint, folder, how = sys.argv[1:]
 pool = ResilientPoolExecutor(
     label="pool",
-    endpoints=[GlobusEndpoint(endpoint_id=endpoint, label="alpha", client_factory=lambda: client(url), slots=2,
-                              journal=folder + "/journal", status_period=0.5)],
+    endpoints=[GlobusEndpoint(endpoint_id=endpoint, label="alpha", client_factory=lambda: client(url),
+                              max_concurrency=2, journal=folder + "/journal", status_period=0.5)],
     fabric="memory://x",
 )
 
@@ -75,7 +75,7 @@ def service() -> Iterator[LocalGlobusCompute]:
 
 
 def member(service: LocalGlobusCompute, place: EmulatedEndpoint, **options: object) -> GlobusEndpoint:
-    given = {"status_period": 0.5, "patience": 3.0, "slots": 2, "account": Account(most=1000), **options}
+    given = {"status_period": 0.5, "patience": 3.0, "slots": 2, "account": RateLimit(most=1000), **options}
     return GlobusEndpoint(endpoint_id=place.id, label=place.label, client_factory=service.client, **given)  # type: ignore[arg-type]
 
 
@@ -148,7 +148,11 @@ def test_an_endpoint_that_the_service_does_not_know_is_told_once(
 ) -> None:
     place = service.endpoint("alpha", workers=1)
     wrong = GlobusEndpoint(
-        endpoint_id=uuid.uuid4(), label="wrong", client_factory=service.client, status_period=0.2, account=Account(1000)
+        endpoint_id=uuid.uuid4(),
+        label="wrong",
+        client_factory=service.client,
+        status_period=0.2,
+        rate_limit=RateLimit(1000),
     )
     with pool_of(member(service, place), wrong) as run:
         run.warm_up("alpha")

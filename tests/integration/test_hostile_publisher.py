@@ -12,7 +12,7 @@ from diaspora_parsl import events as ev
 from diaspora_parsl import open_fabric
 from diaspora_parsl.events.signing import signed
 from diaspora_parsl.fabric.address import find_fabric
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.testing.local_sites import LocalSite
 from docs.generate.event_examples import EXAMPLES, example_event
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import PoolOf, Run
 
 
-def nonsense(envelopes: Envelopes, number: int) -> list[ev.Event]:
+def nonsense(envelopes: EventBuilder, number: int) -> list[ev.Event]:
     """Requests without the key, forged signs, wrong types, impossible times, large events."""
     now = time.time()
     far = "9999-12-31T23:59:59Z"
@@ -54,7 +54,7 @@ def nonsense(envelopes: Envelopes, number: int) -> list[ev.Event]:
 def publish_until(ended: threading.Event, run: Run) -> None:
     """Publish nonsense as fast as the fabric takes it."""
     fabric = open_fabric(find_fabric(run.run_dir))
-    envelopes, number = Envelopes("/hostile/publisher"), 0
+    envelopes, number = EventBuilder("/hostile/publisher"), 0
     try:
         while not ended.is_set():
             number += 1

@@ -121,7 +121,7 @@ def test_what_may_not_run_twice_leaves_retries_to_parsl(
 def test_memory_is_looked_for_where_there_is_more(pool_of: PoolOf, tmp_path: Path) -> None:
     with LocalSite("small", workers=SLOTS) as small, LocalSite("large", workers=SLOTS) as large:
         places = [
-            Endpoint(site.endpoint.executor, memory=memory)  # type: ignore[arg-type] # a LocalSite has an executor
+            Endpoint(site.endpoint.executor, mem_per_worker=memory)  # type: ignore[arg-type] # a LocalSite has an executor
             for site, memory in ((small, 2.0), (large, 8.0))
         ]
         with pool_of(*places) as run:

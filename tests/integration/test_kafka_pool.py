@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_pool_agent_and_viewer_meet_on_kafka(pool_of: PoolOf, kafka_broker: KafkaBroker | MockBroker) -> None:
     create = str(kafka_broker.is_real).lower()
     url = f"kafka://{kafka_broker.address}/{secrets.token_hex(4)}?create={create}"
-    with LocalSite("alpha", workers=2, agent=True) as alpha, pool_of(alpha, fabric=url) as run:
+    with LocalSite("alpha", workers=2, node_agent=True) as alpha, pool_of(alpha, fabric=url) as run:
         assert run.results(run.tasks(6)) == [1, 2, 3, 4, 5, 6]
         run.wait_for(ev.NodeHeartbeat, endpoint="alpha")
         run.until(lambda: len(run.events(ev.TaskFinished)) == 6)

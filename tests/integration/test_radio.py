@@ -147,7 +147,7 @@ def test_threads_and_globus_compute_tell_too_and_no_database_is_made(pool_of: Po
     hub = FabricMonitoringHub(workflow_name="mixed", resource_monitoring_interval=0)
     with LocalGlobusCompute() as service:
         place = service.endpoint("gamma", workers=2)
-        gamma = GlobusEndpoint(endpoint_id=place.id, label="gamma", client_factory=service.client, slots=2,
+        gamma = GlobusEndpoint(endpoint_id=place.id, label="gamma", client_factory=service.client, max_concurrency=2,
                                tags={"far"}, status_period=0.5)  # fmt: skip
         threads = Endpoint(ThreadPoolExecutor(label="beta", max_threads=1), tags={"near"})
         radio = FabricRadio()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Seconds that the slow attempt takes, and within which the other must have brought the result.
 SLOW, SOON = 8.0, 6.0
-LEARNT = PoolSettings(hedge_after=4)
+LEARNT = PoolSettings(hedge_min_results=4)
 
 
 def first_is_slow(flag: str, slow: float) -> str:
@@ -45,7 +45,7 @@ def see_a_straggler(run: Run, flag: Path, labels: set[str], **options: Any) -> N
             future.result(30)
         mine = {event.task for event in run.events(ev.TaskSubmitted) if "first_is_slow" in event.function}
         done = [event.endpoint for event in run.events(ev.TaskFinished) if event.task in mine]
-        return all(done.count(label) >= 2 * LEARNT.hedge_after for label in labels)
+        return all(done.count(label) >= 2 * LEARNT.hedge_min_results for label in labels)
 
     run.until(is_known, 60.0, "some place never worked")
     slow = app(str(flag), SLOW)

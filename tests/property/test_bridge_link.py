@@ -21,8 +21,8 @@ from diaspora_parsl.fabric.bridge import link as link_module
 from diaspora_parsl.fabric.bridge.config import LinkConfig
 from diaspora_parsl.fabric.bridge.cursor_store import Cursor
 from diaspora_parsl.fabric.bridge.link import Link
-from diaspora_parsl.fabric.dedup import Seen
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.dedup import Deduplicator
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.transports import memory
 from diaspora_parsl.fabric.transports.memory import MemoryFabric, MemorySubscription
 
@@ -88,7 +88,7 @@ class Log:
         self.site = site
         self.name = secrets.token_hex(6)
         self.fabric = Faulty(self.name)
-        self._envelopes = Envelopes(f"/{site}/pool/run")
+        self._envelopes = EventBuilder(f"/{site}/pool/run")
 
     def tell(self, key: str) -> ev.Event:
         payload = ev.TaskLate(task=1, attempt=1, endpoint=key, site=self.site)
@@ -213,7 +213,7 @@ def test_a_ring_of_three_ends(
         config = LinkConfig(from_site=logs[start].site, to_site=logs[end].site)
         cursor = Cursor(folder / f"{number}.json")
         link = Link(config, lambda: logs[start].fabric, lambda: logs[end].fabric, cursor, lambda: next(clock))
-        link._passage._seen = Seen(remembers)  # what a link remembers may be less than what is on its way
+        link._passage._seen = Deduplicator(remembers)  # what a link remembers may be less than what is on its way
         return link
 
     running = [opened(number) for number in range(len(links))]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from diaspora_parsl.events import Event, NodeHeartbeat, Payload, PoolStopped, TaskLate, decode, encode, known_types
 from diaspora_parsl.fabric.base import redacted
-from diaspora_parsl.fabric.dedup import Seen
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.dedup import Deduplicator
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.transports.redis.redis_streams import ENTRY_EVENTS, appends, decode_entry
 
 texts = st.text(max_size=30)
@@ -49,10 +49,12 @@ payloads = st.sampled_from(sorted(known_types().values(), key=lambda kind: kind.
 
 @st.composite
 def made_events(draw: st.DrawFn) -> Event:
-    return Envelopes(draw(names), draw(texts)).wrap(draw(payloads), draw(names), draw(texts), draw(st.floats(0, 4e9)))
+    return EventBuilder(draw(names), draw(texts)).wrap(
+        draw(payloads), draw(names), draw(texts), draw(st.floats(0, 4e9))
+    )
 
 
-_maker = Envelopes("/site/pool")
+_maker = EventBuilder("/site/pool")
 some_events = [
     _maker.wrap(payload, "x", key, 1.0)
     for key in "abc"
@@ -149,7 +151,7 @@ def test_entries_hold_every_event_once_in_order_per_topic(events: list[Event]) -
 @settings(max_examples=30)
 def test_doubles_never_get_through(events: list[Event], data: st.DataObject) -> None:
     again = data.draw(st.lists(st.sampled_from(events), max_size=30)) if events else []
-    seen = Seen()
+    seen = Deduplicator()
     assert seen.fresh(events) == events
     assert seen.fresh(again) == []
 

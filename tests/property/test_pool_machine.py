@@ -13,6 +13,7 @@ from diaspora_parsl import events
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Kind
 from diaspora_parsl.core.health.assessor import State
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, PoolShutdownError
@@ -20,23 +21,25 @@ from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, Po
 LABELS = ("alpha", "beta", "gamma")
 MEMORY = {"alpha": 2.0, "beta": 8.0, "gamma": None}
 SPECS = [
-    EndpointSpec(label=label, site="here", slots_cap=2 if label == "gamma" else None, memory=MEMORY[label])
+    EndpointSpec(
+        label=label, site="here", max_concurrency=2 if label == "gamma" else None, mem_per_worker=MEMORY[label]
+    )
     for label in LABELS
 ]
 LIMITS = PoolSettings(
-    down_limit=30.0,
+    unavailable_timeout=30.0,
     stall_limit=10.0,
     max_attempts=7,
     revive_longest=8.0,
-    shun_time=5.0,
+    avoid_time=5.0,
     healthy_after=10.0,
-    opinion_time=8.0,
+    second_opinion_timeout=8.0,
     fade_time=20.0,
-    retry_share=0.5,
-    retry_floor=0.2,
-    retry_wait=2.0,
-    hedge_after=2,
-    hedge_most=0.5,
+    retry_budget_ratio=0.5,
+    retry_budget_per_second=0.2,
+    retry_max_delay=2.0,
+    hedge_min_results=2,
+    hedge_max_ratio=0.5,
 )
 NODES = ("", "h0 0 m0", "h1 1 m1", "h1 2 m2", "h0 3 m3")
 FUNCTIONS = ("f", "g", "bad")
@@ -71,7 +74,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.settled: dict[int, actions.Resolve | actions.Reject] = {}
         self.dispatches: dict[int, int] = {}
         self.kills: dict[int, int] = {}
-        self.repeatable: dict[int, bool] = {}
+        self.idempotent: dict[int, bool] = {}
         #: First errors that are kept while a second opinion is asked for: the task of each attempt.
         self.kept: dict[int, int] = {}
         #: What each task raised where, in attempts whose outcome was wanted.
@@ -106,7 +109,7 @@ class PoolMachine(RuleBasedStateMachine):
         for action in answer:
             self.check(stimulus, action)
         self.check_outcome(stimulus, answer)
-        self.core.validate()
+        validate(self.core)
         while self.pending_revivals and self.reviving != "leave":
             label = self.pending_revivals.pop()
             if self.reviving == "start":
@@ -174,7 +177,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_dispatch(self, action: actions.Dispatch) -> None:
         task, label = action.task, action.endpoint
-        health = self.core.board.health[label]
+        health = self.core.assessor.health[label]
         assert not self.stopped
         assert task not in self.settled
         assert self.announced_hedge is None
@@ -216,12 +219,12 @@ class PoolMachine(RuleBasedStateMachine):
     def check_hedge(self, action: actions.Dispatch) -> None:
         """A second attempt beside the first: only where it does no harm, elsewhere, and within the budget."""
         (first,) = self.wanted[action.task]
-        assert self.repeatable[action.task]
+        assert self.idempotent[action.task]
         assert self.open[first][1] != action.endpoint
         assert self.core.state(action.endpoint)[0] is State.UP
         self.announced_hedge = action.attempt
         self.hedges += 1
-        earned = LIMITS.retry_floor * (10.0 + self.now) + LIMITS.retry_share * len(self.dispatches)
+        earned = LIMITS.retry_budget_per_second * (10.0 + self.now) + LIMITS.retry_budget_ratio * len(self.dispatches)
         assert self.hedges <= earned
 
     def check_reject(self, stimulus: stimuli.Stimulus, action: actions.Reject) -> None:
@@ -245,7 +248,7 @@ class PoolMachine(RuleBasedStateMachine):
             kills = self.kills.get(task, 0)
             assert kills >= LIMITS.max_kills or self.dispatches[task] >= LIMITS.max_attempts
         elif isinstance(verdict, EndpointsUnavailableError):
-            assert self.now - self.submitted_at[task] >= LIMITS.down_limit - 1e-6
+            assert self.now - self.submitted_at[task] >= LIMITS.unavailable_timeout - 1e-6
             assert all(label in str(verdict) for label in self.eligible[task])
         else:
             assert isinstance(verdict, PoolShutdownError)
@@ -293,7 +296,7 @@ class PoolMachine(RuleBasedStateMachine):
         count=st.integers(1, 4),
         walltime=st.sampled_from([None, None, 0.5, 20.0]),
         imports=st.sampled_from([frozenset[str](), frozenset({"numpy"}), frozenset({"numpy", "ours"})]),
-        repeatable=st.booleans(),
+        idempotent=st.booleans(),
     )
     def submit(
         self,
@@ -303,7 +306,7 @@ class PoolMachine(RuleBasedStateMachine):
         count: int,
         walltime: float | None = None,
         imports: frozenset[str] = frozenset(),
-        repeatable: bool = True,  # noqa: FBT001, FBT002 - drawn
+        idempotent: bool = True,  # noqa: FBT001, FBT002 - drawn
     ) -> None:
         for _ in range(count):
             task = len(self.eligible) + 1
@@ -311,8 +314,8 @@ class PoolMachine(RuleBasedStateMachine):
             self.functions[task] = function
             self.submitted_at[task] = self.now
             self.walltimes[task] = walltime
-            self.repeatable[task] = repeatable
-            wishes: dict[str, Any] = {"walltime": walltime, "imports": imports, "repeatable": repeatable}
+            self.idempotent[task] = idempotent
+            wishes: dict[str, Any] = {"walltime": walltime, "imports": imports, "idempotent": idempotent}
             self.tell(stimuli.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
 
     @precondition(lambda self: self.open)
@@ -394,7 +397,7 @@ class PoolMachine(RuleBasedStateMachine):
         wanted = attempt in self.wanted.get(task, ())
         kind, action = RAISED[error]
         self.fail_with(attempt, Failure(kind, error, "of a test", action, raised=True), node)
-        if wanted and not self.repeatable[task]:
+        if wanted and not self.idempotent[task]:
             assert task in self.settled, "what must not run twice is delivered at once"
 
     @precondition(lambda self: self.open)
@@ -417,12 +420,12 @@ class PoolMachine(RuleBasedStateMachine):
             if not self.buried[label]:
                 self.bring_up(label)
         for _ in range(rounds):
-            self.submit("f", set(LABELS), 0.0, 4, repeatable=True)
+            self.submit("f", set(LABELS), 0.0, 4, idempotent=True)
             self.pass_time(0.1)
             for attempt in sorted(self.open):
                 if self.open[attempt][0] in self.wanted:
                     self.finish_one(attempt)
-        self.submit("f", set(LABELS), 0.0, 1 + which % 3, repeatable=True)
+        self.submit("f", set(LABELS), 0.0, 1 + which % 3, idempotent=True)
         self.pass_time(seconds)
 
     @precondition(lambda self: self.open)
@@ -482,27 +485,27 @@ class PoolMachine(RuleBasedStateMachine):
             self.buried[label] = True
         self.tell(stimuli.Died(self.now, label, generation, "killed"))
 
-    @rule(label=labels, stream=st.sampled_from(["n1", "n2"]), way=st.sampled_from(["", "uc"]))
-    def hear(self, label: str, stream: str, way: str) -> None:
+    @rule(label=labels, stream=st.sampled_from(["n1", "n2"]), via_site=st.sampled_from(["", "uc"]))
+    def hear(self, label: str, stream: str, via_site: str) -> None:
         self.streams[label].add(stream)
-        self.tell(stimuli.Heard(self.now, label, stream, way=way))
+        self.tell(stimuli.HeartbeatReceived(self.now, label, stream, via_site=via_site))
 
     @rule(label=labels, stream=st.sampled_from(["n1", "n2"]))
     def hush(self, label: str, stream: str) -> None:
         self.streams[label].discard(stream)
-        self.tell(stimuli.Hushed(self.now, label, stream))
+        self.tell(stimuli.StreamEnded(self.now, label, stream))
 
     @rule()
     def see_fabric(self) -> None:
-        self.tell(stimuli.FabricSeen(self.now))
+        self.tell(stimuli.FabricPolled(self.now))
 
     @rule(interval=st.sampled_from([1.0, 10.0]))
     def see_way(self, interval: float) -> None:
-        self.tell(stimuli.WaySeen(self.now, "uc", interval))
+        self.tell(stimuli.BridgePolled(self.now, "uc", interval))
 
     @rule(label=labels, lasts=st.sampled_from([None, 5.0, 120.0]))
     def rumour(self, label: str, lasts: float | None) -> None:
-        self.tell(stimuli.Rumour(self.now, label, "a facility", "maintenance", lasts))
+        self.tell(stimuli.PeerReport(self.now, label, "a facility", "maintenance", lasts))
 
     @rule(label=labels, seconds=st.sampled_from([None, 0.5, 30.0]))
     def drain(self, label: str, seconds: float | None) -> None:
@@ -515,7 +518,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.drained.pop(label, None)
         self.windows[label] = [window for window in self.windows[label] if window[0] > self.now]
         self.answered(self.tell(stimuli.Resume(self.now, label, "resume")), label, "resume")
-        assert self.core.board.health[label].breaker.ordered is None
+        assert self.core.assessor.health[label].breaker.ordered is None
 
     @rule(label=labels, seconds=st.sampled_from([0.0, 5.0, 60.0]))
     def quarantine(self, label: str, seconds: float) -> None:
@@ -555,8 +558,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pass_time(1.0)
         for label in sorted(beating):
             for stream in sorted(self.streams[label]):
-                self.tell(stimuli.Heard(self.now, label, stream))
-        self.tell(stimuli.FabricSeen(self.now))
+                self.tell(stimuli.HeartbeatReceived(self.now, label, stream))
+        self.tell(stimuli.FabricPolled(self.now))
 
     # --- what always holds ----------------------------------------------------------------------------------------
 
@@ -572,8 +575,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def kept_errors_are_of_open_tasks(self) -> None:
-        doubted = {task for task, doubt in self.core.wards.doubts.items() if not doubt.is_handed_over}
-        assert set(self.kept.values()) == set(self.core.judge.open) | doubted
+        doubted = {task for task, doubt in self.core.node_second_opinions.pending.items() if not doubt.is_handed_over}
+        assert set(self.kept.values()) == set(self.core.second_opinions.open) | doubted
         assert not set(self.kept.values()) & set(self.settled)
 
     @invariant()
@@ -587,13 +590,13 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def the_calendar_is_followed(self) -> None:
         for label in LABELS:
-            assert (self.core.board.health[label].draining is not None) == self.is_held(label)
+            assert (self.core.assessor.health[label].draining is not None) == self.is_held(label)
 
     @invariant()
     def the_pool_is_never_quarantined_whole(self) -> None:
         states = [self.core.state(label)[0] for label in LABELS]
         living = [state for state in states if state not in {State.DOWN, State.STARTING}]
-        ordered = [label for label in LABELS if self.core.board.health[label].breaker.ordered is not None]
+        ordered = [label for label in LABELS if self.core.assessor.health[label].breaker.ordered is not None]
         if len(living) == len(LABELS) and not ordered:
             assert states.count(State.QUARANTINED) < len(LABELS)
 
@@ -604,7 +607,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(self.settled) == set(self.eligible)
         assert not self.core.tasks
         assert not self.kept, "the shell keeps exceptions for ever"
-        assert not self.core.wards.doubts
+        assert not self.core.node_second_opinions.pending
         for attempt in sorted(self.open):
             self.tell(stimuli.Finished(self.now, attempt))
         replayed = PoolCore(SPECS, LIMITS)
@@ -640,7 +643,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.bury(label, self.generation[label])
         planned = max((end - self.now for label in LABELS for _, end in self.windows[label]), default=0.0)
         by_hand = max((until - self.now for until in self.drained.values() if until < float("inf")), default=0.0)
-        self.pass_time(max(0.0, planned, by_hand) + LIMITS.down_limit + LIMITS.revive_longest)
+        self.pass_time(max(0.0, planned, by_hand) + LIMITS.unavailable_timeout + LIMITS.revive_longest)
 
     def end_silent(self) -> None:
         """Nothing answers any more, and nothing can be started: no task waits for ever."""
@@ -661,7 +664,7 @@ class PoolMachine(RuleBasedStateMachine):
         """The pool is shut down."""
         self.stopped = True
         self.tell(stimuli.Stopped(self.now))
-        self.submit("f", {"alpha"}, 0.0, 1, repeatable=True)
+        self.submit("f", {"alpha"}, 0.0, 1, idempotent=True)
         self.pass_time(100.0)
         for label in LABELS:
             self.bring_up(label)

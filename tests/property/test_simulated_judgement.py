@@ -14,7 +14,7 @@ from diaspora_parsl.testing.simulation.simulator import Simulator
 def test_a_wrong_environment_costs_time_never_tasks(functions: int, seed: int) -> None:
     """Two hundred applications of four tasks, no retries; never much slower than without the bad place."""
     endpoints = [SimEndpoint(label="alpha", slots=4), SimEndpoint(label="beta", slots=4)]
-    tasks = [SimTask(function=f"f{i % functions}", seconds=0.5, repeatable=True) for i in range(800)]
+    tasks = [SimTask(function=f"f{i % functions}", seconds=0.5, idempotent=True) for i in range(800)]
     bad = f.WrongEnvironment(at=0.0, endpoint="alpha", until=1e6)
     report = Simulator(endpoints=endpoints, tasks=tasks, faults=[bad], seed=seed, validate_every=50).run()
     assert (report.resolved, report.lost, report.twice) == (800, 0, 0)
@@ -25,8 +25,8 @@ def test_a_wrong_environment_costs_time_never_tasks(functions: int, seed: int) -
 @pytest.mark.parametrize("seed", range(3))
 def test_nobody_waits_behind_a_function_that_a_place_lacks(seed: int) -> None:
     endpoints = [SimEndpoint(label="alpha", slots=4), SimEndpoint(label="beta", slots=1)]
-    tasks = [SimTask(function="bad", seconds=1.0, repeatable=True) for _ in range(100)]
-    tasks += [SimTask(function="good", seconds=1.0, repeatable=True) for _ in range(380)]
+    tasks = [SimTask(function="bad", seconds=1.0, idempotent=True) for _ in range(100)]
+    tasks += [SimTask(function="good", seconds=1.0, idempotent=True) for _ in range(380)]
     bad = f.WrongEnvironment(at=0.0, endpoint="alpha", until=1e6, function="bad")
     report = Simulator(endpoints=endpoints, tasks=tasks, faults=[bad], seed=seed, validate_every=50).run()
     assert (report.resolved, report.lost) == (480, 0)

@@ -23,7 +23,7 @@ def run(seed: int, *, hedging: bool, stragglers: float, straggling: float = 10.0
         SimEndpoint(label=f"e{i}", slots=8, stragglers=stragglers, straggling=straggling, start_delay=0.0)
         for i in range(3)
     ]
-    tasks = [SimTask(at=1.0 + i / 8.0, repeatable=True) for i in range(TASKS)]
+    tasks = [SimTask(at=1.0 + i / 8.0, idempotent=True) for i in range(TASKS)]
     pool = PoolSettings(hedging=hedging)
     simulator = Simulator(endpoints=endpoints, tasks=tasks, seed=seed, settings=pool, jitter=jitter, validate_every=97)
     report = simulator.run()

@@ -50,7 +50,7 @@ class BadNodes:
             self.tell_nodes(label)
         for number, function in self.functions.items():
             at = number * BETWEEN
-            self.plan(at, stimuli.Submitted(at, number, function, frozenset(LABELS), repeatable=True))
+            self.plan(at, stimuli.Submitted(at, number, function, frozenset(LABELS), idempotent=True))
         while self.events and (self.core.tasks or self.now < len(self.functions) * BETWEEN):
             self.now, _, stimulus = heappop(self.events)
             if isinstance(stimulus, stimuli.Tick):

@@ -131,7 +131,7 @@ def with_a_wrong_environment(rng: random.Random, seed: int) -> Simulator:
     pool = [SimEndpoint(label=label, slots=rng.choice((1, 3))) for label in labels_of(3)]
     kinds = rng.choice(("all", "one"))
     tasks = [
-        SimTask(function=f"f{i % 4}", seconds=0.5, repeatable=i % 5 != 0, priority=float(i % 2)) for i in range(200)
+        SimTask(function=f"f{i % 4}", seconds=0.5, idempotent=i % 5 != 0, priority=float(i % 2)) for i in range(200)
     ]
     bad = f.WrongEnvironment(at=0.0, endpoint="e00", until=1e6, function=None if kinds == "all" else "f1")
     short = f.OutOfMemory(at=3.0, endpoint="e01", until=12.0, function="f2")
@@ -143,14 +143,14 @@ def with_stragglers(rng: random.Random, seed: int) -> Simulator:
         SimEndpoint(label=label, slots=8, stragglers=0.06, straggling=rng.choice((10.0, 20.0)), start_delay=0.0)
         for label in labels_of(3)
     ]
-    tasks = [SimTask(at=1.0 + i / 8.0, repeatable=True) for i in range(220)]
+    tasks = [SimTask(at=1.0 + i / 8.0, idempotent=True) for i in range(220)]
     return Simulator(endpoints=pool, tasks=tasks, seed=seed, jitter=0.3)
 
 
 def with_faults_of_user_code(rng: random.Random, seed: int) -> Simulator:
     labels = labels_of(rng.randint(2, 4))
     pool = [SimEndpoint(label=label, slots=4, nodes=rng.choice((1, 2, 4))) for label in labels]
-    tasks = [SimTask(function=f"f{i % 3}", seconds=1.0, repeatable=i % 3 > 0, kills=i == 40) for i in range(160)]
+    tasks = [SimTask(function=f"f{i % 3}", seconds=1.0, idempotent=i % 3 > 0, kills=i == 40) for i in range(160)]
     script = f.FaultScript.drawn(seed, labels, count=8, seconds=20.0, kinds=USER_CODE)
     return Simulator(endpoints=pool, tasks=tasks, faults=script, seed=seed)
 
@@ -162,7 +162,7 @@ def with_maintenance(rng: random.Random, seed: int) -> Simulator:
         for label in labels_of(3)
     ]
     script = f.FaultScript.drawn(seed, labels_of(3), count=4, seconds=25.0, kinds=(f.Kill, f.Mute, f.LoseWorker))
-    tasks = [SimTask(function=f"f{i % 3}", seconds=rng.uniform(0.5, 4.0), repeatable=True) for i in range(60)]
+    tasks = [SimTask(function=f"f{i % 3}", seconds=rng.uniform(0.5, 4.0), idempotent=True) for i in range(60)]
     return Simulator(endpoints=pool, tasks=tasks, faults=script, seed=seed)
 
 
@@ -173,7 +173,7 @@ def with_many_endpoints(rng: random.Random, seed: int) -> Simulator:
         for i, label in enumerate(labels)
     ]
     script = f.FaultScript.drawn(seed, labels, count=20, seconds=20.0, kinds=(*INFRASTRUCTURE, *USER_CODE))
-    settings = PoolSettings(retry_floor=rng.choice((0.2, 10.0)), retry_saved=rng.choice((5.0, 1000.0)))
+    settings = PoolSettings(retry_budget_per_second=rng.choice((0.2, 10.0)), retry_budget_max=rng.choice((5.0, 1000.0)))
     return Simulator(endpoints=pool, tasks=300, faults=script, seed=seed, settings=settings)
 
 
@@ -181,7 +181,7 @@ def without_hope(rng: random.Random, seed: int) -> Simulator:
     labels = labels_of(2)
     pool = [SimEndpoint(label=label, slots=2, notice=rng.choice((0.1, 1.0))) for label in labels]
     script = [f.Kill(at=rng.uniform(2.0, 6.0), endpoint=label, until=90.0) for label in labels]
-    settings = PoolSettings(down_limit=20.0, revive_longest=8.0, max_kills=2)
+    settings = PoolSettings(unavailable_timeout=20.0, revive_longest=8.0, max_kills=2)
     tasks = [SimTask(function=f"f{i % 2}", at=i * 0.2, kills=i % 11 == 5) for i in range(80)]
     return Simulator(endpoints=pool, tasks=tasks, faults=script, seed=seed, settings=settings)
 

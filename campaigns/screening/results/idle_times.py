@@ -23,7 +23,7 @@ class Waits(NamedTuple):
     """Waits of more than one second."""
 
 
-def waits(rows: Iterable[Row], until: float) -> Waits:
+def idle_times(rows: Iterable[Row], until: float) -> Waits:
     """Measure the waits that began while there was budget.
 
     Both ends of a wait are told by the worker's own clock.

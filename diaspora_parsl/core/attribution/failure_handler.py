@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from functools import partial
 
 from diaspora_parsl.core.actions import Action, Discard, Reject
-from diaspora_parsl.core.attribution.node_second_opinions import Wards
-from diaspora_parsl.core.attribution.second_opinions import Judge
+from diaspora_parsl.core.attribution.node_second_opinions import NodeSecondOpinions
+from diaspora_parsl.core.attribution.second_opinions import SecondOpinions
 from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
-from diaspora_parsl.core.health.assessor import Board
-from diaspora_parsl.core.history import Chronicle
-from diaspora_parsl.core.placement.retry_budget import Budget, Waitroom
+from diaspora_parsl.core.health.assessor import HealthAssessor
+from diaspora_parsl.core.history import History
+from diaspora_parsl.core.placement.retry_budget import PacedRequeue, RetryBudget
 from diaspora_parsl.core.placement.scheduler import Scheduler
 from diaspora_parsl.core.settings import PoolSettings
 from diaspora_parsl.core.stimuli import Orphaned
@@ -24,21 +24,21 @@ from diaspora_parsl.errors import PoisonTaskError, PoolError
 OCCUPIES = 60.0
 
 
-class Weighing(ABC):
+class FailureHandler(ABC):
     """The part of `PoolCore` that weighs errors."""
 
     settings: PoolSettings
-    board: Board
+    assessor: HealthAssessor
     scheduler: Scheduler
-    judge: Judge
-    wards: Wards
-    budget: Budget
-    waitroom: Waitroom
+    second_opinions: SecondOpinions
+    node_second_opinions: NodeSecondOpinions
+    budget: RetryBudget
+    paced_requeue: PacedRequeue
     now: float
     failed: int
     rerouted: int
     attempts: dict[int, Attempt]
-    _chronicle: Chronicle
+    _history: History
     _deadlines: Deadlines
     _stopped: bool
     _out: list[Action]
@@ -56,9 +56,9 @@ class Weighing(ABC):
     def _vacate(self, label: str, attempts: list[int]) -> None: ...
 
     @abstractmethod
-    def _judge(self, label: str) -> None: ...
+    def _update_health(self, label: str) -> None: ...
 
-    def _weigh(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> None:
+    def _handle_failure(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> None:
         """An error that may be the task's own: believe it, or hear a second opinion."""
         task, label = attempt.task, attempt.endpoint
         was_wanted = attempt is task.bound or attempt is task.hedge
@@ -71,50 +71,54 @@ class Weighing(ABC):
                 self._is_poison(task, str(failure))
                 return
         if task.bound is not None and failure.then is not FailureAction.FAIL:
-            self.judge.note(attempt, failure, self.now, worked=worked)  # its other attempt is the second opinion
+            self.second_opinions.note(
+                attempt, failure, self.now, worked=worked
+            )  # its other attempt is the second opinion
             self._out.append(Discard(attempt.id))
             self._reroute(attempt, str(failure))
             return
-        if not (was_wanted and self._hear_nodes(attempt, failure, node, worked=worked)):
-            self._ask_judge(attempt, failure, worked=worked)
+        if not (was_wanted and self._ask_nodes(attempt, failure, node, worked=worked)):
+            self._ask_second_opinions(attempt, failure, worked=worked)
 
-    def _hear_nodes(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> bool:
+    def _ask_nodes(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> bool:
         """Whether the nodes of its endpoint settled the matter: they agreed, or another one is asked."""
-        if self.judge.first(attempt.task) is not None:
+        if self.second_opinions.first(attempt.task) is not None:
             return False  # other endpoints are being asked already
-        opinion = self.wards.weigh(attempt, failure, node)
+        opinion = self.node_second_opinions.handle_failure(attempt, failure, node)
         if opinion is None:
             return False
-        self.judge.note(attempt, failure, self.now, worked=worked)
+        self.second_opinions.note(attempt, failure, self.now, worked=worked)
         if isinstance(opinion, Judgement):
             self._deliver(attempt, failure, opinion)
         return True
 
-    def _ask_judge(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
+    def _ask_second_opinions(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
         """Believe the error, or have the task run at another endpoint."""
         task, label = attempt.task, attempt.endpoint
-        kept = self.judge.first(task)
-        answer = self.judge.ask(attempt, failure, self.now, worked=worked)
+        kept = self.second_opinions.first(task)
+        answer = self.second_opinions.ask(attempt, failure, self.now, worked=worked)
         if isinstance(answer, Judgement):
-            health = self.board.health[label]
+            health = self.assessor.health[label]
             if answer.cost == ALL_RETRIES and failure.raised and attempt.generation == health.generation:
-                self.board.result(label, self.now)
+                self.assessor.result(label, self.now)
             self._deliver(attempt, failure, answer)
             return
         if kept is not None or self._is_handed_over(task):
             self._out.append(Discard(attempt.id))
-        breaker = self.board.health[label].breaker
+        breaker = self.assessor.health[label].breaker
         if breaker.probe == attempt.id:
             may_open = partial(self._may_quarantine, label, task.function)
             breaker.failed(self.now, task.function, attempt.id, may_open=may_open)
-        for until in {math.ceil(self.now + s) for s in (self.settings.shun_time, self.settings.opinion_time)}:
+        for until in {
+            math.ceil(self.now + s) for s in (self.settings.avoid_time, self.settings.second_opinion_timeout)
+        }:
             self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
         self._reroute(attempt, answer)
         self.scheduler.fill_idle(self.now)
 
     def _is_handed_over(self, task: Task) -> bool:
         """The first error of a task is one that was kept for its nodes; from now on the judge keeps it."""
-        opinion, first = task.opinion, self.wards.hand_over(task)
+        opinion, first = task.opinion, self.node_second_opinions.hand_over(task)
         if first is None or opinion is None:
             return False
         opinion.kept, opinion.failure = first
@@ -125,37 +129,37 @@ class Weighing(ABC):
         if (opinion := task.opinion) is not None:
             if opinion.kept is not None:
                 self._out.append(Discard(opinion.kept.id))
-            for label in self.judge.close(task):
+            for label in self.second_opinions.close(task):
                 if not self._stopped:
                     self.scheduler.fill(label, self.now)
-        if self.wards.doubts or self.wards.refusals:
-            self.wards.settled(task)
+        if self.node_second_opinions.pending or self.node_second_opinions.refusals:
+            self.node_second_opinions.settled(task)
 
     def _refute(self, attempt: Attempt) -> None:
         """A task that had failed elsewhere succeeded here: that was the fault of the places where it failed."""
         task, seen = attempt.task, attempt.task.opinion
         lacks_memory = seen is not None and seen.need is not None
-        for label, until in self.judge.refuted(task, attempt.endpoint, self.now):
+        for label, until in self.second_opinions.refuted(task, attempt.endpoint, self.now):
             if until > self.now:  # else it is not enough yet to change anything
                 self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
             if not lacks_memory:
                 may_open = partial(self._may_quarantine, label, task.function)
-                self.board.health[label].breaker.failed(self.now, task.function, 0, may_open=may_open)
-                self._judge(label)
+                self.assessor.health[label].breaker.failed(self.now, task.function, 0, may_open=may_open)
+                self._update_health(label)
         self.scheduler.fill_idle(self.now)
 
     def _look_at_opinions(self) -> None:
         """Deliver the first errors of tasks whose second opinion can no longer be had; places may have more again."""
-        for task in list(self.judge.open.values()):
+        for task in list(self.second_opinions.open.values()):
             if task.state is TaskState.WAITING:
                 self._is_alone(task)
-        self.judge.expire(self.now)
+        self.second_opinions.expire(self.now)
         self.scheduler.fill_idle(self.now)
 
     def _is_alone(self, task: Task) -> bool:
         """Deliver the first error of a task if no second opinion on it can be had."""
-        first = self.judge.first(task)
-        if first is None or not self.judge.is_hopeless(task, self.now):
+        first = self.second_opinions.first(task)
+        if first is None or not self.second_opinions.is_hopeless(task, self.now):
             return False
         self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), "there is no other place to try now"))
         return True
@@ -165,11 +169,11 @@ class Weighing(ABC):
         task, other = attempt.task, attempt.task.bound
         self.rerouted += 1
         if other is not None:
-            self._chronicle.rerouted(attempt, f"{reason}; attempt {other.id} at {other.endpoint} goes on")
+            self._history.rerouted(attempt, f"{reason}; attempt {other.id} at {other.endpoint} goes on")
             return
-        delay = self.budget.pace(self.now)
+        delay = self.budget.delay(self.now)
         paced = f"; the retry budget is empty: paced for {delay:.1f} s" if delay else ""
-        self._chronicle.rerouted(attempt, f"{reason}{paced}")
+        self._history.rerouted(attempt, f"{reason}{paced}")
         if task.opinion is not None and self._is_alone(task):
             return
         if not delay:
@@ -177,7 +181,7 @@ class Weighing(ABC):
             return
         task.move(TaskState.WAITING)
         task.waiting_since = self.now
-        self.waitroom.keep(task, delay)
+        self.paced_requeue.keep(task, delay)
 
     def _on_orphaned(self, s: Orphaned) -> None:
         """Its task goes elsewhere now. Its slot stays taken until the worker is missed, and replaced, over there."""
@@ -186,14 +190,14 @@ class Weighing(ABC):
             return
         label, task = attempt.endpoint, attempt.task
         self.scheduler.superseded(attempt)
-        self.scheduler.loads[label].failed(task.function)
+        self.scheduler.loads[label].record_failure(task.function)
         self._deadlines.at(self.now + OCCUPIES, ("vacate", attempt.id), lambda: self._vacate(label, [attempt.id]))
         task.release(attempt)
-        task.shun(label)
+        task.avoid(label)
         self._count_kill(task, label)
         if not self._is_poison(task, str(s.failure)):
             self._reroute(attempt, f"{s.failure.kind}: {s.failure}")
-        self._judge(label)
+        self._update_health(label)
 
     def _is_poison(self, task: Task, last: str) -> bool:
         """Give the task up if it cost too many workers or attempts."""
@@ -202,7 +206,7 @@ class Weighing(ABC):
             return False  # its other attempt may bring the result
         if task.kills < s.max_kills and task.attempts < s.max_attempts:
             return False
-        killed_at, lost_at = task.killed_at or [], sorted(task.avoid or ())
+        killed_at, lost_at = task.killed_at or [], sorted(task.avoided or ())
         what = f"{task.kills} workers died while they ran it" if task.kills >= s.max_kills else (
             f"{task.attempts} attempts of it were lost")  # fmt: skip
         places = tuple(dict.fromkeys(killed_at if task.kills >= s.max_kills else lost_at))
@@ -223,20 +227,20 @@ class Weighing(ABC):
         task = attempt.task
         self.failed += 1
         self._out.append(Reject(task.id, attempt.id, None, judgement))
-        self._chronicle.failed(task, judgement.kind, failure.error, failure.message, attempt, judgement.reason)
+        self._history.failed(task, judgement.kind, failure.error, failure.message, attempt, judgement.reason)
         if task.opinion is not None and task.opinion.kept is attempt:
             task.opinion.kept = None
         self._settle(task)
 
     def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
         """Settle the task with a verdict of the pool, unless it has an error of its own that nobody refuted."""
-        first = self.judge.first(task)
+        first = self.second_opinions.first(task)
         if first is not None and task.kills < self.settings.max_kills:
             self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))
             return
-        if self.wards.doubts and self.wards.believed(task):
+        if self.node_second_opinions.pending and self.node_second_opinions.believed(task):
             return
         self.failed += 1
         self._out.append(Reject(task.id, None, verdict, Judgement(kind, ALL_RETRIES)))
-        self._chronicle.failed(task, kind, type(verdict).__name__, str(verdict), None)
+        self._history.failed(task, kind, type(verdict).__name__, str(verdict), None)
         self._settle(task)

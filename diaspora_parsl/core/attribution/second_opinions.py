@@ -41,7 +41,7 @@ class _Record:
         self.until = float("-inf")
 
 
-class Judge:
+class SecondOpinions:
     """Decides whether an error is believed, and remembers which function fails where.
 
     It needs no more than two runs to tell a task's own error from that of a place: the same error from two places is
@@ -110,7 +110,7 @@ class Judge:
         charge = 1.0 if failure.charge else 0.0
         if failure.then is FailureAction.FAIL:
             return Judgement(failure.kind if failure.kind is Kind.POISON else _own(failure), ALL_RETRIES)
-        if failure.raised and not task.repeatable:
+        if failure.raised and not task.idempotent:
             return Judgement(failure.kind, charge, "it must not run twice")
         if failure.raised and not self._settings.second_opinion:
             return Judgement(failure.kind, charge, "second opinions are off")
@@ -149,7 +149,7 @@ class Judge:
             opinion.places[label] = failure.error
         if worked:
             opinion.worked.add(label)
-        memory = self._specs[label].memory
+        memory = self._specs[label].mem_per_worker
         if failure.then is FailureAction.MORE and memory is not None:
             opinion.need = max(memory, opinion.need or 0.0)
         return opinion
@@ -207,7 +207,7 @@ class Judge:
     def _suits(self, opinion: Opinion, label: str) -> bool:
         if label in opinion.places:
             return False
-        memory = self._specs[label].memory
+        memory = self._specs[label].mem_per_worker
         return opinion.need is None or (memory is not None and memory > opinion.need)
 
     def _fits(self, task: Task, label: str, at: float) -> bool:
@@ -225,7 +225,7 @@ class Judge:
             return False
         return any(not self._is_sour(other, task.function, at) and self._is_hope(other, at) for other in task.eligible)
 
-    def succeeded(self, label: str, function: str) -> None:
+    def function_succeeded(self, label: str, function: str) -> None:
         """A result came from there: whatever was against it for this function is refuted."""
         record = self.records.get((label, function))
         if record is not None and record.score:
@@ -264,7 +264,7 @@ class Judge:
         opinion.banned.append(label)
         record = self._record(label, function)
         if not record.pending:
-            record.banned_until = math.ceil(at + self._settings.opinion_time)
+            record.banned_until = math.ceil(at + self._settings.second_opinion_timeout)
         record.pending += 1
 
     def _is_sour(self, label: str, function: str, at: float) -> bool:

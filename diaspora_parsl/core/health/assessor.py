@@ -8,10 +8,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from diaspora_parsl.core.health.correlated_failures import Chorus
+from diaspora_parsl.core.health.correlated_failures import CommonCauseFilter
 from diaspora_parsl.core.health.evidence import Health
 from diaspora_parsl.core.health.phi_accrual import PhiAccrual
-from diaspora_parsl.core.health.reachability import Ways
+from diaspora_parsl.core.health.reachability import Reachability
 
 #: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
 _HOPE_AFTER: Final = 30.0
@@ -56,7 +56,7 @@ class Verdict(Struct, frozen=True):
     """When time alone may change the verdict."""
 
 
-class Board:
+class HealthAssessor:
     """Collects evidence and judges. Knows nothing of tasks beyond counts."""
 
     def __init__(
@@ -66,25 +66,25 @@ class Board:
         empty_grace: float,
         stall_limit: float,
         silence_limit: float,
-        rumour_time: float,
+        peer_report_time: float,
         phi_threshold: float,
         acceptable_pause: float,
     ) -> None:
         self.health = {label: Health() for label in sites}
-        self.ways = Ways(self.health)
-        self._chorus = Chorus(self.health, sites, self.ways)
+        self.reachability = Reachability(self.health)
+        self._common_cause = CommonCauseFilter(self.health, sites, self.reachability)
         self._empty_grace = empty_grace
         self._stall_limit = stall_limit
         self._silence_limit = silence_limit
-        self._rumour_time = rumour_time
+        self._peer_report_time = peer_report_time
         self._phi_threshold = phi_threshold
         self._pause = acceptable_pause
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
-    def heard(self, label: str, stream: str, at: float, interval: float, way: str = "") -> None:
+    def record_heartbeat(self, label: str, stream: str, at: float, interval: float, via_site: str = "") -> None:
         """A heartbeat came in, by this way."""
-        self.health[label].way = way
+        self.health[label].via_site = via_site
         streams = self.health[label].streams
         detector = streams.get(stream)
         if detector is None:
@@ -92,9 +92,9 @@ class Board:
         else:
             detector.beat(at)
 
-    def fabric_seen(self, at: float) -> bool:
+    def fabric_polled(self, at: float) -> bool:
         """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
-        return self.ways.fabric_read(at)
+        return self.reachability.fabric_read(at)
 
     def observed(self, label: str, at: float, slots: int, *, blocks_expected: bool) -> None:
         """The endpoint's control channel answered."""
@@ -113,17 +113,17 @@ class Board:
         """A result came from there: the strongest sign of life."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
-        health.breaker.succeeded(attempt)
+        health.breaker.probe_succeeded(attempt)
 
     def sign_of_life(self, label: str, at: float) -> None:
         """An error came from there that may be its fault: it lives, which is all that this says."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
 
-    def rumour(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
+    def peer_report(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
         """Somebody else saw it in trouble; returns until when that counts."""
-        until = at + (self._rumour_time if lasts is None else lasts)
-        self.health[label].rumour = (at, until, reason)
+        until = at + (self._peer_report_time if lasts is None else lasts)
+        self.health[label].peer_report = (at, until, reason)
         return until
 
     # --- judgement ------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Board:
         elif health.slots == 0:
             verdict = self._empty(health, at, live)
         else:
-            verdict = self._doubted(health, at, live, overdue) or self._open(health, at)
+            verdict = self._suspected(health, at, live, overdue) or self._open(health, at)
         if health.draining is None:
             return verdict
         # A drained place may die too: what it holds must not be forgotten.
@@ -189,39 +189,39 @@ class Board:
         return Verdict(State.WAITING, reason, recheck=_sooner(unanswered, stalled, alone))
 
     def _open(self, health: Health, at: float) -> Verdict:
-        breaker, rumour = health.breaker, health.rumour
-        doubt_from = _sooner(self._mute_from(health))
+        breaker, peer_report = health.breaker, health.peer_report
+        suspect_from = _sooner(self._mute_from(health))
         if breaker.open_until is not None:
             reason = breaker.ordered or "attempts were lost there in a row"
             if breaker.is_half_open(at):
-                return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=doubt_from)
+                return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=suspect_from)
             resume = breaker.open_until if at < breaker.open_until else _NEVER
-            return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, doubt_from))
-        if rumour is not None:
-            told, until, reason = rumour
+            return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, suspect_from))
+        if peer_report is not None:
+            told, until, reason = peer_report
             heard = max((detector.last for detector in health.streams.values()), default=float("-inf"))
             if at < until and health.last_result <= told and heard <= told:
-                return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, doubt_from))
-            health.rumour = None
+                return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, suspect_from))
+            health.peer_report = None
         reason = f"{health.slots} slot{'s' if health.slots != 1 else ''}"
-        if health.way and health.streams and self.ways.heard_until(health, at) is None:
-            reason += f"; no word comes from {health.way}, whose line may be cut"
-        return Verdict(State.UP, reason, accepts=True, recheck=doubt_from)
+        if health.via_site and health.streams and self.reachability.reachable_until(health, at) is None:
+            reason += f"; no word comes from {health.via_site}, whose line may be cut"
+        return Verdict(State.UP, reason, accepts=True, recheck=suspect_from)
 
-    def _doubted(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
+    def _suspected(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
         breaker = health.breaker
-        doubt = self._silence(health, at)
-        if doubt is None:
+        silence = self._silence(health, at)
+        if silence is None:
             health.left = False
-            breaker.trust()
+            breaker.clear_silence()
             return None
-        reason, phi = doubt
-        breaker.doubt(at)
+        reason, phi = silence
+        breaker.trip_on_silence(at)
         confirmed = live > 0 and overdue()
         if confirmed:
             health.left = True
             breaker.probe_lost(at)
-        stale = self.ways.stale_at(health)
+        stale = self.reachability.stale_at(health)
         over = stale if stale > at else _NEVER
         if health.left and live == 0 and health.unanswered_since is not None:
             limit = health.unanswered_since + self._stall_limit
@@ -240,13 +240,15 @@ class Board:
         """The reason and phi, if nothing was heard for suspiciously long and no result speaks against it."""
         if at < health.last_result + _RESULT_SPEAKS:
             return None
-        heard_until = self.ways.heard_until(health, at)
-        if health.streams and heard_until is not None:
+        reachable_until = self.reachability.reachable_until(health, at)
+        if health.streams and reachable_until is not None:
             streams = health.streams.values()
-            if heard_until >= max(detector.silent_from() for detector in streams):
+            if reachable_until >= max(detector.silent_from() for detector in streams):
                 last = max(detector.last for detector in streams)
-                phi = min(detector.phi(heard_until) for detector in streams)
-                is_common = health.unanswered_since is None and self._chorus.has(health, self.ways.fabric_seen)
+                phi = min(detector.phi(reachable_until) for detector in streams)
+                is_common = health.unanswered_since is None and self._common_cause.has(
+                    health, self.reachability.fabric_polled
+                )
                 return (
                     None
                     if is_common

@@ -11,7 +11,7 @@ LONGEST_PAUSE: Final = 300.0
 SAME_INCIDENT: Final = 0.5
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after consecutive infrastructure failures; one probe decides whether it closes.
 
     Failures less than half a second apart are one incident (a lost node fails all it held at once), and one task counts
@@ -65,7 +65,7 @@ class Breaker:
         if self.is_half_open(at):
             self.probe = attempt
 
-    def succeeded(self, attempt: int | None = None) -> None:
+    def probe_succeeded(self, attempt: int | None = None) -> None:
         """A result of this attempt came back: closed, and all is forgotten."""
         self._tasks.clear()
         if self.ordered is None or (attempt is not None and attempt == self.probe):
@@ -85,25 +85,25 @@ class Breaker:
         if self.ordered is not None:
             self._close()
 
-    def heir(self) -> Breaker:
+    def for_next_generation(self) -> CircuitBreaker:
         """That of the next generation: all is forgotten but orders."""
-        heir = Breaker(self._threshold, self._first_pause, self._longest_pause)
+        for_next_generation = CircuitBreaker(self._threshold, self._first_pause, self._longest_pause)
         if self.ordered is not None and self.open_until is not None:
-            heir.order(self.ordered, self.open_until)
-        return heir
+            for_next_generation.order(self.ordered, self.open_until)
+        return for_next_generation
 
-    def doubt(self, at: float) -> None:
+    def trip_on_silence(self, at: float) -> None:
         """Open it now, on other evidence than failures; does nothing if it is open already."""
         if self.open_until is None:
             self.open_until = at + self._pause
             self.doubted = True
 
-    def trust(self) -> None:
+    def clear_silence(self) -> None:
         """The doubt is gone: closed, if the doubt had opened it."""
         if self.doubted:
             self._close()
 
-    def ended(self, attempt: int) -> None:
+    def probe_ended(self, attempt: int) -> None:
         """An attempt ended, or is not waited for any more; a probe that told nothing makes room for another."""
         if self.probe == attempt:
             self.probe = None
@@ -129,7 +129,7 @@ class Breaker:
             if self.probe != attempt:
                 return False  # an old attempt; the pause is running already
             if self.ordered is None and not self.doubted and not may_open():
-                self.succeeded()  # panic: a bad place is better than none
+                self.probe_succeeded()  # panic: a bad place is better than none
                 return False
             self._reopen(at)
             return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from diaspora_parsl.core.health.evidence import Health
-    from diaspora_parsl.core.health.reachability import Ways
+    from diaspora_parsl.core.health.reachability import Reachability
 
 #: How the reason of a suspicion begins that is for others of the site.
 SITE_OUTAGE: Final = "site outage"
@@ -74,7 +74,7 @@ class Sites:
         return recent
 
 
-class Chorus:
+class CommonCauseFilter:
     """Tells the silence of all from the silence of some.
 
     Sites are independent. If the heartbeats of nearly all endpoints, of more than one site, stop together while the
@@ -87,10 +87,10 @@ class Chorus:
         ways: tell who cannot be heard, and so has no voice here.
     """
 
-    def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str], ways: Ways) -> None:
+    def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str], reachability: Reachability) -> None:
         self._health = health
         self._sites = sites
-        self._ways = ways
+        self._ways = reachability
         self._counted_at = float("-inf")
         self._silent: set[Health] = set()
 
@@ -107,7 +107,7 @@ class Chorus:
         for label, health in self._health.items():
             if not health.streams or not health.slots or health.left or health.dead_reason is not None:
                 continue
-            if self._ways.heard_until(health, at) is None:
+            if self._ways.reachable_until(health, at) is None:
                 continue
             voices += 1
             newest = max(health.streams.values(), key=lambda detector: detector.last)

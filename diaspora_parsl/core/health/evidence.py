@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diaspora_parsl.core.health.circuit_breaker import Breaker
+from diaspora_parsl.core.health.circuit_breaker import CircuitBreaker
 from diaspora_parsl.core.health.phi_accrual import PhiAccrual
 
 
@@ -10,8 +10,8 @@ class Health:
     """Everything known about one endpoint."""
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
-                 "generation", "had_slots", "last_death", "last_result", "left", "rumour", "slots", "stalled_since",
-                 "started_at", "streams", "unanswered_since", "up_since", "way")  # fmt: skip
+                 "generation", "had_slots", "last_death", "last_result", "left", "peer_report", "slots",
+                 "stalled_since", "started_at", "streams", "unanswered_since", "up_since", "via_site")  # fmt: skip
 
     def __init__(self) -> None:
         self.generation = 0
@@ -33,12 +33,12 @@ class Health:
         self.last_result = float("-inf")
         self.streams: dict[str, PhiAccrual] = {}
         #: The site where its heartbeats are born if they come over bridges; empty if they come directly.
-        self.way = ""
+        self.via_site = ""
         self.unanswered_since: float | None = None
-        self.rumour: tuple[float, float, str] | None = None
+        self.peer_report: tuple[float, float, str] | None = None
         #: Its silence was confirmed and its attempts were taken away.
         self.left = False
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
 
     def new_generation(self, generation: int) -> None:
         """Forget what was known about the old one, but not its failures."""
@@ -49,4 +49,4 @@ class Health:
         self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
         self.last_death, self.dead_reason = self.dead_reason, None
         self.streams.clear()
-        self.breaker = self.breaker.heir()
+        self.breaker = self.breaker.for_next_generation()

@@ -99,7 +99,7 @@ class Node:
         return self.good / volume if volume >= _VOLUME else None
 
     @property
-    def is_in_doubt(self) -> bool:
+    def is_suspect(self) -> bool:
         """Whether anything is held against it."""
         return self.out_until is not None or any(s.row or s.until is not None for s in self.functions.values())
 
@@ -114,7 +114,7 @@ class Node:
             self.bad /= 2
 
 
-class _Ward:
+class _Guarded:
     """The nodes of one endpoint."""
 
     __slots__ = ("blocks", "in_doubt", "known", "managers", "more", "nodes")
@@ -130,7 +130,7 @@ class _Ward:
         self.known = 0
 
 
-class NodeBook:
+class NodeOutlierDetector:
     """Evidence about nodes, and what follows from it.
 
     A failure speaks against a node only as far as other places do better: while a second opinion on it is awaited, once
@@ -143,62 +143,62 @@ class NodeBook:
     """
 
     def __init__(self, endpoints: Iterable[str]) -> None:
-        self._wards = {label: _Ward() for label in endpoints}
+        self._wards = {label: _Guarded() for label in endpoints}
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
     def connected(self, endpoint: str, managers: Iterable[tuple[str, str]], at: float, *, more: bool) -> None:
         """Which managers (id, block) the endpoint has now, and whether more are on their way."""
-        ward = self._wards[endpoint]
+        guarded = self._wards[endpoint]
         pairs = list(managers)
-        ward.managers = frozenset(manager for manager, _ in pairs)
-        ward.more = more
-        ward.blocks = {}
+        guarded.managers = frozenset(manager for manager, _ in pairs)
+        guarded.more = more
+        guarded.blocks = {}
         for _, block in pairs:
-            ward.blocks[block] = ward.blocks.get(block, 0) + 1
-        for key, node in list(ward.nodes.items()):
-            if node.manager in ward.managers:
+            guarded.blocks[block] = guarded.blocks.get(block, 0) + 1
+        for key, node in list(guarded.nodes.items()):
+            if node.manager in guarded.managers:
                 node.left_at = None
                 continue
             if node.left_at is None:
                 node.left_at = at
-            if key not in ward.in_doubt or at - node.left_at > LONGEST_PAUSE:
-                self._forget(ward, key)
+            if key not in guarded.in_doubt or at - node.left_at > LONGEST_PAUSE:
+                self._forget(guarded, key)
 
     def node(self, endpoint: str, name: str) -> Node:
         """The node that a gate reported as "host block manager"."""
-        ward = self._wards[endpoint]
-        node = ward.nodes.get(name)
-        return node if node is not None else self._met(ward, endpoint, name)
+        guarded = self._wards[endpoint]
+        node = guarded.nodes.get(name)
+        return node if node is not None else self._met(guarded, endpoint, name)
 
     def find(self, endpoint: str, name: str) -> Node | None:
         """The node with that manager, if it is remembered; one that came back is another name."""
         return self._wards[endpoint].nodes.get(name)
 
-    def _met(self, ward: _Ward, endpoint: str, name: str) -> Node:
+    def _met(self, guarded: _Guarded, endpoint: str, name: str) -> Node:
         host, block, manager = name.split(" ", 2)
-        for key, old in list(ward.in_doubt.items()):
+        for key, old in list(guarded.in_doubt.items()):
             if old.host == host and old.left_at is not None:
-                if self._has_neighbour(ward, old):
-                    self._forget(ward, key)  # not the host was bad, but that manager
+                if self._has_neighbour(guarded, old):
+                    self._forget(guarded, key)  # not the host was bad, but that manager
                     continue
-                del ward.in_doubt[key], ward.nodes[key]
+                del guarded.in_doubt[key], guarded.nodes[key]
                 old.block, old.manager, old.left_at, old.inherited = block, manager, None, True
-                ward.nodes[name] = ward.in_doubt[name] = old
+                guarded.nodes[name] = guarded.in_doubt[name] = old
                 return old
-        node = ward.nodes[name] = Node(endpoint, host, block, manager)
+        node = guarded.nodes[name] = Node(endpoint, host, block, manager)
         return node
 
-    def succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
+    def node_succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
         """An attempt succeeded there."""
-        ward = self._wards[endpoint]
-        node = ward.nodes.get(name) or self._met(ward, endpoint, name)
+        guarded = self._wards[endpoint]
+        node = guarded.nodes.get(name) or self._met(guarded, endpoint, name)
         node.counted(good=True)
         streak = node.functions.get(function)
         if streak is None:
             streak = self._streak(node, function)
         streak.worked = True
-        if name not in ward.in_doubt:
+        if name not in guarded.in_doubt:
             return []
         changes = []
         if node.out_until is not None:
@@ -209,7 +209,7 @@ class NodeBook:
         node.row.clear()
         streak.row.clear()
         streak.until, streak.pause = None, FUNCTION_PAUSE
-        self._tidy(ward, name, node)
+        self._tidy(guarded, name, node)
         return changes
 
     def failed(
@@ -220,12 +220,12 @@ class NodeBook:
         A probe that fails keeps the function, or everything, from the node for twice as long.
         """
         self.noted(endpoint, attempt)
-        ward = self._wards[endpoint]
+        guarded = self._wards[endpoint]
         node = self.node(endpoint, name)
         streak = self._streak(node, function)
         if len(streak.row) < _ROW:
             streak.row[task] = _AWAITED if awaited else _ALONE
-        ward.in_doubt[name] = node
+        guarded.in_doubt[name] = node
         if streak.until is not None:
             if at >= streak.until - _PROBE_PERIOD:
                 streak.pause = min(LONGEST_PAUSE, 2 * streak.pause)
@@ -238,8 +238,8 @@ class NodeBook:
             streak.until is None
             and not streak.worked
             and len(streak.row) >= IN_A_ROW
-            and self._works_elsewhere(ward, node, function)
-            and self._may_leave_out(ward, node, function)
+            and self._works_elsewhere(guarded, node, function)
+            and self._may_leave_out(guarded, node, function)
         ):
             why = f"{len(streak.row)} tasks failed there, and others succeed elsewhere"
             return [self._keep_away(node, streak, function, at, why)]
@@ -247,8 +247,8 @@ class NodeBook:
 
     def proven(self, endpoint: str, name: str, function: str, task: int, at: float) -> list[Change]:
         """A task that had failed there succeeded at another place."""
-        ward = self._wards[endpoint]
-        node = ward.nodes.get(name)
+        guarded = self._wards[endpoint]
+        node = guarded.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is None or streak is None or task not in streak.row:
             return []  # the node has had a success since: it comes and goes, which the success rate knows
@@ -259,31 +259,31 @@ class NodeBook:
         if (
             streak.until is None
             and list(streak.row.values()).count(_PROVEN) >= (_TRIED if streak.worked else _NEW)
-            and self._may_leave_out(ward, node, function)
+            and self._may_leave_out(guarded, node, function)
         ):
             why = f"task {task} failed there and succeeded elsewhere"
             changes.append(self._keep_away(node, streak, function, at, why))
-        reason = self._why_out(ward, node)
-        if reason and node.out_until is None and self._may_leave_out(ward, node, ""):
+        reason = self._why_out(guarded, node)
+        if reason and node.out_until is None and self._may_leave_out(guarded, node, ""):
             node.out_until = at + node.pause
             changes.append(Change(node, out=True, reason=reason))
         return changes
 
     def closed(self, endpoint: str, name: str, function: str, task: int) -> None:
         """A task that failed there is settled; if nothing was proven, it is nothing against the node."""
-        ward = self._wards[endpoint]
-        node = ward.nodes.get(name)
+        guarded = self._wards[endpoint]
+        node = guarded.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is not None and streak is not None and streak.row.get(task) == _AWAITED:
             del streak.row[task]
-            self._tidy(ward, name, node)
+            self._tidy(guarded, name, node)
 
     # --- what follows ---------------------------------------------------------------------------------------------
 
     def noted(self, endpoint: str, attempt: int) -> None:
         """An attempt failed there, for whatever reason: workers need not hold back for it any more."""
-        ward = self._wards[endpoint]
-        ward.known = max(ward.known, attempt)
+        guarded = self._wards[endpoint]
+        guarded.known = max(guarded.known, attempt)
 
     def known(self, endpoint: str) -> int:
         """The last failed attempt whose failure is taken into account; 0 if nothing has failed."""
@@ -294,11 +294,11 @@ class NodeBook:
 
         Once the time of a node is over, one attempt in `_PROBE_PERIOD` seconds is free to go there.
         """
-        ward = self._wards[endpoint]
+        guarded = self._wards[endpoint]
         names: list[str] = []
         doubted = []
         count = 0
-        for node in ward.in_doubt.values():
+        for node in guarded.in_doubt.values():
             streak = node.functions.get(function)
             if node.out_until is not None or (streak is not None and streak.until is not None):
                 count += node.left_at is None
@@ -308,7 +308,7 @@ class NodeBook:
                 doubted.append(node)
         for node in doubted:
             count += 1
-            if 2 * count > len(ward.managers) + ward.more:
+            if 2 * count > len(guarded.managers) + guarded.more:
                 break
             names += self.names_of(node)
         return tuple(names)
@@ -323,10 +323,10 @@ class NodeBook:
 
     def has_other(self, endpoint: str, avoid: Iterable[str], *, expected: bool = True) -> bool:
         """Whether the endpoint has managers, or expects some, that are none of these nodes."""
-        ward = self._wards[endpoint]
+        guarded = self._wards[endpoint]
         named = set(avoid)
-        managers = {node.manager for node in ward.nodes.values() if not named.isdisjoint((node.host, node.manager))}
-        return (expected and ward.more) or bool(ward.managers - managers - named)
+        managers = {node.manager for node in guarded.nodes.values() if not named.isdisjoint((node.host, node.manager))}
+        return (expected and guarded.more) or bool(guarded.managers - managers - named)
 
     def shares_block(self, node: Node) -> bool:
         """Whether other managers are in its block."""
@@ -353,11 +353,11 @@ class NodeBook:
         streak.until = at + streak.pause
         return Change(node, out=True, reason=why, function=function)
 
-    def _why_out(self, ward: _Ward, node: Node) -> str:
+    def _why_out(self, guarded: _Guarded, node: Node) -> str:
         if len(node.row) >= IN_A_ROW:
             return f"{len(node.row)} tasks in a row failed there and succeeded elsewhere"
         mine = node.rate
-        peers = [rate for other in ward.nodes.values() if other is not node and (rate := other.rate) is not None]
+        peers = [rate for other in guarded.nodes.values() if other is not node and (rate := other.rate) is not None]
         if mine is None or len(peers) < 2:  # noqa: PLR2004 - a deviation needs two
             return ""
         mean = statistics.fmean(peers)
@@ -365,26 +365,26 @@ class NodeBook:
             return ""
         return f"{mine:.0%} of what it ran succeeded, and {mean:.0%} on its {len(peers)} peers"
 
-    def _works_elsewhere(self, ward: _Ward, node: Node, function: str) -> bool:
+    def _works_elsewhere(self, guarded: _Guarded, node: Node, function: str) -> bool:
         return any(
             other is not node and (streak := other.functions.get(function)) is not None and streak.worked
-            for other in ward.nodes.values()
+            for other in guarded.nodes.values()
         )
 
-    def _may_leave_out(self, ward: _Ward, node: Node, function: str) -> bool:
+    def _may_leave_out(self, guarded: _Guarded, node: Node, function: str) -> bool:
         """Half of the nodes stay in."""
         out = 1
-        for other in ward.in_doubt.values():
+        for other in guarded.in_doubt.values():
             if other is not node and other.left_at is None:
                 streak = other.functions.get(function)
                 out += other.out_until is not None or (streak is not None and streak.until is not None)
-        return 2 * out <= len(ward.managers) + ward.more
+        return 2 * out <= len(guarded.managers) + guarded.more
 
-    def _has_neighbour(self, ward: _Ward, node: Node) -> bool:
+    def _has_neighbour(self, guarded: _Guarded, node: Node) -> bool:
         """Whether a manager on the same host may well be good."""
         return any(
             other is not node and other.host == node.host and other.left_at is None and other.out_until is None
-            for other in ward.nodes.values()
+            for other in guarded.nodes.values()
         )
 
     def _streak(self, node: Node, function: str) -> _Streak:
@@ -395,14 +395,14 @@ class NodeBook:
             streak = node.functions[function] = _Streak()
         return streak
 
-    def _tidy(self, ward: _Ward, name: str, node: Node) -> None:
-        if not node.is_in_doubt:
-            ward.in_doubt.pop(name, None)
+    def _tidy(self, guarded: _Guarded, name: str, node: Node) -> None:
+        if not node.is_suspect:
+            guarded.in_doubt.pop(name, None)
             node.inherited = False
 
-    def _forget(self, ward: _Ward, key: str) -> None:
-        ward.in_doubt.pop(key, None)
-        ward.nodes.pop(key, None)
+    def _forget(self, guarded: _Guarded, key: str) -> None:
+        guarded.in_doubt.pop(key, None)
+        guarded.nodes.pop(key, None)
 
     # --- looking --------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ _STALE_INTERVALS: Final = 2.5
 _GAP_INTERVALS: Final = 2.0
 
 
-class Ways:
+class Reachability:
     """Remembers until when each way was open: that of the fabric itself, and those that lead over bridges.
 
     What is born at another site comes over bridges, and so do the accounts of the bridge there. As long as those come,
@@ -34,7 +34,7 @@ class Ways:
         self._bridged: dict[str, tuple[float, float]] = {}
 
     @property
-    def fabric_seen(self) -> float:
+    def fabric_polled(self) -> float:
         """When the fabric was last read to its end."""
         return self._fabric
 
@@ -48,27 +48,27 @@ class Ways:
 
     def seen(self, site: str, at: float, interval: float) -> None:
         """A bridge told that what comes from a site can be heard, and will say so again after ``interval``."""
-        used = {health.way for health in self._health.values()}
+        used = {health.via_site for health in self._health.values()}
         if site not in used:
             return  # anybody may name any number of sites
         self._bridged = {known: told for known, told in self._bridged.items() if known in used}
         last, usual = self._bridged.get(site, (float("-inf"), interval))
         self._bridged[site] = (at, interval)
         if at - last >= max(_SELF_DISTRUST, _GAP_INTERVALS * max(usual, interval)):
-            self._forgive(at, lambda health: health.way == site)
+            self._forgive(at, lambda health: health.via_site == site)
 
-    def heard_until(self, health: Health, at: float) -> float | None:
+    def reachable_until(self, health: Health, at: float) -> float | None:
         """Up to when this endpoint would have been heard; None if it cannot be heard now."""
         if at >= self.stale_at(health):
             return None
-        return self._bridged[health.way][0] if health.way else self._fabric
+        return self._bridged[health.via_site][0] if health.via_site else self._fabric
 
     def stale_at(self, health: Health) -> float:
         """From when on it cannot be heard, if nothing is told until then."""
         own = self._fabric + _STALE
-        if not health.way:
+        if not health.via_site:
             return own
-        seen, interval = self._bridged.get(health.way, (float("-inf"), 0.0))
+        seen, interval = self._bridged.get(health.via_site, (float("-inf"), 0.0))
         return min(own, seen + max(_STALE, _STALE_INTERVALS * interval))
 
     def _forgive(self, at: float, whom: Callable[[Health], bool]) -> None:

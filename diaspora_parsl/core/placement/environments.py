@@ -56,7 +56,7 @@ class Environments:
         """What seems to be missing, in words."""
         return ", ".join(sorted(task.imports - self._offers.get(label, frozenset())))
 
-    def refuses(self, label: str, task: Task, at: float, is_open: Collection[str]) -> bool:
+    def prefers_elsewhere(self, label: str, task: Task, at: float, is_open: Collection[str]) -> bool:
         """Whether the task should rather go elsewhere."""
         if not self.lacks(label, task):
             return False

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from diaspora_parsl.core.placement.retry_budget import Budget
+from diaspora_parsl.core.placement.retry_budget import RetryBudget
 from diaspora_parsl.core.placement.scheduler import Scheduler
 from diaspora_parsl.core.settings import PoolSettings
 from diaspora_parsl.core.tasks import Attempt, AttemptState, Task
@@ -25,7 +25,7 @@ _OCCUPIES: Final = 60.0
 _COMPARED: Final = 32
 
 
-class History:
+class RunTimes:
     """The last durations of one function at one endpoint, and which of their quantiles is remarkable."""
 
     __slots__ = ("_durations", "_quantile", "_worked_out", "count")
@@ -75,19 +75,19 @@ class Hedger:
         self,
         settings: PoolSettings,
         scheduler: Scheduler,
-        budget: Budget,
+        budget: RetryBudget,
         deadlines: Deadlines,
         clock: Callable[[], float],
-        judge: Callable[[str], None],
+        second_opinions: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._scheduler = scheduler
         self._budget = budget
         self._deadlines = deadlines
         self._clock = clock
-        self._judge = judge
+        self._update_health = second_opinions
         self._is_on = settings.hedging and len(scheduler.loads) > 1
-        self._histories: dict[str, dict[str, History]] = {label: {} for label in scheduler.loads}
+        self._histories: dict[str, dict[str, RunTimes]] = {label: {} for label in scheduler.loads}
         #: Attempts that were sent ahead and have not begun, in order.
         self._ahead: dict[str, deque[Attempt]] = {label: deque() for label in scheduler.loads}
         #: When each endpoint is looked at next.
@@ -105,34 +105,34 @@ class Hedger:
         label = attempt.endpoint
         if attempt.queued:
             self._ahead[label].append(attempt)
-        if attempt.task.repeatable and self._next[label] > attempt.dispatched_at + self._settings.hedge_floor:
+        if attempt.task.idempotent and self._next[label] > attempt.dispatched_at + self._settings.hedge_min_seconds:
             limit = self.limit(label, attempt.task.function)
             if limit is not None:
                 self._look_at(label, attempt.dispatched_at + limit)
 
-    def ended(self, attempt: Attempt, at: float, *, succeeded: bool) -> None:
+    def observe_end(self, attempt: Attempt, at: float, *, succeeded: bool) -> None:
         """An attempt ended, and its slot is free: learn, and let the next in the queue begin."""
         if not self._is_on:
             return
         label, began = attempt.endpoint, attempt.began
-        if succeeded and began is not None and attempt.task.repeatable:
+        if succeeded and began is not None and attempt.task.idempotent:
             histories = self._histories[label]
             history = histories.get(attempt.task.function)
             if history is None:
-                history = histories[attempt.task.function] = History()
+                history = histories[attempt.task.function] = RunTimes()
             history.add(at - began)
-            if history.count == self._settings.hedge_after:
-                self._look_at(label, at + self._settings.hedge_floor)
+            if history.count == self._settings.hedge_min_results:
+                self._look_at(label, at + self._settings.hedge_min_seconds)
         if self._ahead[label]:
             self._begin(label, at)
 
     def _begin(self, label: str, at: float) -> None:
-        ahead, held, load = self._ahead[label], self._scheduler.held[label], self._scheduler.loads[label]
-        while ahead:
-            if ahead[0].id not in held:
-                ahead.popleft()
-            elif load.in_flight - len(ahead) < load.slots:
-                ahead.popleft().began = at
+        prefetch_seconds, held, load = self._ahead[label], self._scheduler.held[label], self._scheduler.loads[label]
+        while prefetch_seconds:
+            if prefetch_seconds[0].id not in held:
+                prefetch_seconds.popleft()
+            elif load.in_flight - len(prefetch_seconds) < load.slots:
+                prefetch_seconds.popleft().began = at
             else:
                 return
 
@@ -142,10 +142,10 @@ class Hedger:
         """Seconds that an attempt of this function may run there before it is late; None if not known yet."""
         history = self._histories[label].get(function)
         s = self._settings
-        if history is None or history.count < s.hedge_after:
+        if history is None or history.count < s.hedge_min_results:
             return None
         # Where work is sent further ahead, results come in larger lumps.
-        floor = s.hedge_floor * max(1.0, self._scheduler.loads[label].horizon / s.horizon)
+        floor = s.hedge_min_seconds * max(1.0, self._scheduler.loads[label].prefetch_seconds / s.prefetch_seconds)
         return max(floor, s.hedge_factor * history.quantile(s.hedge_quantile))
 
     def _look_at(self, label: str, at: float) -> None:
@@ -164,7 +164,7 @@ class Hedger:
             if began is None:
                 following = min(following, now + _AGAIN)
                 break  # those behind it have not begun either
-            if attempt.state is not AttemptState.BOUND or not task.repeatable or task.hedge is not None:
+            if attempt.state is not AttemptState.BOUND or not task.idempotent or task.hedge is not None:
                 continue
             limit = self.limit(label, task.function)
             if limit is None:
@@ -175,7 +175,7 @@ class Hedger:
                 following = min(following, now + _AGAIN)
         if following < float("inf"):
             # Not more often than is of use, or a look at ten thousand slots would cost too much.
-            self._look_at(label, max(following, now + self._settings.hedge_floor / 2))
+            self._look_at(label, max(following, now + self._settings.hedge_min_seconds / 2))
 
     def _hedge(self, late: Attempt, age: float, limit: float) -> bool:
         """Send a second attempt, if a place, the budget and the number of hedges under way allow it."""
@@ -207,7 +207,7 @@ class Hedger:
                 break
             if label == late.endpoint or label not in scheduler.open or label not in task.eligible:
                 continue
-            if (task.avoid is not None and label in task.avoid) or scheduler.declines(label, task, self._clock()):
+            if (task.avoided is not None and label in task.avoided) or scheduler.declines(label, task, self._clock()):
                 continue
             load = scheduler.loads[label]
             service = load.service(task.function)
@@ -219,7 +219,7 @@ class Hedger:
         self._live = [task for task in self._live if task.hedge is not None]
         scheduler = self._scheduler
         slots = sum(scheduler.loads[label].slots for label in scheduler.open)
-        return len(self._live) < max(1.0, self._settings.hedge_most * slots)
+        return len(self._live) < max(1.0, self._settings.hedge_max_ratio * slots)
 
     # --- losers ---------------------------------------------------------------------------------------------------
 
@@ -236,4 +236,4 @@ class Hedger:
             self.lost(losers[0])
         elif losers:
             scheduler.vacate(label, [loser.id for loser in losers])
-            self._judge(label)
+            self._update_health(label)

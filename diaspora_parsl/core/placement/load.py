@@ -21,14 +21,14 @@ class Load:
         horizon: seconds of known work bound per slot beyond what runs.
     """
 
-    __slots__ = ("_last_done", "_service", "_work", "horizon", "in_flight", "pace", "slots")
+    __slots__ = ("_last_done", "_service", "_work", "in_flight", "prefetch_seconds", "relative_speed", "slots")
 
-    def __init__(self, horizon: float = 1.0) -> None:
+    def __init__(self, prefetch_seconds: float = 1.0) -> None:
         self.slots = 0
         self.in_flight = 0
-        self.pace = 1.0
+        self.relative_speed = 1.0
         """Service time here over the pool's mean of the same function: 2.0 is half as fast."""
-        self.horizon = horizon
+        self.prefetch_seconds = prefetch_seconds
         self._work = 0.0
         self._service: dict[str, float] = {}
         self._last_done = float("-inf")
@@ -48,7 +48,7 @@ class Load:
         service = self._service.get(function)
         return (
             service is not None
-            and self._work + service <= self.slots * self.horizon
+            and self._work + service <= self.slots * self.prefetch_seconds
             and self.in_flight < self.slots * _DEEPEST
         )
 
@@ -59,7 +59,7 @@ class Load:
     def bind(self, function: str) -> float:
         """An attempt was sent there; returns the seconds of work it is counted as, for `release`."""
         self.in_flight += 1
-        work = self._service.get(function, self.horizon)
+        work = self._service.get(function, self.prefetch_seconds)
         self._work += work
         return work
 
@@ -68,7 +68,7 @@ class Load:
         self.in_flight -= 1
         self._work = self._work - work if self.in_flight else 0.0
 
-    def succeeded(self, function: str, at: float, dispatched_at: float, *, queued: bool) -> float:
+    def record_success(self, function: str, at: float, dispatched_at: float, *, queued: bool) -> float:
         """Learn from a success, before `release`; returns the new estimate of the service time, seconds.
 
         An attempt that found an idle slot took what it took. While attempts queue, the time between two results is the
@@ -85,7 +85,7 @@ class Load:
         self._service[function] = estimate
         return estimate
 
-    def failed(self, function: str) -> None:
+    def record_failure(self, function: str) -> None:
         """An attempt of this function failed: what was learnt about it no longer holds."""
         self._service.pop(function, None)
 
@@ -98,10 +98,10 @@ class Load:
 
     def score(self) -> float:
         """Lower is better: how busy, weighted by how slow."""
-        return self.pace * (1.0 + self.in_flight / max(1, self.slots))
+        return self.relative_speed * (1.0 + self.in_flight / max(1, self.slots))
 
 
-class Pace:
+class RelativeSpeed:
     """Mean service time per function over the pool, to compare endpoints with each other."""
 
     __slots__ = ("_mean",)
@@ -119,4 +119,4 @@ class Pace:
         mean += 0.05 * (estimate - mean)
         self._mean[function] = mean
         if mean > 0.0:
-            load.pace += _ALPHA * (min(10.0, max(0.1, estimate / mean)) - load.pace)
+            load.relative_speed += _ALPHA * (min(10.0, max(0.1, estimate / mean)) - load.relative_speed)

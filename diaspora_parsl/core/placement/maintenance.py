@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from diaspora_parsl.core import stimuli
-from diaspora_parsl.core.health.assessor import Board
-from diaspora_parsl.core.history import Chronicle
+from diaspora_parsl.core.health.assessor import HealthAssessor
+from diaspora_parsl.core.history import History
 from diaspora_parsl.core.placement.scheduler import Scheduler
 from diaspora_parsl.core.tasks import Attempt
 from diaspora_parsl.core.timers import Deadlines
 
 
-class _Judge(Protocol):
+class _UpdateHealth(Protocol):
     def __call__(self, label: str) -> None: ...
 
 
-class Planned:
+class MaintenancePlanner:
     """The part of a `PoolCore` that follows the calendar.
 
     Args:
@@ -31,20 +31,20 @@ class Planned:
 
     def __init__(
         self,
-        board: Board,
+        assessor: HealthAssessor,
         scheduler: Scheduler,
         deadlines: Deadlines,
-        chronicle: Chronicle,
+        history: History,
         *,
-        judge: _Judge,
+        update_health: _UpdateHealth,
         back: Callable[[str], None],
     ) -> None:
-        self.calendar = Calendar(board.health)
-        self._board = board
+        self.calendar = Calendar(assessor.health)
+        self._board = assessor
         self._scheduler = scheduler
         self._deadlines = deadlines
-        self._chronicle = chronicle
-        self._judge = judge
+        self._history = history
+        self._update_health = update_health
         self._back = back
 
     # --- what others ask for --------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class Planned:
     def on_quarantine(self, s: stimuli.Quarantine) -> None:
         """No new attempts for a while, and then only once a probe succeeded."""
         self._board.health[s.endpoint].breaker.order(s.reason, s.until)
-        self._judge(s.endpoint)
+        self._update_health(s.endpoint)
         self._answer(s.request, s.endpoint)
 
     def on_maintenance(self, s: stimuli.Maintenance) -> None:
@@ -79,7 +79,7 @@ class Planned:
 
     def _answer(self, request: str, label: str) -> None:
         if request:
-            self._chronicle.answered(request, label, self._scheduler.verdicts[label], self._scheduler.live[label])
+            self._history.answered(request, label, self._scheduler.verdicts[label], self._scheduler.live[label])
 
     # --- what time brings -----------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Planned:
         """Do what the calendar says of now, and look again when it says something else."""
         health, calendar = self._board.health[label], self.calendar
         hold = calendar.hold(label, at)
-        self._scheduler.horizon.window_at(label, calendar.next_start(label, at))
+        self._scheduler.walltime_fit.window_at(label, calendar.next_start(label, at))
         was_held = health.draining is not None
         health.draining = None if hold is None else hold.reason
         health.drained_until = None if hold is None else hold.until
@@ -97,17 +97,17 @@ class Planned:
         if change is not None:
             # Nothing may be sent, or built anew, at the very time at which that begins to be unwanted.
             self._deadlines.at(change, ("calendar", label), lambda: self._follow(label, change), first=True)
-        self._judge(label)
+        self._update_health(label)
 
     def blocks_end(self, label: str, until: float | None, at: float) -> None:
         """When the last of its blocks ends, as the endpoint itself says."""
-        self._scheduler.horizon.blocks_end(label, until, at)
+        self._scheduler.walltime_fit.blocks_end(label, until, at)
         if until is not None and until > at:
             self._deadlines.at(until, ("blocks", label), lambda: self._blocks_ended(label, until))
 
     def _blocks_ended(self, label: str, at: float) -> None:
         """The blocks should be gone. If others came meanwhile, look again when those end."""
-        until = self._scheduler.horizon.end_of_blocks(label)
+        until = self._scheduler.walltime_fit.end_of_blocks(label)
         if until is not None and until > at:
             self.blocks_end(label, until, at)
         else:

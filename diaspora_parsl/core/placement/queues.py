@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from diaspora_parsl.core.tasks import Line
+from diaspora_parsl.core.tasks import TaskQueue
 
 
 class Backlog:
     """All lines."""
 
     def __init__(self, labels: list[str]) -> None:
-        self._lines: dict[tuple[frozenset[str], str | None], Line] = {}
-        self._of: dict[str, list[Line]] = {label: [] for label in labels}
+        self._lines: dict[tuple[frozenset[str], str | None], TaskQueue] = {}
+        self._of: dict[str, list[TaskQueue]] = {label: [] for label in labels}
 
-    def line(self, eligible: frozenset[str], function: str | None = None) -> Line:
+    def queue(self, eligible: frozenset[str], function: str | None = None) -> TaskQueue:
         """The line for this set of endpoints, or that of one function for it."""
-        line = self._lines.get((eligible, function))
-        if line is None:
-            line = self._lines[eligible, function] = Line(eligible, function)
+        queue = self._lines.get((eligible, function))
+        if queue is None:
+            queue = self._lines[eligible, function] = TaskQueue(eligible, function)
             for label in eligible:
-                self._of[label].append(line)
-        return line
+                self._of[label].append(queue)
+        return queue
 
-    def lines(self) -> list[Line]:
+    def queues(self) -> list[TaskQueue]:
         """Every line there is."""
         return list(self._lines.values())
 
-    def of(self, label: str) -> list[Line]:
+    def of(self, label: str) -> list[TaskQueue]:
         """The lines that this endpoint may take from."""
         return self._of[label]
 
     def __len__(self) -> int:
-        return sum(line.length for line in self._lines.values())
+        return sum(queue.length for queue in self._lines.values())

@@ -15,7 +15,7 @@ _HEAD_START: Final = 10.0
 _PER_SECOND: Final = 10
 
 
-class Budget:
+class RetryBudget:
     """A token bucket: each first attempt brings a share of a token, time brings a floor, each extra attempt costs one.
 
     The figures are Finagle's (20 % and 10 per second: `finagle.service.RetryBudget`). That one bucket serves
@@ -26,16 +26,17 @@ class Budget:
     are never refused: what they take too much is a debt, and `pace` says how long to wait until it is paid off.
 
     Args:
-        settings: of the pool; read are ``retry_share``, ``retry_floor``, ``retry_saved`` and ``retry_wait``.
+        settings: of the pool; read are ``retry_budget_ratio``, ``retry_budget_per_second``, ``retry_budget_max``
+            and ``retry_max_delay``.
     """
 
     __slots__ = ("_at", "_floor", "_most", "_seen", "_share", "_tokens", "_wait", "firsts", "refused", "spent")
 
     def __init__(self, settings: PoolSettings) -> None:
-        self._share = settings.retry_share
-        self._floor = settings.retry_floor
-        self._most = settings.retry_saved
-        self._wait = settings.retry_wait
+        self._share = settings.retry_budget_ratio
+        self._floor = settings.retry_budget_per_second
+        self._most = settings.retry_budget_max
+        self._wait = settings.retry_max_delay
         self._tokens = min(self._most, self._floor * _HEAD_START)
         self._at = 0.0
         self._seen = 0
@@ -60,10 +61,10 @@ class Budget:
         self._tokens = max(self._tokens - 1.0, -self._floor * self._wait)
         self.spent += 1
 
-    def pace(self, now: float) -> float:
+    def delay(self, now: float) -> float:
         """Spend a token for work that was lost; returns how many seconds it should wait first, 0 if there was a token.
 
-        The wait is what the floor needs to pay the debt, at most ``retry_wait``.
+        The wait is what the floor needs to pay the debt, at most ``retry_max_delay``.
         """
         self._refill(now)
         lacking = 1.0 - self._tokens
@@ -84,7 +85,7 @@ class Budget:
         self._tokens = min(self._most, self._tokens + earned)
 
 
-class Waitroom:
+class PacedRequeue:
     """Tasks that wait for the budget before they go back into their line.
 
     Args:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from msgspec.structs import replace
 
-from diaspora_parsl.core.attribution.second_opinions import Judge
-from diaspora_parsl.core.health.assessor import Board, State, Verdict
+from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
 from diaspora_parsl.core.placement.environments import Environments
-from diaspora_parsl.core.placement.load import Load, Pace
+from diaspora_parsl.core.placement.load import Load, RelativeSpeed
 from diaspora_parsl.core.placement.queues import Backlog
-from diaspora_parsl.core.placement.walltime_fit import Horizon
+from diaspora_parsl.core.placement.walltime_fit import WalltimeFit
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
-from diaspora_parsl.core.tasks import Attempt, AttemptState, Line, Task, TaskState
+from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskQueue, TaskState
 
 #: Of very many idle endpoints only so many are compared for one task (as in "power of d choices", d is enough).
 _COMPARED = 32
@@ -21,6 +21,23 @@ _COMPARED = 32
 _ASKED = 4
 #: Waiting tasks looked at behind one that prefers another place.
 LOOKED_PAST = 16
+
+
+class FunctionEvidence(Protocol):
+    """What the scheduler asks about functions that failed at an endpoint."""
+
+    @property
+    def records(self) -> Mapping[tuple[str, str], object]:
+        """Evidence by endpoint label and function; empty while nothing failed."""
+        ...
+
+    def avoids(self, task: Task, label: str, at: float) -> bool:
+        """Whether the function of the task should run elsewhere, because it fails at this endpoint."""
+        ...
+
+    def bars(self, task: Task, label: str, at: float) -> bool:
+        """Whether the task must not run at this endpoint while a second opinion is pending."""
+        ...
 
 
 class Scheduler:
@@ -31,16 +48,18 @@ class Scheduler:
         settings: of the pool.
         board: asked for breakers and generations.
         dispatched: called with each new attempt and the reason for its place.
+        second_opinions: evidence about functions that failed at an endpoint.
     """
 
     def __init__(
         self,
         specs: dict[str, EndpointSpec],
         settings: PoolSettings,
-        board: Board,
+        assessor: HealthAssessor,
         dispatched: Callable[[Attempt, str], None],
+        second_opinions: FunctionEvidence,
     ) -> None:
-        self.loads = {label: Load(spec.ahead or settings.horizon) for label, spec in specs.items()}
+        self.loads = {label: Load(spec.prefetch_seconds or settings.prefetch_seconds) for label, spec in specs.items()}
         self.backlog = Backlog(list(specs))
         self.held: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
         #: Attempts that were given up with their slot, and may still report: late results, or fenced for good.
@@ -49,11 +68,11 @@ class Scheduler:
         #: Endpoints that take attempts without reserve.
         self.open: set[str] = set()
         self.verdicts = dict.fromkeys(specs, Verdict(State.STARTING, "being started"))
-        self.pace = Pace()
+        self.relative_speed = RelativeSpeed()
         self.environments = Environments(self.loads)
-        self.horizon = Horizon(self.loads, self.pace, settings.horizon)
-        self.judge = Judge(specs, settings, is_hope=self.is_hope, is_up=self.open.__contains__)
-        self._board = board
+        self.walltime_fit = WalltimeFit(self.loads, self.relative_speed, settings.prefetch_seconds)
+        self.second_opinions = second_opinions
+        self._board = assessor
         self._dispatched = dispatched
         #: An ordered set, so that a log of stimuli replays to the same actions.
         self._idle: dict[str, None] = {}
@@ -62,7 +81,7 @@ class Scheduler:
 
     # --- what endpoints hold --------------------------------------------------------------------------------------
 
-    def judged(self, label: str, verdict: Verdict, slots: int) -> None:
+    def apply_verdict(self, label: str, verdict: Verdict, slots: int) -> None:
         """A new verdict or slot count of an endpoint."""
         self.verdicts[label] = verdict
         self.loads[label].slots = slots
@@ -72,17 +91,17 @@ class Scheduler:
             self.open.discard(label)
         self._note_idle(label)
 
-    def ended(self, attempt: Attempt, *, succeeded_at: float | None = None, refused: bool = False) -> None:
+    def attempt_ended(self, attempt: Attempt, *, succeeded_at: float | None = None, refused: bool = False) -> None:
         """An attempt came to its end, or was refused: learn from it and free its slot."""
         label, load, function = attempt.endpoint, self.loads[attempt.endpoint], attempt.task.function
         if attempt.state is AttemptState.BOUND:
             self.live[label] -= 1
             if succeeded_at is None:
                 if not refused:
-                    load.failed(function)
+                    load.record_failure(function)
             else:
-                service = load.succeeded(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
-                self.pace.learn(load, function, service)
+                service = load.record_success(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
+                self.relative_speed.learn(load, function, service)
         attempt.move(AttemptState.ENDED)
         if self._forsaken[label]:
             self._forsaken[label].pop(attempt.id, None)
@@ -92,7 +111,7 @@ class Scheduler:
         """Its outcome is no longer needed; it still occupies its slot until it ends."""
         attempt.move(AttemptState.SUPERSEDED)
         self.live[attempt.endpoint] -= 1
-        self._board.health[attempt.endpoint].breaker.ended(attempt.id)
+        self._board.health[attempt.endpoint].breaker.probe_ended(attempt.id)
         if attempt.task.given_up is None:
             attempt.task.given_up = []
         attempt.task.given_up.append(attempt)
@@ -127,12 +146,12 @@ class Scheduler:
 
     # --- what goes where ------------------------------------------------------------------------------------------
 
-    def place(self, line: Line, task: Task, at: float) -> None:
+    def place(self, queue: TaskQueue, task: Task, at: float) -> None:
         """A task was added to this line: give some endpoint the chance to take it."""
         best: str | None = None
         best_score = float("inf")
         for count, label in enumerate(self._idle):
-            if label in line.eligible and self.may_serve(label, line) and not self.declines(label, task, at):
+            if label in queue.eligible and self.may_serve(label, queue) and not self.declines(label, task, at):
                 score = self.loads[label].score() + (0.0 if label in self.open else 100.0)
                 if score < best_score:
                     best, best_score = label, score
@@ -140,11 +159,11 @@ class Scheduler:
                 break
         if best is not None:
             self.fill(best, at)
-        elif line.length == 1:
+        elif queue.length == 1:
             for _ in range(min(_ASKED, len(self._asked))):
                 label = self._asked.pop(0)
                 self._asked.append(label)
-                if label in line.eligible and label in self.open and self.loads[label].has_room(task.function):
+                if label in queue.eligible and label in self.open and self.loads[label].has_room(task.function):
                     self.fill(label, at)
                     return
 
@@ -156,63 +175,67 @@ class Scheduler:
     def fill(self, label: str, at: float) -> None:
         """Let an endpoint take what it has room for."""
         load = self.loads[label]
-        passed: list[tuple[Line, Task]] = []
+        passed: list[tuple[TaskQueue, Task]] = []
         while len(passed) < LOOKED_PAST:
-            line = self._next_line(label, at)
-            head = line.head() if line is not None else None
-            if line is None or head is None:
+            queue = self._next_queue(label, at)
+            head = queue.head() if queue is not None else None
+            if queue is None or head is None:
                 break
             # Work is bound ahead of idle slots only where nothing is in doubt.
             if not (load.has_room(head[2].function) if label in self.open else load.has_idle_slot()):
                 break
-            task = line.pop()
-            if self.judge.records and line.function is None and self.judge.avoids(task, label, at):
-                self.backlog.line(line.eligible, task.function).push(task)
+            task = queue.pop()
+            if self.second_opinions.records and queue.function is None and self.second_opinions.avoids(task, label, at):
+                self.backlog.queue(queue.eligible, task.function).push(task)
             elif self.declines(label, task, at):
-                passed.append((line, task))
+                passed.append((queue, task))
             else:
                 self._dispatch(task, label, at)
-        for line, task in passed:
-            line.push(task)
+        for queue, task in passed:
+            queue.push(task)
         self._note_idle(label)
 
-    def may_serve(self, label: str, line: Line) -> bool:
+    def may_serve(self, label: str, queue: TaskQueue) -> bool:
         """Whether the state of the endpoint lets it take from this line: a last resort only if nothing better is up."""
         verdict = self.verdicts[label]
-        return verdict.accepts or verdict.probe or (verdict.last_resort and line.eligible.isdisjoint(self.open))
+        return verdict.accepts or verdict.probe or (verdict.last_resort and queue.eligible.isdisjoint(self.open))
 
     def declines(self, label: str, task: Task, at: float) -> bool:
         """Whether this task should rather wait for another place than go there."""
-        judge = self.judge
+        second_opinions = self.second_opinions
         if (
-            (self.horizon.limits and self.horizon.refuses(label, task, at, self.open) is not None)
-            or (task.imports and self.environments.known and self.environments.refuses(label, task, at, self.open))
-            or (task.opinion is not None and judge.bars(task, label, at))
-            or (judge.records and judge.avoids(task, label, at))
+            (self.walltime_fit.limits and self.walltime_fit.ends_too_late(label, task, at, self.open) is not None)
+            or (
+                task.imports
+                and self.environments.known
+                and self.environments.prefers_elsewhere(label, task, at, self.open)
+            )
+            or (task.opinion is not None and second_opinions.bars(task, label, at))
+            or (second_opinions.records and second_opinions.avoids(task, label, at))
         ):
             return True
-        if task.avoid is None or label not in task.avoid:
+        if task.avoided is None or label not in task.avoided:
             return False
         refused = task.refused_by
         if refused is not None and label in refused:
             return any(other not in refused and self.is_hope(other, at) for other in task.eligible)
-        return at < task.avoid_until and any(o in self.open and o not in task.avoid for o in task.eligible)
+        return at < task.avoid_until and any(o in self.open and o not in task.avoided for o in task.eligible)
 
     def is_hope(self, label: str, at: float) -> bool:
         """Whether tasks may still wait for this endpoint."""
         return self._board.hopeful(label, self.verdicts[label].state, at)
 
-    def _next_line(self, label: str, at: float) -> Line | None:
+    def _next_queue(self, label: str, at: float) -> TaskQueue | None:
         """The line with the most urgent head that this endpoint may serve now."""
-        best: Line | None = None
+        best: TaskQueue | None = None
         best_key: tuple[float, int] | None = None
-        for line in self.backlog.of(label):
-            if line.length and self.may_serve(label, line):
-                head = line.head()
+        for queue in self.backlog.of(label):
+            if queue.length and self.may_serve(label, queue):
+                head = queue.head()
                 if head is not None and (best_key is None or head[:2] < best_key):
-                    if line.function is not None and self.judge.avoids(head[2], label, at):
+                    if queue.function is not None and self.second_opinions.avoids(head[2], label, at):
                         continue
-                    best, best_key = line, head[:2]
+                    best, best_key = queue, head[:2]
         return best
 
     def _dispatch(self, task: Task, label: str, at: float) -> None:
@@ -243,7 +266,7 @@ class Scheduler:
         return attempt
 
     def _reason(self, attempt: Attempt) -> str:
-        label, avoid = attempt.endpoint, attempt.task.avoid
+        label, avoid = attempt.endpoint, attempt.task.avoided
         verdict, load = self.verdicts[label], self.loads[label]
         if verdict.probe:
             return f"probe: {verdict.reason}"
@@ -254,7 +277,7 @@ class Scheduler:
         if self.environments.lacks(label, attempt.task):
             return f"trial, though {self.environments.missing(label, attempt.task)} seems to be missing there"
         again = f", after {', '.join(sorted(avoid))}" if avoid else ""
-        return f"idle slot, pace {load.pace:.2f}{again}"
+        return f"idle slot, pace {load.relative_speed:.2f}{again}"
 
     @property
     def idle(self) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from diaspora_parsl.core.health.assessor import Board, State, Verdict
+from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
 from diaspora_parsl.core.health.correlated_failures import Sites
-from diaspora_parsl.core.history import Chronicle
+from diaspora_parsl.core.history import History
 from diaspora_parsl.core.placement.scheduler import Scheduler
 from diaspora_parsl.core.timers import Deadlines
 
 
-class Outages:
+class SiteOutages:
     """The part of a `PoolCore` that sees losses of one site together.
 
     Args:
@@ -26,21 +26,21 @@ class Outages:
 
     def __init__(
         self,
-        board: Board,
+        assessor: HealthAssessor,
         scheduler: Scheduler,
         deadlines: Deadlines,
-        chronicle: Chronicle,
+        history: History,
         *,
         sites: Mapping[str, str],
         window: float,
-        judge: Callable[[str], None],
+        update_health: Callable[[str], None],
     ) -> None:
-        self._board = board
+        self._board = assessor
         self._scheduler = scheduler
         self._deadlines = deadlines
-        self._chronicle = chronicle
+        self._history = history
         self._sites = Sites(sites, window)
-        self._judge = judge
+        self._update_health = update_health
 
     def lost(self, label: str, at: float) -> None:
         """An endpoint is down. Call it before what it held is given to its neighbours, and judge nothing meanwhile."""
@@ -52,15 +52,15 @@ class Outages:
             if health.dead_reason is not None:
                 continue
             health.breaker.put_off(at, rank)
-            until = self._board.rumour(other, at, reason)
+            until = self._board.peer_report(other, at, reason)
             if self._scheduler.verdicts[other].accepts:
                 suspect = Verdict(State.SUSPECT, reason, last_resort=True)
-                self._scheduler.judged(other, suspect, health.slots)
-                self._chronicle.judged(other, health, suspect, 0)
-                self._deadlines.at(until, ("judge", other), self._judge_later(other))
+                self._scheduler.apply_verdict(other, suspect, health.slots)
+                self._history.record_verdict(other, health, suspect, 0)
+                self._deadlines.at(until, ("judge", other), self._update_later(other))
 
-    def _judge_later(self, label: str) -> Callable[[], None]:
-        return lambda: self._judge(label)
+    def _update_later(self, label: str) -> Callable[[], None]:
+        return lambda: self._update_health(label)
 
     def delay(self, label: str, at: float) -> float:
         """Seconds that its revival waits for those of its site that were lost before it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from diaspora_parsl.core.placement.load import Load, Pace
+from diaspora_parsl.core.placement.load import Load, RelativeSpeed
 from diaspora_parsl.core.tasks import Task
 
 #: What is learnt is a mean: this much more is allowed for.
@@ -13,7 +13,7 @@ _MARGIN: Final = 1.25
 _NEVER: Final = float("inf")
 
 
-class Horizon:
+class WalltimeFit:
     """Compares what is known of a task's duration with what is known of an endpoint's end.
 
     A window is certain: what would run into it waits, for another endpoint or for the end of the window. The end of
@@ -26,10 +26,10 @@ class Horizon:
         ahead: seconds of work that may be before an attempt for which no slot is idle.
     """
 
-    def __init__(self, loads: Mapping[str, Load], pace: Pace, ahead: float) -> None:
+    def __init__(self, loads: Mapping[str, Load], relative_speed: RelativeSpeed, prefetch_seconds: float) -> None:
         self._loads = loads
-        self._pace = pace
-        self._ahead = ahead
+        self._pace = relative_speed
+        self._ahead = prefetch_seconds
         self._windows: dict[str, float] = {}
         self._blocks: dict[str, tuple[float, float]] = {}
         #: Whether any endpoint has a known end. Read for every task.
@@ -66,13 +66,13 @@ class Horizon:
             learnt = load.service(task.function)
             if learnt is None:
                 mean = self._pace.mean(task.function)
-                learnt = None if mean is None else mean * load.pace
+                learnt = None if mean is None else mean * load.relative_speed
             if learnt is None:
                 return None
             seconds = learnt * _MARGIN
         return seconds if load.has_idle_slot() else seconds + self._ahead
 
-    def refuses(self, label: str, task: Task, at: float, is_open: Collection[str]) -> str | None:
+    def ends_too_late(self, label: str, task: Task, at: float, is_open: Collection[str]) -> str | None:
         """Why this task should rather wait than go there now, or None.
 
         Args:

@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, structs
 
 from diaspora_parsl.events import Event, LinkStatus, NodeHeartbeat
 from diaspora_parsl.fabric.bridge.config import LinkConfig
-from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.dedup import Deduplicator
 
 #: Events that a link remembers, to leave out doubles.
 _SEEN: Final = 50_000
@@ -25,7 +25,7 @@ _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _encoder: Final = msgspec.json.Encoder()
 
 
-class Passage:
+class LinkFilter:
     """Decides about each event of one link, in order, by what stands in the event alone. One thread.
 
     The loop guard: an event does not go where it was born (``originsite``), nor back to where it was read by the
@@ -38,7 +38,7 @@ class Passage:
 
     def __init__(self, link: LinkConfig) -> None:
         self._link = link
-        self._seen = Seen(_SEEN)
+        self._seen = Deduplicator(_SEEN)
         self._young: dict[tuple[str, str, str], float] = {}
         self._old: dict[tuple[str, str, str], float] = {}
         self.refused = self.thinned = self.looped = 0

@@ -13,7 +13,7 @@ from diaspora_parsl.events import Event
 from diaspora_parsl.fabric.base import Fabric, Position, Subscription
 from diaspora_parsl.fabric.bridge.config import LinkConfig
 from diaspora_parsl.fabric.bridge.cursor_store import Cursor
-from diaspora_parsl.fabric.bridge.filter import Passage
+from diaspora_parsl.fabric.bridge.filter import LinkFilter
 
 #: Events per write. More would gain nothing, and a slow line must take them within the transport's patience.
 _SLICE: Final = 2_000
@@ -146,7 +146,7 @@ class Link:
         self.destination = End(destination, clock)
         self._cursor = cursor
         self._clock = clock
-        self._passage = Passage(config)
+        self._passage = LinkFilter(config)
         self._subscription: Subscription | None = None
         self._position = cursor.position
         self._resyncs = self._malformed = 0
@@ -287,7 +287,7 @@ class Link:
 
     def stats(self) -> LinkStats:
         """Counters and state."""
-        subscription, passage = self._subscription, self._passage
+        subscription, link_filter = self._subscription, self._passage
         ends = ((self.config.from_site, self.source), (self.config.to_site, self.destination))
         return LinkStats(
             from_site=self.config.from_site,
@@ -297,10 +297,10 @@ class Link:
             read=self._read,
             forwarded=self._forwarded,
             waiting=self._held,
-            refused=passage.refused,
-            thinned=passage.thinned,
-            looped=passage.looped,
-            doubles=passage.doubles,
+            refused=link_filter.refused,
+            thinned=link_filter.thinned,
+            looped=link_filter.looped,
+            doubles=link_filter.doubles,
             resyncs=self._resyncs + (subscription.resyncs if subscription else 0),
             malformed=self._malformed + (subscription.malformed if subscription else 0),
             reason="; ".join(f"{site}: {end.reason}" for site, end in ends if end.answers is False),

@@ -60,7 +60,7 @@ class SimTask(Struct, frozen=True, kw_only=True):
     eligible: frozenset[str] | None = None
     """Labels of the endpoints that may run it; None: all."""
     priority: float = 0.0
-    repeatable: bool = False
+    idempotent: bool = False
     """It may run twice, as python apps without output files may: a second attempt does no harm, not even beside the
     first."""
     raises: bool = False

@@ -131,7 +131,7 @@ class Site:
 
 def raised(error: BaseException) -> Failure:
     """What the pool is told of an exception of user code, by the built-in rules."""
-    return _RULES.judge(error, raised=True)
+    return _RULES.classify(error, raised=True)
 
 
 def _duration(failure: Failure, seconds: float) -> float:

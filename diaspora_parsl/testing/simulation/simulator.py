@@ -16,6 +16,7 @@ from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
 from diaspora_parsl.core.health.assessor import State
 from diaspora_parsl.core.health.correlated_failures import SITE_OUTAGE
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.errors import ConfigurationError
@@ -177,8 +178,8 @@ class _Run:
             what(*args)
             if validate_every and self.steps - checked >= validate_every:
                 checked = self.steps
-                self.core.validate()
-        self.core.validate()
+                validate(self.core)
+        validate(self.core)
         power = sum(site.spec.slots * site.spec.speed for site in self.sites.values())
         return Report(
             submitted=len(self.tasks),
@@ -272,7 +273,7 @@ class _Run:
     def submit(self, number: int, task: SimTask) -> None:
         eligible = self.everywhere if task.eligible is None else task.eligible
         self.tell(
-            stimuli.Submitted(self.now, number, task.function, eligible, task.priority, repeatable=task.repeatable)
+            stimuli.Submitted(self.now, number, task.function, eligible, task.priority, idempotent=task.idempotent)
         )
 
     def start(self, label: str, generation: int) -> None:
@@ -327,11 +328,11 @@ class _Run:
 
     def hear(self, label: str, generation: int, interval: float) -> None:
         if self.sites[label].generation == generation and self.now >= self.fabric_lost_until:
-            self.tell(stimuli.Heard(self.now, label, "block/node", interval))
+            self.tell(stimuli.HeartbeatReceived(self.now, label, "block/node", interval))
 
     def read_fabric(self) -> None:
         if self.now >= self.fabric_lost_until and self.now >= self.stalled_until:
-            self.tell(stimuli.FabricSeen(self.now))
+            self.tell(stimuli.FabricPolled(self.now))
         self.plan(self.now + _READ, self.read_fabric)
 
     def work(self, site: Site) -> None:

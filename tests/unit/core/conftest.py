@@ -9,6 +9,7 @@ import pytest
 from diaspora_parsl.core import actions, settings, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
 from diaspora_parsl.core.health.assessor import State
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 
 A = TypeVar("A")
@@ -27,7 +28,7 @@ class Bench:
     ) -> None:
         self.specs = [
             settings.EndpointSpec(
-                label=label, site=(sites or {}).get(label, f"site-{label}"), memory=(memory or {}).get(label)
+                label=label, site=(sites or {}).get(label, f"site-{label}"), mem_per_worker=(memory or {}).get(label)
             )
             for label in labels
         ]
@@ -45,12 +46,12 @@ class Bench:
         answer = self.core.handle(kind(self.now, *args, **kwargs))
         self.actions += [(self.now, action) for action in answer]
         self.wake = min([self.wake, *(action.at for action in answer if isinstance(action, actions.WakeAt))])
-        self.core.validate()
+        validate(self.core)
         return answer
 
     def up(self, *labels: str, slots: int | None = None) -> Bench:
         for label in labels or self.labels:
-            generation = self.core.board.health[label].generation
+            generation = self.core.assessor.health[label].generation
             self.tell(stimuli.Started, label, generation)
             self.tell(stimuli.Observed, label, generation, self.slots if slots is None else slots)
         return self
@@ -70,15 +71,15 @@ class Bench:
             steps += 1
             if steps % round(1 / step) == 0:
                 for label in beating:
-                    self.tell(stimuli.Heard, label, "block/node")
-            self.tell(stimuli.FabricSeen)
+                    self.tell(stimuli.HeartbeatReceived, label, "block/node")
+            self.tell(stimuli.FabricPolled)
 
     def submit(
-        self, function: str = "f", eligible: tuple[str, ...] = (), priority: float = 0.0, *, repeatable: bool = False
+        self, function: str = "f", eligible: tuple[str, ...] = (), priority: float = 0.0, *, idempotent: bool = False
     ) -> int:
         self._tasks += 1
         everywhere = frozenset(eligible or self.labels)
-        self.tell(stimuli.Submitted, self._tasks, function, everywhere, priority, repeatable=repeatable)
+        self.tell(stimuli.Submitted, self._tasks, function, everywhere, priority, idempotent=idempotent)
         return self._tasks
 
     def where(self, task: int) -> str | None:
@@ -103,7 +104,7 @@ class Bench:
         return any(reject.task == task and reject.attempt == attempt for reject in self.of(actions.Reject))
 
     def die(self, label: str, reason: str = "its interchange was killed") -> list[actions.Action]:
-        return self.tell(stimuli.Died, label, self.core.board.health[label].generation, reason)
+        return self.tell(stimuli.Died, label, self.core.assessor.health[label].generation, reason)
 
     def state(self, label: str) -> State:
         return self.core.state(label)[0]

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from diaspora_parsl.core import settings, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 
 
@@ -46,7 +47,7 @@ def lines_per_fault(endpoints: int) -> tuple[int, int]:
     attempt = next(iter(core.scheduler.held[labels[3]]))
     with Lines() as worker:
         core.handle(stimuli.Failed(401.0, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "killed")))
-    core.validate()
+    validate(core)
     return endpoint.count, worker.count
 
 

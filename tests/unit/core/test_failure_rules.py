@@ -40,19 +40,19 @@ FAIL, ANYWHERE, ELSEWHERE, MORE = FailureAction
     ],
 )
 def test_what_a_task_raises(error: BaseException, kind: Kind, action: FailureAction) -> None:
-    failure = Rulebook().judge(error, raised=True)
+    failure = Rulebook().classify(error, raised=True)
     assert (failure.kind, failure.then, failure.is_own) == (kind, action, True)
     assert not failure.costs_worker
 
 
 def test_what_comes_from_around_an_app_is_not_the_tasks() -> None:
     for error in (TypeError("an integer is required"), ImportError("no module")):
-        failure = Rulebook().judge(error, app=True)
+        failure = Rulebook().classify(error, app=True)
         assert (failure.kind, failure.then, failure.is_own) == (Kind.PLACE, ELSEWHERE, False)
 
 
 def test_a_task_that_raises_the_error_of_an_executor_raised_it() -> None:
-    failure = Rulebook().judge(ManagerLost(b"abc", "node-1"), raised=True)
+    failure = Rulebook().classify(ManagerLost(b"abc", "node-1"), raised=True)
     assert (failure.kind, failure.is_own) == (Kind.USER, True)
 
 
@@ -68,7 +68,8 @@ def test_the_first_rule_that_matches_counts_and_the_users_come_first() -> None:
         ]
     )
     first, second, third, other = (
-        book.judge(error, raised=True) for error in (StaleError("stale"), StaleError("x"), OSError("x"), ImportError())
+        book.classify(error, raised=True)
+        for error in (StaleError("stale"), StaleError("x"), OSError("x"), ImportError())
     )
     assert (first.kind, first.then, first.charge) == (Kind.USER, ANYWHERE, False)
     assert (second.kind, second.then, second.charge) == (Kind.USER, FAIL, True)
@@ -77,10 +78,12 @@ def test_the_first_rule_that_matches_counts_and_the_users_come_first() -> None:
 
 
 def test_a_rule_may_say_that_a_lost_worker_ran_out_of_memory() -> None:
-    failure = Rulebook([Rule(error="WorkerLost", action="more")]).judge(WorkerLost(3, "node-1"), app=True)
+    failure = Rulebook([Rule(error="WorkerLost", action="more")]).classify(WorkerLost(3, "node-1"), app=True)
     assert (failure.kind, failure.then) == (Kind.WORKER_LOST, MORE)
     assert failure.costs_worker
-    failure = Rulebook([Rule(error="WorkerLost", kind="resource", action="more")]).judge(WorkerLost(3, "n"), app=True)
+    failure = Rulebook([Rule(error="WorkerLost", kind="resource", action="more")]).classify(
+        WorkerLost(3, "n"), app=True
+    )
     assert failure.kind is Kind.RESOURCE
     assert failure.costs_worker
 

@@ -16,7 +16,7 @@ from diaspora_parsl import errors
 from diaspora_parsl.core import failure_rules, failures
 from diaspora_parsl.core.failures import Blame, Kind
 
-classify = failure_rules.Rulebook().judge
+classify = failure_rules.Rulebook().classify
 
 
 def test_every_name_of_the_table_exists_in_the_installed_parsl() -> None:

@@ -8,6 +8,7 @@ from diaspora_parsl import events
 from diaspora_parsl.core import actions, settings, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
 from diaspora_parsl.core.health.assessor import State
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.errors import EndpointsUnavailableError, PoisonTaskError, PoolShutdownError
 
@@ -39,7 +40,7 @@ def test_a_story_tells_the_way_of_a_task(bench: Any) -> None:
     pool.up("beta")
     pool.die("alpha")
     pool.finish(task)
-    assert [(c.what, c.endpoint) for c in pool.core.story(task)] == [
+    assert [(c.what, c.endpoint) for c in pool.core.history(task)] == [
         ("dispatched", "alpha"),
         ("rerouted", "alpha"),
         ("dispatched", "beta"),
@@ -159,7 +160,7 @@ def test_a_late_result_calls_the_running_rival_off(bench: Any) -> None:
 
 
 def test_in_the_dark_tasks_wait_then_fail_naming_every_endpoint(bench: Any) -> None:
-    pool = bench("alpha", "beta", down_limit=600.0, revive_first=1e6, revive_longest=1e6).up()
+    pool = bench("alpha", "beta", unavailable_timeout=600.0, revive_first=1e6, revive_longest=1e6).up()
     task = pool.submit()
     pool.die("alpha", "its interchange was killed by signal 9")
     pool.die("beta", "all its blocks failed")
@@ -238,7 +239,7 @@ def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench
     assert "phi" in reason
     assert pool.state("alpha") is State.DOWN
 
-    pool.tell(stimuli.Heard, "alpha", "block/node")
+    pool.tell(stimuli.HeartbeatReceived, "alpha", "block/node")
     assert pool.state("alpha") is State.UP, "a doubt that ends reopens the endpoint"
     pool.finish(task)
     assert actions.Discard(old) in pool.tell(stimuli.Finished, old)
@@ -246,7 +247,7 @@ def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench
 
 
 def test_what_was_sent_far_ahead_is_overdue_when_its_first_is(bench: Any) -> None:
-    pool = bench("alpha", "beta", horizon=10.0).up("alpha")
+    pool = bench("alpha", "beta", prefetch_seconds=10.0).up("alpha")
     known = pool.submit("short")
     pool.live(0.5, "alpha")
     pool.finish(known)
@@ -281,7 +282,7 @@ def test_a_silent_endpoint_is_a_last_resort(bench: Any) -> None:
     assert pool.state("alpha") is State.SUSPECT
     task = pool.submit()
     assert pool.where(task) == "alpha"
-    assert "last resort" in pool.core.story(task)[0].reason
+    assert "last resort" in pool.core.history(task)[0].reason
 
 
 def test_results_flowing_overrule_silence(bench: Any) -> None:
@@ -318,7 +319,7 @@ def test_a_dead_fabric_raises_no_suspicion(bench: Any) -> None:
             assert pool.state(label) is State.UP
     assert len(pool.of(actions.Dispatch)) == 1
     assert pool.where(task)
-    pool.tell(stimuli.FabricSeen)
+    pool.tell(stimuli.FabricPolled)
     pool.live(2)
     assert pool.state("alpha") is State.UP, "a reader that was away forgives first"
 
@@ -335,7 +336,7 @@ def test_a_fabric_that_dies_while_an_endpoint_is_suspect_ends_the_doubt(bench: A
 def test_a_goodbye_is_no_silence(bench: Any) -> None:
     pool = bench("alpha").up()
     pool.live(10, "alpha")
-    pool.tell(stimuli.Hushed, "alpha", "block/node")
+    pool.tell(stimuli.StreamEnded, "alpha", "block/node")
     pool.live(30)
     assert pool.state("alpha") is State.UP
 
@@ -347,7 +348,7 @@ def test_a_probe_in_a_silent_endpoint_strands_no_task(bench: Any) -> None:
     pool.live(6)
     assert pool.state("alpha") is State.DOWN
     pool.live(10)
-    assert any("probe" in chapter.reason for chapter in pool.core.story(task)), "it is the only place"
+    assert any("probe" in chapter.reason for chapter in pool.core.history(task)), "it is the only place"
     pool.live(20)
     pool.up("beta")
     pool.live(5)
@@ -358,9 +359,9 @@ def test_a_probe_in_a_silent_endpoint_strands_no_task(bench: Any) -> None:
 
 
 def test_a_rumour_only_avoids(bench: Any) -> None:
-    pool = bench("alpha", "beta", rumour_time=30.0, slots=2).up()
+    pool = bench("alpha", "beta", peer_report_time=30.0, slots=2).up()
     there = next(task for task in [pool.submit() for _ in range(4)] if pool.where(task) == "alpha")
-    pool.tell(stimuli.Rumour, "alpha", "another pool", "its file system hangs")
+    pool.tell(stimuli.PeerReport, "alpha", "another pool", "its file system hangs")
     assert pool.state("alpha") is State.SUSPECT
     assert pool.where(there) == "alpha", "what runs there stays"
     assert "another pool says: its file system hangs" in pool.core.state("alpha")[1]
@@ -373,7 +374,7 @@ def test_a_rumour_only_avoids(bench: Any) -> None:
 def test_a_result_ends_a_rumour(bench: Any) -> None:
     pool = bench("alpha").up()
     task = pool.submit()
-    pool.tell(stimuli.Rumour, "alpha", "a facility", "maintenance")
+    pool.tell(stimuli.PeerReport, "alpha", "a facility", "maintenance")
     pool.wait(1)
     pool.finish(task)
     assert pool.state("alpha") is State.UP
@@ -382,7 +383,7 @@ def test_a_result_ends_a_rumour(bench: Any) -> None:
 def test_a_rumour_does_not_lift_a_quarantine(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=8).up()
     _quarantine(pool, "alpha")
-    pool.tell(stimuli.Rumour, "alpha", "a facility", "maintenance")
+    pool.tell(stimuli.PeerReport, "alpha", "a facility", "maintenance")
     assert pool.state("alpha") is State.QUARANTINED
 
 
@@ -464,13 +465,13 @@ def test_revival_backs_off_and_forgets_after_good_days(bench: Any) -> None:
 
 def test_what_nobody_can_build_anew_stays_dead() -> None:
     specs = [settings.EndpointSpec(label="alpha", revivable=False), settings.EndpointSpec(label="beta")]
-    core = PoolCore(specs, settings.PoolSettings(down_limit=100.0))
+    core = PoolCore(specs, settings.PoolSettings(unavailable_timeout=100.0))
     core.handle(stimuli.Submitted(0.0, 1, "f", frozenset({"alpha"})))
     core.handle(stimuli.Died(1.0, "alpha", 0, "gone"))
     core.handle(stimuli.Drain(2.0, "alpha", "maintenance"))
     core.handle(stimuli.Resume(3.0, "alpha"))
     answer = core.handle(stimuli.Tick(1000.0))
-    core.validate()
+    validate(core)
     assert not [action for action in answer if isinstance(action, actions.Revive)]
     assert "alpha is down: gone" in str(next(a.verdict for a in answer if isinstance(a, actions.Reject)))
 
@@ -528,7 +529,7 @@ def test_a_black_hole_is_quarantined_probed_and_comes_back(bench: Any) -> None:
 
 
 def test_a_probe_that_is_taken_away_leaves_room_for_another(bench: Any) -> None:
-    pool = bench("alpha", "beta", slots=8, shun_time=0.0).up()
+    pool = bench("alpha", "beta", slots=8, avoid_time=0.0).up()
     _quarantine(pool, "alpha")
     for task in _bound(pool):
         pool.fail(task, Kind.MANAGER_LOST)
@@ -599,7 +600,7 @@ def test_a_drained_endpoint_that_dies_keeps_no_task_and_waits_for_its_resumption
 
 
 def test_with_everything_drained_tasks_wait_for_the_limit(bench: Any) -> None:
-    pool = bench("alpha", down_limit=600.0).up()
+    pool = bench("alpha", unavailable_timeout=600.0).up()
     pool.tell(stimuli.Drain, "alpha", "maintenance")
     pool.submit()
     pool.wait(600)
@@ -624,7 +625,7 @@ def test_urgent_tasks_go_first_and_old_ones_before_new(bench: Any) -> None:
 
 
 def test_a_lost_task_goes_elsewhere_but_does_not_wait_for_ever(bench: Any) -> None:
-    pool = bench("alpha", "beta", shun_time=30.0).up()
+    pool = bench("alpha", "beta", avoid_time=30.0).up()
     long, task = pool.submit("long"), pool.submit()
     first, other = pool.where(task), pool.where(long)
     pool.fail(task, Kind.MANAGER_LOST)
@@ -647,7 +648,7 @@ def test_a_lost_task_stays_if_no_other_place_is_open(bench: Any) -> None:
 
 def test_a_lost_task_finds_the_second_best_idle_place(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=8).up()
-    pool.core.scheduler.loads["beta"].pace = 5.0  # alpha is better by far
+    pool.core.scheduler.loads["beta"].relative_speed = 5.0  # alpha is better by far
     task = pool.submit()
     assert pool.where(task) == "alpha"
     pool.fail(task, Kind.MANAGER_LOST)
@@ -673,7 +674,7 @@ def test_given_up_attempts_hold_their_slots_for_a_minute_at_most(bench: Any) -> 
     pool.up("beta")
     pool.live(6)
     assert pool.state("alpha") is State.DOWN
-    pool.tell(stimuli.Heard, "alpha", "block/node")
+    pool.tell(stimuli.HeartbeatReceived, "alpha", "block/node")
     load = pool.core.scheduler.loads["alpha"]
     assert load.in_flight == 1, "it may still run there"
     pool.live(60, "alpha")

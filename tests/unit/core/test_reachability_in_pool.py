@@ -14,9 +14,9 @@ def live(pool: Any, seconds: int, *, far: bool, line: bool) -> None:
     for _ in range(seconds):
         pool.live(1, "alpha")
         if line and far:
-            pool.tell(stimuli.Heard, "beta", "block/node", way="uc")
+            pool.tell(stimuli.HeartbeatReceived, "beta", "block/node", via_site="uc")
         if line:
-            pool.tell(stimuli.WaySeen, "uc")
+            pool.tell(stimuli.BridgePolled, "uc")
 
 
 def test_a_task_stays_behind_a_cut_line_and_its_result_is_taken(bench: Any) -> None:

@@ -24,7 +24,7 @@ from diaspora_parsl.events import (
     known_types,
 )
 from diaspora_parsl.events.schema import own_types
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 
 GOLDEN = (
     b'{"id":"1","source":"/s","type":"org.diaspora.parsl.task.late.v1","subject":"task-1",'
@@ -122,7 +122,7 @@ def test_payloads_are_frozen() -> None:
 
 def test_the_cloudevents_sdk_reads_what_a_publisher_makes() -> None:
     payload = TaskLate(task=1, attempt=2, endpoint="e", site="s")
-    event = Envelopes("/site/pool", "alcf").wrap(payload, "task-1", "e", 1_767_225_600.5)
+    event = EventBuilder("/site/pool", "alcf").wrap(payload, "task-1", "e", 1_767_225_600.5)
     read = JSONFormat().read(None, encode(event))
     assert (read.get_id(), read.get_source(), read.get_type()) == (event.id, "/site/pool", payload.event_type())
     assert read.get_subject() == "task-1"

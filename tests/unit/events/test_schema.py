@@ -16,7 +16,7 @@ from diaspora_parsl import events
 from diaspora_parsl.events import Event, Payload, decode, encode
 from diaspora_parsl.events.schema import json_schema, own_types
 from diaspora_parsl.events.signing import signed
-from diaspora_parsl.monitors.view.fabric_state import Picture
+from diaspora_parsl.monitors.view.fabric_state import FabricState
 from docs.generate.event_examples import EXAMPLES, example_event
 from docs.generate.events_page import page
 
@@ -118,7 +118,7 @@ def test_old_readers_ignore_what_they_do_not_know() -> None:
 
 
 def test_a_picture_counts_what_it_does_not_know_and_goes_on() -> None:
-    picture = Picture()
+    picture = FabricState()
     event = example_event(EXAMPLES[0])
     content = json.loads(encode(event))
     for change in ({"type": "org.diaspora.parsl.task.teleported.v9"}, {"data": {"task": "x"}}, {"new": [1], "hops": 3}):

@@ -12,7 +12,7 @@ import pytest
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import TOPIC_TASK, Event
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.consumer import Consumer
 
 
 class Log:
@@ -20,10 +20,10 @@ class Log:
         self.events: list[Event] = []
         self.calls: list[str] = []
 
-    def reader(self, fabric: Any, **options: Any) -> Reader:
+    def reader(self, fabric: Any, **options: Any) -> Consumer:
         options.setdefault("wait", 0.05)
         options.setdefault("position", "earliest")
-        return Reader(
+        return Consumer(
             fabric,
             [TOPIC_TASK],
             self._on_events,
@@ -82,7 +82,7 @@ def test_a_callback_that_fails_is_logged_and_survived(flaky: Any, tools: Any, ca
         log.calls.append("broken")
         raise RuntimeError("my own fault")
 
-    reader = Reader(flaky.inner, [TOPIC_TASK], broken, wait=0.05, on_alive=lambda: log.calls.append("alive"))
+    reader = Consumer(flaky.inner, [TOPIC_TASK], broken, wait=0.05, on_alive=lambda: log.calls.append("alive"))
     tools.wait_for(lambda: "alive" in log.calls)
     with caplog.at_level(logging.ERROR):
         for n in (1, 2):
@@ -159,11 +159,11 @@ def test_close_is_quick_and_possible_from_a_callback(valkey: Any, tools: Any) ->
         reader.close()
         done.set()
 
-    reader = Reader(fabric, [TOPIC_TASK], close_it, position="earliest", wait=30)
+    reader = Consumer(fabric, [TOPIC_TASK], close_it, position="earliest", wait=30)
     fabric.publish(tools.events(1))
     assert done.wait(5)
     reader.close()
-    slow = Reader(fabric, [TOPIC_TASK], lambda _: None, wait=30)
+    slow = Consumer(fabric, [TOPIC_TASK], lambda _: None, wait=30)
     tools.wait_for(lambda: slow._subscription is not None)
     time.sleep(0.05)
     started = time.monotonic()

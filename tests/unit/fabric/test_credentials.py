@@ -19,13 +19,13 @@ from diaspora_parsl.executors.inbox.listener import Listener
 from diaspora_parsl.executors.pool import ResilientPoolExecutor
 from diaspora_parsl.fabric import base
 from diaspora_parsl.fabric.base import open_fabric
-from diaspora_parsl.fabric.consumer import Reader
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.consumer import Consumer
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.publisher import Publisher
 from diaspora_parsl.fabric.transports.redis.embedded_server import Server
 from diaspora_parsl.fabric.transports.redis.transport import _options
 from diaspora_parsl.monitors.control_client import Control
-from diaspora_parsl.monitors.view.event_feed import Feed
+from diaspora_parsl.monitors.view.event_feed import EventFeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,9 +51,9 @@ def test_no_object_shows_what_it_holds(run_dir: Path) -> None:
     fabric = open_fabric("embedded", run_dir)
     assert SECRET in fabric.url
     publisher = Publisher(fabric, source="/s", outbox_path=run_dir / "outbox.sqlite")
-    reader = Reader(fabric, ev.TOPICS, lambda _: None)
+    reader = Consumer(fabric, ev.TOPICS, lambda _: None)
     server = Server(run_dir / "another")
-    feed = Feed(lambda: fabric.url)
+    feed = EventFeed(lambda: fabric.url)
     subscription = fabric.subscribe(ev.TOPICS)
     pool = ResilientPoolExecutor(endpoints=[ThreadPoolExecutor(label="alpha")], fabric=AWAY)
     control = Control(fabric, SECRET)
@@ -90,7 +90,7 @@ def test_no_log_and_no_event_quotes_a_password(run_dir: Path, caplog: pytest.Log
     kept = open_fabric(f"memory://{secrets.token_hex(4)}")
     log = kept.subscribe(ev.TOPICS, "earliest")
     publisher = Publisher(lambda: open_fabric(AWAY), source="/s")
-    reader = Reader(lambda: open_fabric(AWAY), ev.TOPICS, lambda _: None)
+    reader = Consumer(lambda: open_fabric(AWAY), ev.TOPICS, lambda _: None)
     told = Publisher(kept, source="/t")
     try:
         end = time.monotonic() + 10
@@ -98,7 +98,7 @@ def test_no_log_and_no_event_quotes_a_password(run_dir: Path, caplog: pytest.Log
             publisher.emit(ev.PoolStarted(pool="p", endpoints=(), run_dir=str(run_dir)), "p")
             time.sleep(0.02)
         with pytest.raises(DiasporaParslError) as error:
-            open_fabric(AWAY).publish([Envelopes("/s").wrap(ev.PoolStopped(pool="p"), "p", "p", 1.0)])
+            open_fabric(AWAY).publish([EventBuilder("/s").wrap(ev.PoolStopped(pool="p"), "p", "p", 1.0)])
         told.emit(ev.EndpointDown(endpoint="e", site="s", reason=str(error.value)), "e")
     finally:
         publisher.close(0.2)
@@ -113,7 +113,7 @@ def test_no_log_and_no_event_quotes_a_password(run_dir: Path, caplog: pytest.Log
 
 
 def test_a_signature_does_not_tell_the_key() -> None:
-    asked = Envelopes("/s").wrap(ev.EndpointResumeRequested(endpoint="alpha"), "alpha", "alpha", 1.0)
+    asked = EventBuilder("/s").wrap(ev.EndpointResumeRequested(endpoint="alpha"), "alpha", "alpha", 1.0)
     assert SECRET not in ev.encode(signed(asked, SECRET)).decode()
 
 

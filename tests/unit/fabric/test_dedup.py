@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from diaspora_parsl.errors import ConfigurationError
-from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.dedup import Deduplicator
 
 
 def test_doubles_are_left_out_and_counted(tools: Any) -> None:
-    seen = Seen()
+    seen = Deduplicator()
     one, two, three = tools.events(3)
     assert seen.fresh([one, two, one]) == [one, two]
     assert seen.fresh([two, three]) == [three]
@@ -21,11 +21,11 @@ def test_doubles_are_left_out_and_counted(tools: Any) -> None:
 def test_the_same_id_of_another_source_is_another_event(tools: Any) -> None:
     one = tools.event()
     other = type(one)(**{name: getattr(one, name) for name in one.__struct_fields__} | {"source": "/other"})
-    assert Seen().fresh([one, other]) == [one, other]
+    assert Deduplicator().fresh([one, other]) == [one, other]
 
 
 def test_memory_is_bounded_and_keeps_the_newer_half(tools: Any) -> None:
-    seen = Seen(capacity=100)
+    seen = Deduplicator(capacity=100)
     events = tools.events(1000)
     seen.fresh(events)
     assert seen.fresh(events[-50:]) == []
@@ -35,4 +35,4 @@ def test_memory_is_bounded_and_keeps_the_newer_half(tools: Any) -> None:
 
 def test_too_small() -> None:
     with pytest.raises(ConfigurationError, match="2 or more"):
-        Seen(1)
+        Deduplicator(1)

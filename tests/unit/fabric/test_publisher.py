@@ -15,8 +15,8 @@ import pytest
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import TOPIC_ENDPOINT, Event, FabricDropped
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.dedup import Seen
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.dedup import Deduplicator
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.publisher import Publisher
 
 
@@ -67,7 +67,7 @@ def test_what_is_emitted_arrives_as_a_cloudevent(flaky: Any, tools: Any) -> None
 
 
 def test_ids_are_unique_and_sort_by_time(tools: Any) -> None:
-    made = [Envelopes("/s") for _ in range(3)]
+    made = [EventBuilder("/s") for _ in range(3)]
     ids = [one.wrap(tools.state(), "x", "", 1.0 + n / 1000).id for n in range(500) for one in made]
     assert len(set(ids)) == 1500
     assert [one[:12] for one in ids] == sorted(one[:12] for one in ids)
@@ -186,7 +186,7 @@ def test_a_lost_answer_doubles_events_which_readers_drop(flaky: Any, tools: Any)
     publisher.close(30.0)
     got = tools.everything(flaky)
     assert len(got) > 50
-    assert tasks(Seen().fresh(got)) == list(range(50))
+    assert tasks(Deduplicator().fresh(got)) == list(range(50))
 
 
 def test_attempts_back_off(flaky: Any, tools: Any) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from diaspora_parsl.events import TOPIC_TASK, Event
 from diaspora_parsl.fabric.base import open_fabric
-from diaspora_parsl.fabric.consumer import Reader
-from diaspora_parsl.fabric.dedup import Seen
+from diaspora_parsl.fabric.consumer import Consumer
+from diaspora_parsl.fabric.dedup import Deduplicator
 from diaspora_parsl.fabric.outbox import Outbox
 from diaspora_parsl.fabric.publisher import Publisher
 
@@ -41,7 +41,7 @@ def test_killed_and_restarted_again_and_again(valkey: Any, tools: Any, tmp_path:
     valkey.start()
     fabric = open_fabric(valkey.url)
     got: list[Event] = []
-    reader = Reader(fabric, [TOPIC_TASK], got.extend, position="earliest", skip_older=True)
+    reader = Consumer(fabric, [TOPIC_TASK], got.extend, position="earliest", skip_older=True)
     publisher = Publisher(fabric, source="/s", outbox_path=tmp_path / "outbox")
     sent = 0
     for _ in range(3):
@@ -60,7 +60,7 @@ def test_killed_and_restarted_again_and_again(valkey: Any, tools: Any, tmp_path:
     tools.wait_for(lambda: publisher.stats().waiting == 0)
     publisher.close()
     kept = tools.everything(fabric)
-    assert tasks(Seen().fresh(kept)) == list(range(sent))
+    assert tasks(Deduplicator().fresh(kept)) == list(range(sent))
     tools.wait_for(lambda: len(got) == sent)
     assert tasks(got) == list(range(sent))
     reader.close()
@@ -157,7 +157,7 @@ def test_kill_9_while_the_outbox_is_delivered_doubles_events_which_readers_drop(
             valkey.start()
     fabric = open_fabric(valkey.url)
     got: list[Event] = []
-    reader = Reader(fabric, [TOPIC_TASK], got.extend, position="earliest")
+    reader = Consumer(fabric, [TOPIC_TASK], got.extend, position="earliest")
     publisher = Publisher(fabric, source="/s", outbox_path=outbox)
     tools.wait_for(lambda: publisher.stats().published == 300)
     publisher.emit(tools.state(300), "x")

@@ -13,7 +13,7 @@ import pytest
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.monitors import control_client
 from diaspora_parsl.monitors.control_client import Control, Outcome
 
@@ -33,7 +33,7 @@ class Voice:
 
     def __init__(self, fabric: Fabric, name: str, run: str = "run") -> None:
         self._fabric = fabric
-        self._envelopes = Envelopes(f"/host/{name}/{run}")
+        self._envelopes = EventBuilder(f"/host/{name}/{run}")
         self.name = name
 
     def say(self, *payloads: ev.Payload) -> None:

@@ -24,7 +24,7 @@ _OLDEST: Final = (6, 2)
 _START_SECONDS: Final = 10.0
 _LOAD_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 2.5
-_KEEPER: Final = Path(__file__).with_name("embedded_supervisor.py")
+_SUPERVISOR: Final = Path(__file__).with_name("embedded_supervisor.py")
 
 # Durability. The server writes each command to the file before it answers; `appendfsync` only decides when the kernel
 # brings that to the disk. With "everysec", a slow fsync (a run directory is often on a network file system) holds the
@@ -157,11 +157,11 @@ class Server:
             config = write_config(folder, port, password, bind)
             host = f"[{bind}]" if ":" in bind else bind
             self.url = f"redis://:{password}@{host}:{port}/0"
-            self._keeper = _start_keeper(program, config, record, keep_open)
-            self._stopper = weakref.finalize(self, _stop_keeper, self._keeper, self.pid)
+            self._supervisor = _start_supervisor(program, config, record, keep_open)
+            self._stopper = weakref.finalize(self, _stop_supervisor, self._supervisor, self.pid)
             _running.add(self)
             if self._came_up():
-                self._tell_keeper()
+                self._tell_supervisor()
                 return
             self.stop()
         raise FabricUnavailableError(f"the server {program} does not start: {_tail(folder / 'server.log')}")
@@ -171,7 +171,7 @@ class Server:
         limit = _START_SECONDS
         client = RedisFabric(self.url)
         try:
-            while self._keeper.poll() is None and time.monotonic() - started < limit:
+            while self._supervisor.poll() is None and time.monotonic() - started < limit:
                 try:
                     client.ping()
                 except FabricUnavailableError as error:
@@ -184,10 +184,10 @@ class Server:
         finally:
             client.close()
 
-    def _tell_keeper(self) -> None:
-        if self._keeper.stdin is not None:
-            self._keeper.stdin.write(b"up")
-            self._keeper.stdin.flush()
+    def _tell_supervisor(self) -> None:
+        if self._supervisor.stdin is not None:
+            self._supervisor.stdin.write(b"up")
+            self._supervisor.stdin.flush()
 
     @property
     def server_pid(self) -> int:
@@ -201,8 +201,8 @@ class Server:
 
     def forget(self) -> None:
         """In a forked child: let go of the pipe, or the server would live as long as this child."""
-        if self._keeper.stdin is not None:
-            self._keeper.stdin.close()
+        if self._supervisor.stdin is not None:
+            self._supervisor.stdin.close()
 
 
 _running: weakref.WeakSet[Server] = weakref.WeakSet()
@@ -217,9 +217,11 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _start_keeper(program: Path, config: Path, record: Path | None, keep_open: int | None) -> subprocess.Popen[bytes]:
+def _start_supervisor(
+    program: Path, config: Path, record: Path | None, keep_open: int | None
+) -> subprocess.Popen[bytes]:
     python = sys.executable or shutil.which("python3") or "python3"
-    command = [python, "-I", "-S", str(_KEEPER), str(program), str(config), str(record or "")]
+    command = [python, "-I", "-S", str(_SUPERVISOR), str(program), str(config), str(record or "")]
     with (config.parent / "server.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own program
             command,
@@ -231,17 +233,17 @@ def _start_keeper(program: Path, config: Path, record: Path | None, keep_open: i
         )
 
 
-def _stop_keeper(keeper: subprocess.Popen[bytes], owner: int) -> None:
+def _stop_supervisor(supervisor: subprocess.Popen[bytes], owner: int) -> None:
     if os.getpid() != owner:
-        keeper.returncode = 0  # a forked child: not ours to wait for
+        supervisor.returncode = 0  # a forked child: not ours to wait for
         return
-    if keeper.stdin is not None:
-        keeper.stdin.close()
+    if supervisor.stdin is not None:
+        supervisor.stdin.close()
     try:
-        keeper.wait(_STOP_SECONDS)
+        supervisor.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        keeper.kill()  # on Linux this takes the server along
-        keeper.wait()
+        supervisor.kill()  # on Linux this takes the server along
+        supervisor.wait()
 
 
 def _tail(log: Path) -> str:

@@ -1,6 +1,6 @@
 """Program: keeps one server running while whoever started it lives; run by path, with the standard library alone.
 
-Usage: ``python -I -S embedded_supervisor.py SERVER CONFIG RECORD`` with a pipe as standard input, held open by the owner.
+Usage: ``python -I -S embedded_supervisor.py SERVER CONFIG RECORD``; the owner holds standard input, a pipe, open.
 
 Anything that comes through the pipe says that the server answers: from then on it is started again when it dies, on
 the same port and with the data it kept. The pipe ends when its owner closes it, exits, or is killed in any way: no
@@ -27,7 +27,7 @@ _SHORT_LIVES = 6
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_keeper() -> None:
+def _die_with_supervisor() -> None:
     """Linux: a keeper killed by SIGKILL takes its server along; elsewhere such a server is left behind.
 
     The death signal is tied to the thread that forks; a keeper has only one. SIGKILL, because a stopped server would
@@ -44,7 +44,7 @@ def _start(server: str, config: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - the program that our own package chose
             [server, "-"],
             stdin=content,
-            preexec_fn=_die_with_keeper if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread only
+            preexec_fn=_die_with_supervisor if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread only
         )
 
 

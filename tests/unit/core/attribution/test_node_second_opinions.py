@@ -21,10 +21,10 @@ def pool(bench: Any) -> Any:
     return pool
 
 
-def submit(pool: Any, *, repeatable: bool = True, function: str = "f") -> int:
+def submit(pool: Any, *, idempotent: bool = True, function: str = "f") -> int:
     pool._tasks += 1
     number: int = pool._tasks
-    pool.tell(stimuli.Submitted, number, function, frozenset(pool.labels), repeatable=repeatable)
+    pool.tell(stimuli.Submitted, number, function, frozenset(pool.labels), idempotent=idempotent)
     return number
 
 
@@ -84,13 +84,13 @@ def test_another_error_is_tried_at_a_third_node_and_then_believed(pool: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("repeatable", "error", "node"),
+    ("idempotent", "error", "node"),
     [(False, "OSError", NAMES[0]), (True, "ZeroDivisionError", NAMES[0]), (True, "OSError", "")],
 )
 def test_where_a_second_run_is_no_use_the_exception_is_delivered_at_once(
-    pool: Any, repeatable: bool, error: str, node: str  # noqa: FBT001 - of the table
+    pool: Any, idempotent: bool, error: str, node: str  # noqa: FBT001 - of the table
 ) -> None:  # fmt: skip
-    task = submit(pool, repeatable=repeatable)
+    task = submit(pool, idempotent=idempotent)
     attempt = pool.attempt(task)
     assert (task, attempt) in rejected(raises(pool, task, node, error))
 
@@ -206,10 +206,10 @@ def test_the_decision_alone() -> None:
     failure = Failure(Kind.USER, "OSError", "")
     one = Sighting("alpha", "h0 0 m0", "OSError")
     two = Sighting("alpha", "h1 1 m1", "OSError")
-    assert "OSError on h0" in second_run(failure, (one,), repeatable=True, has_other=True)
-    assert not second_run(failure, (one, two), repeatable=True, has_other=True)
-    assert not second_run(failure, (one,), repeatable=True, has_other=False)
-    assert not second_run(failure, (one,), repeatable=True, has_other=True, may_repeat=False)
+    assert "OSError on h0" in second_run(failure, (one,), idempotent=True, has_other=True)
+    assert not second_run(failure, (one, two), idempotent=True, has_other=True)
+    assert not second_run(failure, (one,), idempotent=True, has_other=False)
+    assert not second_run(failure, (one,), idempotent=True, has_other=True, may_repeat=False)
 
 
 def test_workers_learn_that_a_certain_failure_is_known(pool: Any) -> None:
@@ -229,4 +229,4 @@ def test_refusals_end(pool: Any) -> None:
         pool.tell(stimuli.Bounced, order.attempt, NAMES[0])
     assert (order.avoid, order.known) == ((), 2**62), "whatever the nodes think, one must take it"
     pool.tell(stimuli.Finished, order.attempt, NAMES[0])
-    assert not pool.core.wards.refusals
+    assert not pool.core.node_second_opinions.refusals

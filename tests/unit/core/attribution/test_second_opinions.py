@@ -42,14 +42,14 @@ def discarded(pool: Any) -> set[int]:
 
 
 def test_what_cannot_depend_on_the_place_fails_after_one_execution(pool: Any) -> None:
-    task = pool.up().submit(repeatable=True)
+    task = pool.up().submit(idempotent=True)
     attempt = raises(pool, task, OWN)
     assert pool.rejected(task, attempt)
     assert judgement(pool, task).cost == ALL_RETRIES
 
 
 def test_the_same_error_at_two_places_is_the_tasks_own(pool: Any) -> None:
-    task = pool.up().submit(repeatable=True)
+    task = pool.up().submit(idempotent=True)
     places = [pool.where(task)]
     first = raises(pool, task, LACKS)
     assert not pool.of(actions.Reject)
@@ -67,28 +67,28 @@ def test_the_same_error_at_two_places_is_the_tasks_own(pool: Any) -> None:
 
 
 def test_a_success_elsewhere_teaches_where_the_function_goes_first(pool: Any) -> None:
-    task = pool.up().submit(repeatable=True)
+    task = pool.up().submit(idempotent=True)
     bad = pool.where(task)
     first = raises(pool, task, LACKS)
     good = pool.where(task)
     pool.finish(task)
     assert discarded(pool) == {first}
-    tasks = [pool.submit(repeatable=True) for _ in range(3)]
+    tasks = [pool.submit(idempotent=True) for _ in range(3)]
     for task in tasks:
         assert pool.where(task) == good
         pool.finish(task)
     assert pool.where(pool.submit("another")) in {bad, good}
     assert pool.state(bad) is State.UP
     pool.wait(pool.core.settings.fade_time)
-    pool.submit(repeatable=True)
-    assert pool.where(pool.submit(repeatable=True)) is not None, "what was learnt has faded"
+    pool.submit(idempotent=True)
+    assert pool.where(pool.submit(idempotent=True)) is not None, "what was learnt has faded"
 
 
 def test_with_an_opinion_pending_the_function_gets_nothing_more_there_for_a_while(pool: Any) -> None:
-    task = pool.up(slots=1).submit(repeatable=True)
+    task = pool.up(slots=1).submit(idempotent=True)
     first = pool.where(task)
     raises(pool, task, LACKS)
-    other, another = pool.submit(repeatable=True), pool.submit("g")
+    other, another = pool.submit(idempotent=True), pool.submit("g")
     assert pool.where(other) is None
     assert pool.where(another) == first
     pool.finish(another)
@@ -102,11 +102,11 @@ def test_a_success_there_is_evidence_too(bench: Any) -> None:
         tasks = [pool.submit(function) for _ in range(2)]
         for task in tasks:
             pool.finish(task)
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     first = pool.where(task)
     raises(pool, task, LACKS)
     pool.finish(task)
-    tasks = [pool.submit(repeatable=True) for _ in range(2)]
+    tasks = [pool.submit(idempotent=True) for _ in range(2)]
     assert first in {pool.where(task) for task in tasks}, "one failure after successes decides nothing"
 
 
@@ -117,8 +117,8 @@ def test_an_opinion_that_cannot_be_had_delivers_the_error_at_once(bench: Any, wh
     if why == "alone":
         pool.tell(stimuli.Drain, "beta", "maintenance")
     if why == "no budget":
-        pool.core.judge.may_repeat = lambda _: False
-    task = pool.submit(repeatable=why != "not repeatable")
+        pool.core.second_opinions.may_repeat = lambda _: False
+    task = pool.submit(idempotent=why != "not repeatable")
     attempt = raises(pool, task, LACKS)
     assert pool.rejected(task, attempt)
     assert judgement(pool, task).cost == 1.0
@@ -129,7 +129,7 @@ def test_an_opinion_that_cannot_be_had_delivers_the_error_at_once(bench: Any, wh
 def test_an_opinion_that_can_no_longer_be_had_delivers_the_first_error(bench: Any, how: str) -> None:
     pool = bench("alpha", "beta").up()
     blocker = pool.submit("blocker", ("beta",)) if how in {"dies", "drains"} else None
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     if blocker is None and pool.where(task) != "alpha":
         pool.tell(stimuli.Failed, pool.attempt(task), Failure(Kind.MANAGER_LOST, "ManagerLost", ""))
     assert pool.where(task) == "alpha"
@@ -151,7 +151,7 @@ def test_an_opinion_that_can_no_longer_be_had_delivers_the_first_error(bench: An
 
 def test_a_place_that_is_not_up_yet_is_waited_for_in_bounds(pool: Any) -> None:
     pool.up("alpha")
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     first = raises(pool, task, LACKS)
     pool.wait(59)
     assert not pool.of(actions.Reject)
@@ -161,7 +161,7 @@ def test_a_place_that_is_not_up_yet_is_waited_for_in_bounds(pool: Any) -> None:
 
 def test_another_site_is_preferred(bench: Any) -> None:
     pool = bench("alpha", "beta", "gamma", sites={"beta": "site-alpha"}).up()
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     if pool.where(task) != "alpha":
         pytest.fail("the first of equal places is taken")
     raises(pool, task, LACKS)
@@ -170,7 +170,7 @@ def test_another_site_is_preferred(bench: Any) -> None:
 
 def test_different_errors_are_no_confirmation(bench: Any) -> None:
     pool = bench("alpha", "beta", "gamma").up()
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     first = raises(pool, task, LACKS)
     second = raises(pool, task, Failure(Kind.PLACE, "OSError", "disk full", FailureAction.ELSEWHERE, raised=True))
     assert second in discarded(pool)
@@ -181,7 +181,7 @@ def test_different_errors_are_no_confirmation(bench: Any) -> None:
 
 def test_a_transient_error_may_run_again_at_the_same_place_in_bounds(bench: Any) -> None:
     pool = bench("alpha").up()
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     count = 0
     while not pool.of(actions.Reject):
         raises(pool, task, TRANSIENT)
@@ -196,7 +196,7 @@ def test_one_bad_function_quarantines_nothing(bench: Any) -> None:
     pool = bench("alpha", "beta", "gamma", fade_time=1.0).up()
     failures = 0
     for _ in range(40):
-        task = pool.submit(repeatable=True)
+        task = pool.submit(idempotent=True)
         if pool.where(task) == "alpha":
             raises(pool, task, LACKS)
             failures += 1
@@ -211,7 +211,7 @@ def test_many_functions_that_fail_at_one_place_only_quarantine_it(bench: Any) ->
     pool = bench("alpha", "beta", slots=1).up()
     for number in range(12):
         function = f"f{number}"
-        task = pool.submit(function, repeatable=True)
+        task = pool.submit(function, idempotent=True)
         if pool.where(task) == "alpha":
             raises(pool, task, LACKS)
         pool.finish(task)
@@ -225,7 +225,7 @@ def test_many_functions_that_fail_at_one_place_only_quarantine_it(bench: Any) ->
 
 def test_a_task_that_ran_out_of_memory_goes_where_there_is_more(bench: Any) -> None:
     pool = bench("small", "middle", "large", memory={"small": 1.0, "middle": 4.0, "large": 16.0}).up()
-    task = pool.submit("f", repeatable=True)
+    task = pool.submit("f", idempotent=True)
     assert pool.where(task) == "small"
     first = raises(pool, task, HUNGRY)
     seen = []
@@ -241,7 +241,7 @@ def test_a_task_that_ran_out_of_memory_goes_where_there_is_more(bench: Any) -> N
 
 
 def test_without_known_memory_it_gets_a_second_opinion(pool: Any) -> None:
-    task = pool.up().submit(repeatable=True)
+    task = pool.up().submit(idempotent=True)
     raises(pool, task, HUNGRY)
     last = raises(pool, task, HUNGRY)
     assert pool.rejected(task, last)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from diaspora_parsl.core.health.assessor import Board, State, Verdict
+from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
 from diaspora_parsl.core.health.evidence import Health
 
 
@@ -12,30 +12,30 @@ class Bench:
     """A board with one endpoint, up since time 0."""
 
     def __init__(self) -> None:
-        self.board = Board(
+        self.assessor = HealthAssessor(
             {"alpha": "anl", "beta": "uc"},
             empty_grace=1.0,
             stall_limit=60.0,
             silence_limit=3.0,
-            rumour_time=30.0,
+            peer_report_time=30.0,
             phi_threshold=8.0,
             acceptable_pause=2.5,
         )
-        self.health: Health = self.board.health["alpha"]
+        self.health: Health = self.assessor.health["alpha"]
         self.health.started_at = 0.0
-        self.board.observed("alpha", 0.0, 4, blocks_expected=True)
+        self.assessor.observed("alpha", 0.0, 4, blocks_expected=True)
 
     def verdict(self, at: float, live: int = 0, *, overdue: bool = False) -> Verdict:
-        return self.board.verdict("alpha", at, live, lambda: overdue)
+        return self.assessor.verdict("alpha", at, live, lambda: overdue)
 
     def beat_until(self, end: int) -> None:
         for second in range(end + 1):
-            self.board.heard("alpha", "block/node", float(second), 1.0)
-            self.board.fabric_seen(float(second))
+            self.assessor.record_heartbeat("alpha", "block/node", float(second), 1.0)
+            self.assessor.fabric_polled(float(second))
 
     def read_until(self, start: int, end: int) -> None:
         for second in range(start, end + 1):
-            self.board.fabric_seen(float(second))
+            self.assessor.fabric_polled(float(second))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def bench() -> Bench:
 
 
 def test_starting(bench: Bench) -> None:
-    verdict = bench.board.verdict("beta", 0.0, 0, lambda: False)
+    verdict = bench.assessor.verdict("beta", 0.0, 0, lambda: False)
     assert (verdict.state, verdict.reason, verdict.accepts) == (State.STARTING, "being started", False)
 
 
@@ -62,7 +62,7 @@ def test_waiting_for_the_first_worker(bench: Bench) -> None:
 
 
 def test_empty_keeps_for_a_grace(bench: Bench) -> None:
-    bench.board.observed("alpha", 5.0, 0, blocks_expected=True)
+    bench.assessor.observed("alpha", 5.0, 0, blocks_expected=True)
     assert bench.verdict(5.5, live=2).keeps
     assert bench.verdict(5.5, live=2).recheck == 6.0
     verdict = bench.verdict(6.0, live=2)
@@ -73,13 +73,13 @@ def test_empty_keeps_for_a_grace(bench: Bench) -> None:
 
 
 def test_empty_without_blocks_is_the_end(bench: Bench) -> None:
-    bench.board.observed("alpha", 5.0, 0, blocks_expected=False)
+    bench.assessor.observed("alpha", 5.0, 0, blocks_expected=False)
     assert not bench.verdict(5.9, live=1).fatal
     assert bench.verdict(6.0, live=1).fatal
 
 
 def test_stalled_is_the_end(bench: Bench) -> None:
-    bench.board.observed("alpha", 5.0, 0, blocks_expected=False)
+    bench.assessor.observed("alpha", 5.0, 0, blocks_expected=False)
     bench.health.stalled_since = 5.0
     assert bench.verdict(6.0).recheck == 65.0
     verdict = bench.verdict(65.0)
@@ -96,7 +96,7 @@ def test_draining_drained_and_dying_while_drained(bench: Bench) -> None:
     bench.health.draining = "maintenance"
     assert bench.verdict(1.0, live=1) == Verdict(State.DRAINING, "maintenance")
     assert bench.verdict(1.0) == Verdict(State.DRAINED, "maintenance")
-    bench.board.observed("alpha", 5.0, 0, blocks_expected=False)
+    bench.assessor.observed("alpha", 5.0, 0, blocks_expected=False)
     verdict = bench.verdict(7.0, live=1)
     assert not verdict.keeps
     assert verdict.fatal
@@ -108,7 +108,7 @@ def test_silence_is_suspect_confirmed_left_and_forgotten(bench: Bench) -> None:
     assert bench.verdict(30.0).state is State.UP
     bench.read_until(31, 34)
     assert bench.verdict(34.0, live=1).state is State.UP
-    bench.board.fabric_seen(34.2)
+    bench.assessor.fabric_polled(34.2)
     suspect = bench.verdict(34.2, live=1)
     assert (suspect.state, suspect.last_resort, suspect.keeps) == (State.SUSPECT, True, True)
     assert suspect.reason.startswith("no heartbeat for 4.2 s (phi ")
@@ -117,7 +117,7 @@ def test_silence_is_suspect_confirmed_left_and_forgotten(bench: Bench) -> None:
     left = bench.verdict(34.7, live=1, overdue=True)
     assert (left.state, left.keeps, left.last_resort) == (State.DOWN, False, False)
     assert bench.verdict(34.8).state is State.DOWN, "it stays left, though nothing is there any more"
-    bench.board.heard("alpha", "block/node", 35.0, 1.0)
+    bench.assessor.record_heartbeat("alpha", "block/node", 35.0, 1.0)
     assert bench.verdict(35.0).state is State.UP
 
 
@@ -133,15 +133,15 @@ def test_silence_is_probed_when_nothing_is_there(bench: Bench) -> None:
 def test_one_stream_alive_is_enough(bench: Bench) -> None:
     bench.beat_until(30)
     for second in range(31, 60):
-        bench.board.heard("alpha", "block/other", float(second), 1.0)
-        bench.board.fabric_seen(float(second))
+        bench.assessor.record_heartbeat("alpha", "block/other", float(second), 1.0)
+        bench.assessor.fabric_polled(float(second))
     assert bench.verdict(59.0).state is State.UP
 
 
 def test_a_recent_result_overrules_silence_for_a_while(bench: Bench) -> None:
     bench.beat_until(30)
     bench.read_until(31, 35)
-    bench.board.result("alpha", 34.5)
+    bench.assessor.result("alpha", 34.5)
     assert bench.verdict(35.0).state is State.UP
     bench.read_until(36, 37)
     assert bench.verdict(37.0).state is State.SUSPECT
@@ -150,13 +150,13 @@ def test_a_recent_result_overrules_silence_for_a_while(bench: Bench) -> None:
 def test_a_fabric_that_is_not_read_says_nothing(bench: Bench) -> None:
     bench.beat_until(30)
     assert bench.verdict(300.0, live=1, overdue=True).state is State.UP
-    assert not bench.board.fabric_seen(300.0), "the observer was away itself"
+    assert not bench.assessor.fabric_polled(300.0), "the observer was away itself"
     assert bench.verdict(300.0).state is State.UP
 
 
 def test_streams_of_nodes_that_left_are_forgotten(bench: Bench) -> None:
     bench.beat_until(30)
-    bench.board.observed("alpha", 31.0, 0, blocks_expected=True)
+    bench.assessor.observed("alpha", 31.0, 0, blocks_expected=True)
     assert not bench.health.streams
 
 
@@ -169,20 +169,20 @@ def test_an_unanswered_control_channel(bench: Bench) -> None:
     assert not bench.verdict(14.0, live=1, overdue=True).keeps
     assert not bench.verdict(69.0).fatal
     assert bench.verdict(70.0).fatal
-    bench.board.observed("alpha", 71.0, 4, blocks_expected=True)
+    bench.assessor.observed("alpha", 71.0, 4, blocks_expected=True)
     assert bench.verdict(71.0).state is State.UP
 
 
 def test_results_overrule_an_unanswered_control_channel(bench: Bench) -> None:
     bench.health.unanswered_since = 10.0
-    bench.board.result("alpha", 14.0)
+    bench.assessor.result("alpha", 14.0)
     verdict = bench.verdict(15.0)
     assert (verdict.state, verdict.recheck) == (State.UP, 16.0)
     assert bench.verdict(16.0).state is State.SUSPECT
 
 
 def test_a_rumour_avoids_for_a_while(bench: Bench) -> None:
-    bench.board.rumour("alpha", 10.0, "another pool says: lost")
+    bench.assessor.peer_report("alpha", 10.0, "another pool says: lost")
     verdict = bench.verdict(11.0, live=1, overdue=True)
     assert (verdict.state, verdict.keeps, verdict.last_resort) == (State.SUSPECT, True, True)
     assert (verdict.reason, verdict.recheck) == ("another pool says: lost", 40.0)
@@ -192,13 +192,13 @@ def test_a_rumour_avoids_for_a_while(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "sign",
     [
-        lambda board: board.result("alpha", 12.0),
-        lambda board: board.heard("alpha", "block/node", 12.0, 1.0),
+        lambda assessor: assessor.result("alpha", 12.0),
+        lambda assessor: assessor.record_heartbeat("alpha", "block/node", 12.0, 1.0),
     ],
 )
-def test_a_sign_of_life_ends_a_rumour(bench: Bench, sign: Callable[[Board], None]) -> None:
-    bench.board.rumour("alpha", 10.0, "lost")
-    sign(bench.board)
+def test_a_sign_of_life_ends_a_rumour(bench: Bench, sign: Callable[[HealthAssessor], None]) -> None:
+    bench.assessor.peer_report("alpha", 10.0, "lost")
+    sign(bench.assessor)
     assert bench.verdict(13.0).state is State.UP
 
 
@@ -222,19 +222,19 @@ def test_silence_in_quarantine_is_no_last_resort(bench: Bench) -> None:
     verdict = bench.verdict(35.0)
     assert verdict.state is State.SUSPECT
     assert not verdict.last_resort
-    bench.board.observed("alpha", 36.0, 4, blocks_expected=True)
+    bench.assessor.observed("alpha", 36.0, 4, blocks_expected=True)
     assert bench.verdict(36.0).state is State.QUARANTINED
 
 
 def test_hope(bench: Bench) -> None:
-    board, health = bench.board, bench.health
+    assessor, health = bench.assessor, bench.health
     for state in (State.UP, State.SUSPECT, State.QUARANTINED, State.STARTING, State.WAITING):
-        assert board.hopeful("alpha", state, 1.0)
+        assert assessor.hopeful("alpha", state, 1.0)
     for state in (State.DOWN, State.DRAINING, State.DRAINED):
-        assert not board.hopeful("alpha", state, 1.0)
+        assert not assessor.hopeful("alpha", state, 1.0)
     health.new_generation(1)
     health.deaths = 1
     health.started_at = 100.0
-    board.observed("alpha", 101.0, 0, blocks_expected=True)
-    assert not board.hopeful("alpha", State.WAITING, 129.0)
-    assert board.hopeful("alpha", State.WAITING, 130.0), "its blocks are kept in the queue"
+    assessor.observed("alpha", 101.0, 0, blocks_expected=True)
+    assert not assessor.hopeful("alpha", State.WAITING, 129.0)
+    assert assessor.hopeful("alpha", State.WAITING, 130.0), "its blocks are kept in the queue"

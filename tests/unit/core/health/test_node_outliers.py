@@ -4,19 +4,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diaspora_parsl.core.health import node_outliers
-from diaspora_parsl.core.health.node_outliers import NodeBook
+from diaspora_parsl.core.health.node_outliers import NodeOutlierDetector
 
 FOUR = [(f"m{number}", str(number)) for number in range(4)]
 NAMES = [f"h{number} {number} m{number}" for number in range(4)]
 
 
-def book_of_four(*, more: bool = False) -> NodeBook:
-    book = NodeBook(["alpha"])
+def book_of_four(*, more: bool = False) -> NodeOutlierDetector:
+    book = NodeOutlierDetector(["alpha"])
     book.connected("alpha", FOUR, 0.0, more=more)
     return book
 
 
-def proven(book: NodeBook, name: str, task: int, at: float, function: str = "f") -> list[node_outliers.Change]:
+def proven(
+    book: NodeOutlierDetector, name: str, task: int, at: float, function: str = "f"
+) -> list[node_outliers.Change]:
     """A task fails there, and succeeds elsewhere."""
     changes = book.failed("alpha", name, function, task, task, at, awaited=True)
     changes += book.proven("alpha", name, function, task, at)
@@ -45,10 +47,10 @@ def test_one_proven_failure_keeps_a_function_from_a_node_where_it_never_worked()
 
 def test_where_it_has_worked_three_in_a_row_are_needed() -> None:
     book = book_of_four()
-    book.succeeded("alpha", NAMES[0], "f")
+    book.node_succeeded("alpha", NAMES[0], "f")
     assert proven(book, NAMES[0], 1, 0.0) == []
     assert proven(book, NAMES[0], 2, 0.0) == []
-    book.succeeded("alpha", NAMES[0], "f")
+    book.node_succeeded("alpha", NAMES[0], "f")
     assert proven(book, NAMES[0], 3, 0.0) == []
     assert proven(book, NAMES[0], 4, 0.0) == []
     assert [change.function for change in proven(book, NAMES[0], 5, 0.0)] == ["f", ""]
@@ -56,7 +58,7 @@ def test_where_it_has_worked_three_in_a_row_are_needed() -> None:
 
 def test_one_task_counts_once() -> None:
     book = book_of_four()
-    book.succeeded("alpha", NAMES[0], "f")
+    book.node_succeeded("alpha", NAMES[0], "f")
     for _ in range(10):
         assert proven(book, NAMES[0], 1, 0.0) == []
 
@@ -71,7 +73,7 @@ def test_a_probe_at_a_time_and_a_longer_pause_each_time_it_fails() -> None:
     book.closed("alpha", NAMES[0], "f", 2)
     assert book.avoid("alpha", "f", at + 0.1 + 2 * node_outliers.FUNCTION_PAUSE - 0.1) != ()
     assert book.avoid("alpha", "f", at + 0.1 + 2 * node_outliers.FUNCTION_PAUSE) == (), "the next probe"
-    (change,) = book.succeeded("alpha", NAMES[0], "f")
+    (change,) = book.node_succeeded("alpha", NAMES[0], "f")
     assert (change.out, change.function) == (False, "f")
     assert book.avoid("alpha", "f", at + 30.0) == ()
 
@@ -82,7 +84,7 @@ def test_different_functions_that_fail_there_and_succeed_elsewhere_put_the_node_
     assert [change.function for change in changes] == ["f", "g", "h", ""]
     assert [node.host for node in book.out("alpha")] == ["h0"]
     assert set(book.avoid("alpha", "another", 0.0)) == {"h0", "m0"}
-    book.succeeded("alpha", NAMES[0], "another")
+    book.node_succeeded("alpha", NAMES[0], "another")
     assert book.out("alpha") == []
 
 
@@ -91,9 +93,9 @@ def test_a_node_that_comes_and_goes_is_an_outlier_by_its_success_rate() -> None:
     changes = []
     for task in range(100):
         for name in NAMES[1:]:
-            book.succeeded("alpha", name, "f")
+            book.node_succeeded("alpha", name, "f")
         if task % 2:
-            book.succeeded("alpha", NAMES[0], "f")
+            book.node_succeeded("alpha", NAMES[0], "f")
         else:
             changes += proven(book, NAMES[0], task, 0.0)
     out = [change for change in changes if change.out and not change.function]
@@ -105,7 +107,7 @@ def test_failures_without_a_second_run_count_if_others_run_the_function_well() -
     book = book_of_four()
     for task in range(5):
         assert book.failed("alpha", NAMES[0], "f", task, task, 0.0, awaited=False) == []
-    book.succeeded("alpha", NAMES[1], "f")
+    book.node_succeeded("alpha", NAMES[1], "f")
     (change,) = book.failed("alpha", NAMES[0], "f", 6, 6, 0.0, awaited=False)
     assert change.node.host == "h0"
 
@@ -115,7 +117,7 @@ def test_at_most_half_of_the_nodes_are_left_out() -> None:
     for name in NAMES:
         proven(book, name, 1, 0.0)
     assert set(book.avoid("alpha", "f", 0.0)) == {"h0", "m0", "h1", "m1"}
-    lonely = NodeBook(["alpha"])
+    lonely = NodeOutlierDetector(["alpha"])
     lonely.connected("alpha", FOUR[:1], 0.0, more=False)
     proven(lonely, NAMES[0], 1, 0.0)
     assert lonely.avoid("alpha", "f", 0.0) == (), "a bad place is better than none"
@@ -136,11 +138,11 @@ def test_a_host_stays_out_when_another_manager_takes_over() -> None:
 def test_of_several_managers_on_one_host_only_the_bad_one_is_avoided() -> None:
     book = book_of_four()
     for number in (1, 2, 3):
-        book.succeeded("alpha", f"h {number} m{number}", "f")
+        book.node_succeeded("alpha", f"h {number} m{number}", "f")
     proven(book, "h 0 m0", 1, 0.0)
     assert book.avoid("alpha", "f", 0.0) == ("m0",)
     book.connected("alpha", [*FOUR[1:], ("m9", "9")], 1.0, more=False)
-    book.succeeded("alpha", "h 9 m9", "f")
+    book.node_succeeded("alpha", "h 9 m9", "f")
     assert book.avoid("alpha", "f", 1.0) == (), "it is gone, and the host is not to blame"
 
 
@@ -165,7 +167,7 @@ def test_what_left_long_ago_is_forgotten() -> None:
     count=st.integers(1, 4),
 )  # fmt: skip
 def test_half_of_the_nodes_always_stay_in(steps: list[tuple[str, str, int, str, float]], count: int) -> None:
-    book = NodeBook(["alpha"])
+    book = NodeOutlierDetector(["alpha"])
     book.connected("alpha", FOUR[:count], 0.0, more=False)
     at, attempt, awaited = 0.0, 0, set[tuple[str, str, int]]()
     for name, function, task, what, passed in steps:
@@ -175,7 +177,7 @@ def test_half_of_the_nodes_always_stay_in(steps: list[tuple[str, str, int, str, 
         attempt += 1
         key = (name, function, task)
         if what == "succeeded":
-            book.succeeded("alpha", name, function)
+            book.node_succeeded("alpha", name, function)
         elif what in {"alone", "awaited"}:
             book.failed("alpha", name, function, task, attempt, at, awaited=what == "awaited")
             awaited.add(key)

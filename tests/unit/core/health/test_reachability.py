@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from diaspora_parsl.core.health.assessor import Board, State, Verdict
+from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
 
 
 class Far:
@@ -10,18 +10,18 @@ class Far:
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self.board = Board(
+        self.assessor = HealthAssessor(
             {"near": "anl", "far": "uc"},
             empty_grace=1.0,
             stall_limit=60.0,
             silence_limit=3.0,
-            rumour_time=30.0,
+            peer_report_time=30.0,
             phi_threshold=8.0,
             acceptable_pause=2.5,
         )
         for label in ("near", "far"):
-            self.board.health[label].started_at = 0.0
-            self.board.observed(label, 0.0, 4, blocks_expected=True)
+            self.assessor.health[label].started_at = 0.0
+            self.assessor.observed(label, 0.0, 4, blocks_expected=True)
         self.now = 0.0
         self.worst: dict[str, State] = {}
 
@@ -30,15 +30,15 @@ class Far:
         for _ in range(int(seconds * 4)):
             self.now += 0.25
             if near and self.now % 1.0 == 0:
-                self.board.heard("near", "block/node", self.now, 1.0)
+                self.assessor.record_heartbeat("near", "block/node", self.now, 1.0)
             if line and self.now % self.interval == 0:
                 if far:
-                    self.board.heard("far", "block/node", self.now, self.interval, "uc")
-                self.board.ways.seen("uc", self.now, self.interval)
-            self.board.fabric_seen(self.now)
+                    self.assessor.record_heartbeat("far", "block/node", self.now, self.interval, "uc")
+                self.assessor.reachability.seen("uc", self.now, self.interval)
+            self.assessor.fabric_polled(self.now)
 
     def verdict(self, label: str) -> Verdict:
-        return self.board.verdict(label, self.now, 1, lambda: True)
+        return self.assessor.verdict(label, self.now, 1, lambda: True)
 
 
 @pytest.fixture(params=[1.0, 10.0])
@@ -84,12 +84,12 @@ def test_a_cut_line_hides_nobody_who_dies_here(far: Far) -> None:
 
 def test_a_way_of_which_no_bridge_tells_blames_nobody() -> None:
     far = Far(1.0)
-    far.board.heard("far", "block/node", 0.0, 1.0, "elsewhere")
+    far.assessor.record_heartbeat("far", "block/node", 0.0, 1.0, "elsewhere")
     far.run(60, line=False)
     assert far.verdict("far").state is State.UP
 
 
 def test_ways_of_no_endpoint_are_not_remembered(far: Far) -> None:
     for number in range(100):
-        far.board.ways.seen(f"site-{number}", far.now, 1.0)
-    assert set(far.board.ways._bridged) == {"uc"}
+        far.assessor.reachability.seen(f"site-{number}", far.now, 1.0)
+    assert set(far.assessor.reachability._bridged) == {"uc"}

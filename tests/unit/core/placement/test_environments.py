@@ -22,7 +22,7 @@ def submit(b: Bench, function: str = "f") -> int:
 
 
 def installed(b: Bench, label: str, *modules: str) -> None:
-    b.tell(stimuli.Environment, label, b.core.board.health[label].generation, frozenset(modules))
+    b.tell(stimuli.Environment, label, b.core.assessor.health[label].generation, frozenset(modules))
 
 
 def test_it_goes_where_its_imports_are_and_waits_for_that(bench: type[Bench]) -> None:

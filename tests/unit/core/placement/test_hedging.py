@@ -9,15 +9,15 @@ import pytest
 from diaspora_parsl import events
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
-from diaspora_parsl.core.placement.hedging import History
+from diaspora_parsl.core.placement.hedging import RunTimes
 
-LEARNT = {"hedge_after": 5, "hedge_floor": 0.1}
+LEARNT = {"hedge_min_results": 5, "hedge_min_seconds": 0.1}
 
 
 def learn(pool: Any, seconds: float = 1.0, rounds: int = 6) -> None:
     """Both places run the function in so many seconds."""
     for _ in range(rounds):
-        tasks = [pool.submit(repeatable=True) for _ in pool.labels]
+        tasks = [pool.submit(idempotent=True) for _ in pool.labels]
         assert {pool.where(task) for task in tasks} == set(pool.labels)
         pool.wait(seconds)
         for task in tasks:
@@ -38,7 +38,7 @@ def other(label: str) -> str:
 
 
 def test_a_slow_attempt_gets_a_second_one_elsewhere_and_the_first_result_wins(pair: Any) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     first, home = pair.attempt(task), pair.where(task)
     pair.wait(1.9)
     assert len(pair.of(actions.Dispatch)) == 1
@@ -57,7 +57,7 @@ def test_a_slow_attempt_gets_a_second_one_elsewhere_and_the_first_result_wins(pa
 
 
 def test_the_first_attempt_may_win_too(pair: Any) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     first = pair.attempt(task)
     pair.wait(3.0)
     hedge = pair.of(events.TaskHedged)[0].attempt
@@ -66,13 +66,13 @@ def test_the_first_attempt_may_win_too(pair: Any) -> None:
 
 
 def test_only_what_may_run_twice_is_hedged(pair: Any) -> None:
-    pair.submit(repeatable=False)
+    pair.submit(idempotent=False)
     pair.wait(100.0)
     assert not pair.of(events.TaskHedged)
 
 
 def test_a_function_without_history_is_not_hedged(pair: Any) -> None:
-    pair.submit("another", repeatable=True)
+    pair.submit("another", idempotent=True)
     pair.wait(100.0)
     assert not pair.of(events.TaskHedged)
 
@@ -80,14 +80,14 @@ def test_a_function_without_history_is_not_hedged(pair: Any) -> None:
 def test_nothing_is_hedged_where_it_is_switched_off(bench: Any) -> None:
     pool = bench("alpha", "beta", hedging=False, **LEARNT).up()
     learn(pool)
-    pool.submit(repeatable=True)
+    pool.submit(idempotent=True)
     pool.wait(100.0)
     assert not pool.of(events.TaskHedged)
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_if_one_of_two_is_lost_the_other_goes_on(pair: Any, which: int) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     first, home = pair.attempt(task), pair.where(task)
     pair.wait(3.0)
     both = [first, pair.of(events.TaskHedged)[0].attempt]
@@ -105,7 +105,7 @@ def test_if_one_of_two_is_lost_the_other_goes_on(pair: Any, which: int) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_dead_endpoint_takes_only_its_own_attempt_along(pair: Any, which: int) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     home = pair.where(task)
     pair.wait(3.0)
     places = [home, other(home)]
@@ -115,7 +115,7 @@ def test_a_dead_endpoint_takes_only_its_own_attempt_along(pair: Any, which: int)
 
 
 def test_both_places_refuse_and_the_last_one_delivers(pair: Any) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     first = pair.attempt(task)
     pair.wait(3.0)
     hedge = pair.of(events.TaskHedged)[0].attempt
@@ -125,7 +125,7 @@ def test_both_places_refuse_and_the_last_one_delivers(pair: Any) -> None:
 
 
 def test_the_users_own_exception_is_delivered_at_once(pair: Any) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     pair.wait(3.0)
     hedge = pair.of(events.TaskHedged)[0].attempt
     answer = pair.tell(stimuli.Failed, hedge, Failure(Kind.USER, "ValueError", "x"))
@@ -133,7 +133,7 @@ def test_the_users_own_exception_is_delivered_at_once(pair: Any) -> None:
 
 
 def test_there_must_be_an_idle_slot_and_it_is_taken_once_there_is(pair: Any) -> None:
-    slow = pair.submit(repeatable=True)
+    slow = pair.submit(idempotent=True)
     busy = pair.submit("long")
     assert pair.where(busy) == other(pair.where(slow))
     pair.wait(10.0)
@@ -144,32 +144,32 @@ def test_there_must_be_an_idle_slot_and_it_is_taken_once_there_is(pair: Any) -> 
 
 
 def test_without_a_budget_there_is_no_hedge(bench: Any) -> None:
-    pool = bench("alpha", "beta", retry_share=0.0, retry_floor=0.0, **LEARNT).up()
+    pool = bench("alpha", "beta", retry_budget_ratio=0.0, retry_budget_per_second=0.0, **LEARNT).up()
     learn(pool)
-    pool.submit(repeatable=True)
+    pool.submit(idempotent=True)
     pool.wait(100.0)
     assert not pool.of(events.TaskHedged)
     assert pool.core.budget.refused > 0
 
 
 def test_so_many_at_the_same_time_and_no_more(bench: Any) -> None:
-    pool = bench("alpha", "beta", slots=20, hedge_most=0.1, **LEARNT).up()
-    tasks = [pool.submit(repeatable=True) for _ in range(20)]
+    pool = bench("alpha", "beta", slots=20, hedge_max_ratio=0.1, **LEARNT).up()
+    tasks = [pool.submit(idempotent=True) for _ in range(20)]
     pool.wait(1.0)
     for task in tasks:
         pool.finish(task)
     for _ in range(10):
-        pool.submit(repeatable=True)
+        pool.submit(idempotent=True)
     pool.wait(50.0)
     assert len(pool.of(events.TaskHedged)) == 4  # of 40 open slots
 
 
 def test_time_in_a_queue_is_not_time_that_something_ran(bench: Any) -> None:
     """Sent ahead behind a second of work, it is not late after its own time is over, but once it has run that long."""
-    pool = bench("alpha", "beta", horizon=3.0, **LEARNT).up()
+    pool = bench("alpha", "beta", prefetch_seconds=3.0, **LEARNT).up()
     learn(pool)
     pool.tell(stimuli.Drain, "beta", "busy elsewhere")
-    first, second = pool.submit(repeatable=True), pool.submit(repeatable=True)
+    first, second = pool.submit(idempotent=True), pool.submit(idempotent=True)
     assert pool.where(second) == "alpha", "sent ahead"
     pool.tell(stimuli.Resume, "beta")
     pool.wait(1.9)
@@ -184,10 +184,10 @@ def test_a_place_that_needs_longer_anyway_is_asked_only_when_it_could_have_been_
     pool = bench("alpha", "beta", **LEARNT).up()
     for label, seconds in (("alpha", 1.0), ("beta", 5.0)):
         for _ in range(6):
-            task = pool.submit(eligible=(label,), repeatable=True)
+            task = pool.submit(eligible=(label,), idempotent=True)
             pool.wait(seconds)
             pool.finish(task)
-    task = pool.submit(repeatable=True)
+    task = pool.submit(idempotent=True)
     assert pool.where(task) == "alpha"
     pool.wait(4.9)
     assert not pool.of(events.TaskHedged)
@@ -196,7 +196,7 @@ def test_a_place_that_needs_longer_anyway_is_asked_only_when_it_could_have_been_
 
 
 def test_losers_at_a_place_that_fell_silent_do_not_keep_it_from_being_tried(pair: Any) -> None:
-    task = pair.submit(repeatable=True)
+    task = pair.submit(idempotent=True)
     home = pair.where(task)
     pair.wait(3.0)
     pair.tell(stimuli.Finished, pair.of(events.TaskHedged)[0].attempt)
@@ -209,18 +209,18 @@ def test_losers_at_a_place_that_fell_silent_do_not_keep_it_from_being_tried(pair
 
 def test_a_hundred_waiting_tasks_share_one_deadline(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=50, **LEARNT).up()
-    learn_with = [pool.submit(repeatable=True) for _ in range(20)]
+    learn_with = [pool.submit(idempotent=True) for _ in range(20)]
     pool.wait(1.0)
     for task in learn_with:
         pool.finish(task)
     before = len(pool.core._deadlines)
     for _ in range(80):
-        pool.submit(repeatable=True)
+        pool.submit(idempotent=True)
     assert len(pool.core._deadlines) <= before + 2
 
 
 def test_quantiles_are_those_of_the_last_hundred() -> None:
-    history = History()
+    history = RunTimes()
     for second in range(1, 301):
         history.add(float(second))
     assert history.quantile(0.9) == 290.0

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from diaspora_parsl.core.placement.load import Load, Pace
+from diaspora_parsl.core.placement.load import Load, RelativeSpeed
 
 
-def _load(slots: int = 4, horizon: float = 1.0) -> Load:
-    load = Load(horizon)
+def _load(slots: int = 4, prefetch_seconds: float = 1.0) -> Load:
+    load = Load(prefetch_seconds)
     load.slots = slots
     return load
 
@@ -14,7 +14,7 @@ def _load(slots: int = 4, horizon: float = 1.0) -> Load:
 def _run(load: Load, function: str, seconds: float, at: float = 0.0) -> None:
     """One attempt that finds an idle slot, and succeeds."""
     work = load.bind(function)
-    load.succeeded(function, at + seconds, at, queued=False)
+    load.record_success(function, at + seconds, at, queued=False)
     load.release(work)
 
 
@@ -59,7 +59,7 @@ def test_the_window_has_an_upper_bound() -> None:
 def test_any_failure_collapses_the_window() -> None:
     load = _load(slots=4)
     _run(load, "f", 0.01)
-    load.failed("f")
+    load.record_failure("f")
     assert load.service("f") is None
     assert _room(load, "f") == 4
 
@@ -68,7 +68,7 @@ def test_an_idle_slot_measures_what_the_task_took() -> None:
     load = _load(slots=4)
     bound = [load.bind("f") for _ in range(4)]
     for work in bound:
-        load.succeeded("f", 1.0, 0.0, queued=False)
+        load.record_success("f", 1.0, 0.0, queued=False)
         load.release(work)
     assert load.service("f") == pytest.approx(1.0)
 
@@ -76,9 +76,9 @@ def test_an_idle_slot_measures_what_the_task_took() -> None:
 def test_two_results_at_once_do_not_make_a_long_function_look_short() -> None:
     load = _load(slots=2)
     works = [load.bind("short"), load.bind("long")]
-    load.succeeded("short", 100.0, 99.0, queued=False)
+    load.record_success("short", 100.0, 99.0, queued=False)
     load.release(works[0])
-    assert load.succeeded("long", 100.0, 0.0, queued=False) == 100.0
+    assert load.record_success("long", 100.0, 0.0, queued=False) == 100.0
 
 
 def test_queued_attempts_measure_the_rate() -> None:
@@ -88,7 +88,7 @@ def test_queued_attempts_measure_the_rate() -> None:
     at = 0.0
     for _ in range(100):  # two slots of 0.1 s each: a result every 0.05 s
         at += 0.05
-        load.succeeded("f", at, 0.0, queued=True)
+        load.record_success("f", at, 0.0, queued=True)
         load.release(0.0)
     assert load.service("f") == pytest.approx(0.1, rel=0.05)
 
@@ -109,16 +109,16 @@ def test_less_busy_and_faster_is_better() -> None:
     busy.bind("f")
     assert idle.score() < busy.score()
     slow, fast = _load(), _load()
-    slow.pace, fast.pace = 2.0, 0.5
+    slow.relative_speed, fast.relative_speed = 2.0, 0.5
     assert fast.score() < slow.score()
 
 
 def test_pace_compares_the_same_function_only() -> None:
-    pace, fast, slow = Pace(), _load(), _load()
+    relative_speed, fast, slow = RelativeSpeed(), _load(), _load()
     for _ in range(50):
-        pace.learn(fast, "f", 1.0)
-        pace.learn(slow, "f", 4.0)
-    assert slow.pace > 2 * fast.pace
+        relative_speed.learn(fast, "f", 1.0)
+        relative_speed.learn(slow, "f", 4.0)
+    assert slow.relative_speed > 2 * fast.relative_speed
     other = _load()
-    pace.learn(other, "g", 1000.0)
-    assert other.pace == pytest.approx(1.0)
+    relative_speed.learn(other, "g", 1000.0)
+    assert other.relative_speed == pytest.approx(1.0)

@@ -32,7 +32,7 @@ def test_drained_until_a_time_it_is_back_by_itself(bench: type[Bench]) -> None:
 
 
 def test_with_no_end_in_sight_tasks_do_not_wait_for_ever(bench: type[Bench]) -> None:
-    b = bench("alpha", down_limit=60.0).up()
+    b = bench("alpha", unavailable_timeout=60.0).up()
     b.tell(stimuli.Drain, "alpha", "by hand")
     b.submit()
     b.wait(61.0)
@@ -131,7 +131,7 @@ def test_a_window_called_off_holds_nothing(bench: type[Bench]) -> None:
 def seen(b: Bench, label: str, left: float | None) -> None:
     """The endpoint says how long its last block lives."""
     until = None if left is None else b.now + left
-    b.tell(stimuli.Observed, label, b.core.board.health[label].generation, b.slots, True, until)
+    b.tell(stimuli.Observed, label, b.core.assessor.health[label].generation, b.slots, True, until)
 
 
 def test_a_task_that_outlives_the_blocks_of_one_endpoint_goes_to_another(bench: type[Bench]) -> None:

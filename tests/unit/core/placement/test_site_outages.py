@@ -84,7 +84,7 @@ def test_probes_of_one_site_are_spread(b: Bench) -> None:
     b.tell(stimuli.Quarantine, "a4", "odd", b.now + 10.0)
     b.die("a1")
     b.die("a2")
-    until = [b.core.board.health[label].breaker.open_until for label in ("a3", "a4")]
+    until = [b.core.assessor.health[label].breaker.open_until for label in ("a3", "a4")]
     assert until == [11.0, 12.0]
 
 

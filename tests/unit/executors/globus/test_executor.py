@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from diaspora_parsl.executors.globus.executor import GlobusExecutor
-from diaspora_parsl.executors.globus.rate_limit import Account
+from diaspora_parsl.executors.globus.rate_limit import RateLimit
 from diaspora_parsl.testing.faults import Kill
 from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
 
@@ -28,7 +28,7 @@ def service() -> Iterator[LocalGlobusCompute]:
 def running(service: LocalGlobusCompute, place: EmulatedEndpoint, *, patience: float = 1.0) -> Iterator[GlobusExecutor]:
     executor = GlobusExecutor(
         label=place.label, site=place.label, endpoint_id=place.id, client_factory=service.client, slots=1,
-        account=Account(most=1000), user_endpoint_config=None, status_period=PERIOD, patience=patience,
+        rate_limit=RateLimit(most=1000), user_endpoint_config=None, status_period=PERIOD, patience=patience,
         payload_limit=10**6,
     )  # fmt: skip
     executor.start()

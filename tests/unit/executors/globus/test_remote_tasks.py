@@ -7,15 +7,15 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from diaspora_parsl.executors.globus.remote_tasks import Posted, Posts
+from diaspora_parsl.executors.globus.remote_tasks import RemoteTask, RemoteTasks
 
 
-def post(size: int = 1, resources: dict[str, Any] | None = None) -> Posted:
-    return Posted(max, "code", (1, 2), {}, size, resources, None)
+def post(size: int = 1, resources: dict[str, Any] | None = None) -> RemoteTask:
+    return RemoteTask(max, "code", (1, 2), {}, size, resources, None)
 
 
 def test_a_batch_has_the_same_wishes_and_fits() -> None:
-    posts = Posts()
+    posts = RemoteTasks()
     big, wishes = [post(6), post(6)], {"nodes": 2}
     given = [post(), post(), *big, post(100), post(1, wishes), post(1, wishes)]
     for one in given:
@@ -28,7 +28,7 @@ def test_a_batch_has_the_same_wishes_and_fits() -> None:
 
 
 def test_it_waits_for_the_first_and_no_longer_than_it_may() -> None:
-    posts, one = Posts(), post()
+    posts, one = RemoteTasks(), post()
     began = time.monotonic()
     assert posts.take(3, 10, 0.05) == []
     assert time.monotonic() - began >= 0.05
@@ -39,7 +39,7 @@ def test_it_waits_for_the_first_and_no_longer_than_it_may() -> None:
 
 
 def test_each_ends_once() -> None:
-    posts, one = Posts(), post()
+    posts, one = RemoteTasks(), post()
     posts.accepted(one, 1.0)
     posts.doubt(one)
     assert posts.open() == posts.doubted() == posts.accepted_before(1.5) == [one]
@@ -54,7 +54,7 @@ def test_each_ends_once() -> None:
 
 
 def test_what_was_adopted_in_vain_is_sent_as_it_was() -> None:
-    posts, one = Posts(), post()
+    posts, one = RemoteTasks(), post()
     one.adopted = "id"
     posts.accepted(one, 1.0)
     posts.doubt(one)
@@ -70,7 +70,7 @@ def test_what_was_adopted_in_vain_is_sent_as_it_was() -> None:
 
 
 def test_a_closed_one_takes_nothing_and_wakes_who_waits() -> None:
-    posts = Posts()
+    posts = RemoteTasks()
     later = threading.Timer(0.05, posts.close)
     later.start()
     assert posts.take(3, 10, 30.0) == []

@@ -10,9 +10,9 @@ import pytest
 from diaspora_parsl import events as ev
 from diaspora_parsl.core import stimuli
 from diaspora_parsl.events.signing import signed
-from diaspora_parsl.executors.inbox.admission import REQUEST_LIFE, Pace, Rumours, Signed, Streams, spoken
+from diaspora_parsl.executors.inbox.admission import REQUEST_LIFE, PeerReports, Signed, Streams, Throttle, spoken
 from diaspora_parsl.executors.inbox.listener import Listener
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 
 KEY = "the key of the run"
 NOW = 1_767_225_600.0
@@ -20,7 +20,7 @@ NOW = 1_767_225_600.0
 
 def request(at: float = NOW, key: str = KEY) -> ev.Event:
     drain = ev.EndpointDrainRequested(endpoint="alpha")
-    return signed(Envelopes("/host/diaspora-parsl/me").wrap(drain, "alpha", "alpha", at), key)
+    return signed(EventBuilder("/host/diaspora-parsl/me").wrap(drain, "alpha", "alpha", at), key)
 
 
 def test_a_request_counts_once_in_time_and_with_the_key() -> None:
@@ -79,7 +79,7 @@ def test_a_flood_of_streams_is_bounded_and_forgotten() -> None:
 
 
 def test_rumours_count_for_a_while_and_then_not_for_longer() -> None:
-    rumours = Rumours(30.0)
+    rumours = PeerReports(30.0)
     assert rumours.counts_for("alpha", 0.0) == 30.0
     assert rumours.counts_for("alpha", 10.0) == 20.0
     assert rumours.counts_for("beta", 10.0) == 30.0
@@ -90,7 +90,7 @@ def test_rumours_count_for_a_while_and_then_not_for_longer() -> None:
 
 def test_a_flood_is_slowed_down_and_a_trickle_is_not() -> None:
     slept: list[float] = []
-    pace = Pace(1000, slept.append, clock=lambda: 50.0)
+    pace = Throttle(1000, slept.append, clock=lambda: 50.0)
     pace.took(900)
     assert slept == []
     for _ in range(10):
@@ -104,13 +104,13 @@ def test_what_others_wrote_is_one_short_line() -> None:
     assert len(spoken("x" * 10_000)) == 300
 
 
-class Heard:
+class HeartbeatReceived:
     """A listener, and what it made of things."""
 
     def __init__(self, key: str = KEY) -> None:
         self.stimuli: list[stimuli.Stimulus] = []
         self._listener = Listener({"alpha": "anl"}, "/own", self.stimuli.append, "pool", key=key)
-        self._envelopes = Envelopes("/hostile/publisher")
+        self._envelopes = EventBuilder("/hostile/publisher")
 
     def take(self, *events: ev.Event) -> list[stimuli.Stimulus]:
         self.stimuli.clear()
@@ -123,15 +123,15 @@ class Heard:
 
 
 def test_only_signed_requests_are_followed() -> None:
-    heard = Heard()
+    heard = HeartbeatReceived()
     drain = heard.wrap(ev.EndpointDrainRequested(endpoint="alpha"))
-    assert [type(s) for s in heard.take(drain)] == [stimuli.FabricSeen]
-    assert [type(s) for s in heard.take(signed(drain, KEY))] == [stimuli.Drain, stimuli.FabricSeen]
-    assert [type(s) for s in Heard(key="").take(signed(drain, ""))] == [stimuli.FabricSeen]
+    assert [type(s) for s in heard.take(drain)] == [stimuli.FabricPolled]
+    assert [type(s) for s in heard.take(signed(drain, KEY))] == [stimuli.Drain, stimuli.FabricPolled]
+    assert [type(s) for s in HeartbeatReceived(key="").take(signed(drain, ""))] == [stimuli.FabricPolled]
 
 
 def test_a_hostile_event_does_not_hide_its_neighbours() -> None:
-    heard = Heard()
+    heard = HeartbeatReceived()
     bad = [
         heard.wrap(ev.EndpointQuarantineRequested(endpoint="alpha", until="0001-01-01T00:00:00")),
         heard.wrap(ev.MaintenanceAnnounced(place="anl", start="x", end="9999-12-31T23:59:59-14:00")),
@@ -139,23 +139,23 @@ def test_a_hostile_event_does_not_hide_its_neighbours() -> None:
         msgspec.structs.replace(heard.wrap(ev.NodeHeartbeat(endpoint="alpha")), data=msgspec.Raw(b'{"endpoint":[]}')),
     ]
     told = heard.take(*[signed(event, KEY) for event in bad[:2]], *bad, heard.wrap(ev.NodeHeartbeat(endpoint="alpha")))
-    assert [type(s) for s in told] == [stimuli.Heard, stimuli.FabricSeen]
+    assert [type(s) for s in told] == [stimuli.HeartbeatReceived, stimuli.FabricPolled]
 
 
 def test_a_flood_does_not_claim_that_the_fabric_was_read_to_its_end() -> None:
-    heard = Heard()
+    heard = HeartbeatReceived()
     flood = [heard.wrap(ev.NodeHeartbeat(endpoint="alpha", node=str(number % 7))) for number in range(500)]
     told = heard.take(*flood)
     assert len(told) == 7
-    assert stimuli.FabricSeen not in {type(s) for s in told}
-    assert [type(s) for s in heard.take()] == [stimuli.FabricSeen]
+    assert stimuli.FabricPolled not in {type(s) for s in told}
+    assert [type(s) for s in heard.take()] == [stimuli.FabricPolled]
 
 
 def test_others_cannot_keep_an_endpoint_suspect_for_ever() -> None:
-    heard = Heard()
+    heard = HeartbeatReceived()
     down = heard.wrap(ev.EndpointDown(endpoint="alpha", site="anl", reason="a\nb"))
     (rumour, _) = heard.take(down)
-    assert isinstance(rumour, stimuli.Rumour)
+    assert isinstance(rumour, stimuli.PeerReport)
     assert rumour.reason == "a b"
     assert rumour.lasts is not None
     assert rumour.lasts <= 30.0

@@ -5,7 +5,7 @@ from msgspec import Raw, structs
 
 from diaspora_parsl import events as ev
 from diaspora_parsl.core import stimuli
-from diaspora_parsl.events.signing import proof_of
+from diaspora_parsl.events.signing import hmac_of
 from diaspora_parsl.executors.inbox.listener import Listener
 
 OWN = "/here/pool/run"
@@ -34,23 +34,23 @@ def test_signs_of_life_are_one_stream_per_block_and_node() -> None:
     beat = ev.NodeHeartbeat(endpoint="alpha", site="anl", block="2", node="n7", interval=0.5)
     goodbye = ev.NodeStopped(endpoint="alpha", site="anl", block="2", node="n7")
     said, hushed = heard(event(beat), event(goodbye), event(goodbye))
-    assert isinstance(said, stimuli.Heard)
+    assert isinstance(said, stimuli.HeartbeatReceived)
     assert (said.endpoint, said.stream, said.interval) == ("alpha", "2/n7", 0.5)
-    assert isinstance(hushed, stimuli.Hushed)
+    assert isinstance(hushed, stimuli.StreamEnded)
     assert (hushed.endpoint, hushed.stream) == ("alpha", "2/n7")
 
 
 @pytest.mark.parametrize(("told", "taken"), [(0.0, 0.05), (1e9, 60.0), (-5.0, 0.05)])
 def test_an_absurd_interval_is_bounded(told: float, taken: float) -> None:
     (stimulus,) = heard(event(ev.NodeHeartbeat(endpoint="alpha", interval=told)))
-    assert isinstance(stimulus, stimuli.Heard)
+    assert isinstance(stimulus, stimuli.HeartbeatReceived)
     assert stimulus.interval == taken
 
 
 @pytest.mark.parametrize("kind", [ev.EndpointDown, ev.EndpointSuspect])
 def test_what_others_say_is_a_rumour(kind: type[ev.EndpointPayload]) -> None:
     (stimulus,) = heard(event(kind(endpoint="beta", site="uc", reason="maintenance"), source="/facility"))
-    assert isinstance(stimulus, stimuli.Rumour)
+    assert isinstance(stimulus, stimuli.PeerReport)
     assert (stimulus.endpoint, stimulus.source, stimulus.reason) == ("beta", "/facility", "maintenance")
 
 
@@ -79,7 +79,7 @@ def test_malformed_events_are_said_once_and_skipped(caplog: pytest.LogCaptureFix
 def test_a_fabric_read_to_its_end_is_told() -> None:
     told: list[stimuli.Stimulus] = []
     Listener({}, OWN, told.append).on_alive()
-    assert isinstance(told[0], stimuli.FabricSeen)
+    assert isinstance(told[0], stimuli.FabricPolled)
 
 
 def test_what_came_over_a_bridge_says_by_which_way() -> None:
@@ -87,13 +87,13 @@ def test_what_came_over_a_bridge_says_by_which_way() -> None:
     bridged = structs.replace(beat, originsite="uc", viasite="cloud", hops=2)
     direct = structs.replace(beat, originsite="uc")
     told = [*heard(bridged), *heard(direct)]
-    assert [stimulus.way for stimulus in told if isinstance(stimulus, stimuli.Heard)] == ["uc", ""]
+    assert [stimulus.via_site for stimulus in told if isinstance(stimulus, stimuli.HeartbeatReceived)] == ["uc", ""]
 
 
 def test_a_link_that_reads_its_source_says_that_its_site_can_be_heard() -> None:
     link = {"bridge": "uc", "from_site": "uc", "to_site": "cloud", "writes": True, "forwarded": 1, "waiting": 0}
     (stimulus,) = heard(event(ev.LinkStatus(**link, reads=True, interval=10.0)))  # type: ignore[arg-type]
-    assert isinstance(stimulus, stimuli.WaySeen)
+    assert isinstance(stimulus, stimuli.BridgePolled)
     assert (stimulus.site, stimulus.interval) == ("uc", 10.0)
     assert heard(event(ev.LinkStatus(**link, reads=False))) == []  # type: ignore[arg-type]
 
@@ -112,11 +112,11 @@ def test_only_a_death_that_is_proven_counts() -> None:
     about = {"endpoint": "alpha", "site": "anl", "node": "n1", "pid": 7}
     listener.on_events(
         [
-            event(ev.WorkerDied(**about, attempt=1, proof=proof_of("new", "alpha", 7, 1))),  # type: ignore[arg-type]
-            event(ev.WorkerDied(**about, attempt=2, proof=proof_of("new", "alpha", 7, 1))),  # type: ignore[arg-type]
-            event(ev.WorkerDied(**about, attempt=3, proof=proof_of("guess", "alpha", 7, 3))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=1, proof=hmac_of("new", "alpha", 7, 1))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=2, proof=hmac_of("new", "alpha", 7, 1))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=3, proof=hmac_of("guess", "alpha", 7, 3))),  # type: ignore[arg-type]
             event(ev.WorkerDied(**about, attempt=4, proof="pröof")),  # type: ignore[arg-type]
-            event(ev.WorkerDied(**about, attempt=0, proof=proof_of("new", "alpha", 7, 0))),  # type: ignore[arg-type]
+            event(ev.WorkerDied(**about, attempt=0, proof=hmac_of("new", "alpha", 7, 0))),  # type: ignore[arg-type]
         ]
     )
     assert lost == [(1, "n1")]

@@ -13,9 +13,9 @@ import pytest
 from diaspora_parsl import events as ev
 from diaspora_parsl.core import stimuli
 from diaspora_parsl.events.signing import signed
-from diaspora_parsl.executors.inbox.replay import recall
+from diaspora_parsl.executors.inbox.replay import replay
 from diaspora_parsl.fabric.base import Fabric, open_fabric
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Past:
     def __init__(self, fabric: Fabric, key: str = "a key") -> None:
         self._fabric = fabric
         self._key = key
-        self._envelopes = Envelopes("/host/another/run")
+        self._envelopes = EventBuilder("/host/another/run")
 
     def say(self, ago: float, payload: ev.Payload) -> Past:
         self._fabric.publish([signed(self._envelopes.wrap(payload, "", "", time.time() - ago), self._key)])
@@ -37,7 +37,7 @@ class Past:
 
     def recalled(self) -> list[stimuli.Stimulus]:
         told: list[stimuli.Stimulus] = []
-        assert recall(self._fabric, "pool", SITES, told.append, key="a key")
+        assert replay(self._fabric, "pool", SITES, told.append, key="a key")
         return told
 
 
@@ -56,13 +56,13 @@ def up(endpoint: str = "alpha") -> ev.EndpointUp:
     return ev.EndpointUp(endpoint=endpoint, site="anl", reason="2 slots")
 
 
-def ahead(seconds: float) -> str:
+def prefetch_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 def test_what_was_lost_lately_is_suspect(past: Past) -> None:
     (rumour,) = past.say(100, up()).say(60, down()).recalled()
-    assert isinstance(rumour, stimuli.Rumour)
+    assert isinstance(rumour, stimuli.PeerReport)
     assert (rumour.endpoint, rumour.source, rumour.lasts) == ("alpha", "/host/another/run", 120.0)
     assert "s before this pool started, and not seen up since: its interchange was killed" in rumour.reason
 
@@ -77,8 +77,13 @@ def test_an_empty_past_says_nothing(past: Past) -> None:
 
 
 def test_windows_that_are_not_over_are_followed(past: Past) -> None:
-    past.say(9000, ev.MaintenanceAnnounced(place="anl", start=ahead(3600), end=ahead(7200), reason="cooling"))
-    past.say(8000, ev.MaintenanceAnnounced(place="gamma", start=ahead(-7200), end=ahead(-3600)))
+    past.say(
+        9000,
+        ev.MaintenanceAnnounced(
+            place="anl", start=prefetch_seconds(3600), end=prefetch_seconds(7200), reason="cooling"
+        ),
+    )
+    past.say(8000, ev.MaintenanceAnnounced(place="gamma", start=prefetch_seconds(-7200), end=prefetch_seconds(-3600)))
     windows = past.recalled()
     assert [(w.endpoint, w.request) for w in windows if isinstance(w, stimuli.Maintenance)] == [
         ("alpha", ""),
@@ -89,10 +94,10 @@ def test_windows_that_are_not_over_are_followed(past: Past) -> None:
 
 
 def test_a_resume_ended_what_was_in_force_then(past: Past) -> None:
-    past.say(100, ev.MaintenanceAnnounced(place="alpha", start=ahead(-90), end=ahead(90)))
-    past.say(100, ev.MaintenanceAnnounced(place="alpha", start=ahead(300), end=ahead(400)))
-    past.say(100, ev.EndpointDrainRequested(endpoint="alpha", until=ahead(500)))
-    past.say(100, ev.EndpointQuarantineRequested(endpoint="alpha", until=ahead(500)))
+    past.say(100, ev.MaintenanceAnnounced(place="alpha", start=prefetch_seconds(-90), end=prefetch_seconds(90)))
+    past.say(100, ev.MaintenanceAnnounced(place="alpha", start=prefetch_seconds(300), end=prefetch_seconds(400)))
+    past.say(100, ev.EndpointDrainRequested(endpoint="alpha", until=prefetch_seconds(500)))
+    past.say(100, ev.EndpointQuarantineRequested(endpoint="alpha", until=prefetch_seconds(500)))
     assert len(past.recalled()) == 4
     past.say(50, ev.EndpointResumeRequested(endpoint="alpha"))
     (window,) = past.recalled()
@@ -103,14 +108,14 @@ def test_a_resume_ended_what_was_in_force_then(past: Past) -> None:
 
 def test_a_drain_binds_later_pools_only_if_it_has_an_end(past: Past) -> None:
     past.say(10, ev.EndpointDrainRequested(endpoint="alpha"))
-    past.say(10, ev.EndpointDrainRequested(endpoint="beta", until=ahead(100)))
-    past.say(10, ev.EndpointDrainRequested(endpoint="gamma", until=ahead(100), pool="another"))
-    past.say(10, ev.EndpointDrainRequested(endpoint="gamma", until=ahead(-5)))
+    past.say(10, ev.EndpointDrainRequested(endpoint="beta", until=prefetch_seconds(100)))
+    past.say(10, ev.EndpointDrainRequested(endpoint="gamma", until=prefetch_seconds(100), pool="another"))
+    past.say(10, ev.EndpointDrainRequested(endpoint="gamma", until=prefetch_seconds(-5)))
     assert [s.endpoint for s in past.recalled() if isinstance(s, stimuli.Drain)] == ["beta"]
 
 
 def test_what_was_asked_for_without_the_key_is_not_followed(past: Past) -> None:
-    Past(past._fabric, key="another").say(10, ev.EndpointDrainRequested(endpoint="beta", until=ahead(100)))
+    Past(past._fabric, key="another").say(10, ev.EndpointDrainRequested(endpoint="beta", until=prefetch_seconds(100)))
     assert past.recalled() == []
 
 
@@ -120,7 +125,7 @@ def test_a_fabric_that_hangs_or_cannot_be_reached_delays_nobody_for_long() -> No
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         fabric = open_fabric(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-        assert not recall(fabric, "pool", SITES, told.append, limit=0.2)
-    assert not recall(fabric, "pool", SITES, told.append)  # now nobody is there
+        assert not replay(fabric, "pool", SITES, told.append, limit=0.2)
+    assert not replay(fabric, "pool", SITES, told.append)  # now nobody is there
     fabric.close()
     assert told == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diaspora_parsl.executors.parsl.scale_out_backoff import BlockBudget
+from diaspora_parsl.executors.parsl.scale_out_backoff import ScaleOutBackoff
 
 
 @pytest.fixture
@@ -13,11 +13,11 @@ def told() -> list[tuple[str, float]]:
 
 
 @pytest.fixture
-def budget(told: list[tuple[str, float]]) -> BlockBudget:
-    return BlockBudget(lambda reason, pause: told.append((reason, pause)))
+def budget(told: list[tuple[str, float]]) -> ScaleOutBackoff:
+    return ScaleOutBackoff(lambda reason, pause: told.append((reason, pause)))
 
 
-def test_while_nothing_goes_wrong_everything_is_granted(budget: BlockBudget, told: list[tuple[str, float]]) -> None:
+def test_while_nothing_goes_wrong_everything_is_granted(budget: ScaleOutBackoff, told: list[tuple[str, float]]) -> None:
     for block in range(100):
         assert budget.may_ask(0.0)
         budget.accepted(block, 0.0)
@@ -25,7 +25,7 @@ def test_while_nothing_goes_wrong_everything_is_granted(budget: BlockBudget, tol
 
 
 def test_a_scheduler_that_refuses_for_a_minute_is_asked_a_handful_of_times(
-    budget: BlockBudget, told: list[tuple[str, float]]
+    budget: ScaleOutBackoff, told: list[tuple[str, float]]
 ) -> None:
     asked = 0
     for tenth in range(600):
@@ -39,7 +39,7 @@ def test_a_scheduler_that_refuses_for_a_minute_is_asked_a_handful_of_times(
     )
 
 
-def test_after_the_pause_one_block_is_on_trial_and_its_life_ends_the_trouble(budget: BlockBudget) -> None:
+def test_after_the_pause_one_block_is_on_trial_and_its_life_ends_the_trouble(budget: ScaleOutBackoff) -> None:
     budget.refused(0.0, "no")
     assert not budget.may_ask(1.9)
     assert budget.may_ask(2.0)
@@ -50,7 +50,7 @@ def test_after_the_pause_one_block_is_on_trial_and_its_life_ends_the_trouble(bud
     assert budget.may_ask(12.0), "all is forgotten"
 
 
-def test_blocks_that_die_together_are_one_incident(budget: BlockBudget, told: list[tuple[str, float]]) -> None:
+def test_blocks_that_die_together_are_one_incident(budget: ScaleOutBackoff, told: list[tuple[str, float]]) -> None:
     for block in range(20):
         budget.accepted(block, 0.0)
     for block in range(20):
@@ -61,14 +61,14 @@ def test_blocks_that_die_together_are_one_incident(budget: BlockBudget, told: li
     assert [pause for _, pause in told] == [2.0, 4.0]
 
 
-def test_a_block_that_lived_long_is_no_refusal(budget: BlockBudget, told: list[tuple[str, float]]) -> None:
+def test_a_block_that_lived_long_is_no_refusal(budget: ScaleOutBackoff, told: list[tuple[str, float]]) -> None:
     budget.accepted("old", 0.0)
     assert budget.may_ask(20.0)
     budget.ended("old", 20.0, "its walltime is over")
     assert not told
 
 
-def test_a_new_generation_remembers_the_pause_but_not_the_blocks(budget: BlockBudget) -> None:
+def test_a_new_generation_remembers_the_pause_but_not_the_blocks(budget: ScaleOutBackoff) -> None:
     budget.refused(0.0, "no")
     budget.accepted("trial", 2.0)
     budget.forget()

@@ -7,7 +7,7 @@ from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.providers import CondorProvider, LocalProvider, PBSProProvider, SlurmProvider
 from parsl.providers.base import ExecutionProvider
 
-from diaspora_parsl.executors.runtime.block_walltime import BlockAges, seconds_of
+from diaspora_parsl.executors.runtime.block_walltime import BlockWalltimes, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_a_walltime_in_seconds(text: object, seconds: float | None) -> None:
     assert seconds_of(text) == seconds
 
 
-def ages(provider: ExecutionProvider) -> BlockAges:
-    return BlockAges(HighThroughputExecutor(label="alpha", address="127.0.0.1", provider=provider))
+def ages(provider: ExecutionProvider) -> BlockWalltimes:
+    return BlockWalltimes(HighThroughputExecutor(label="alpha", address="127.0.0.1", provider=provider))
 
 
 @pytest.mark.parametrize("provider", [SlurmProvider(walltime="01:00:00"), PBSProProvider(walltime="01:00:00")])
@@ -51,4 +51,4 @@ def test_the_block_that_came_last_ends_last(provider: ExecutionProvider) -> None
 @pytest.mark.parametrize("provider", [LocalProvider(), CondorProvider(walltime="01:00:00")])
 def test_what_nobody_enforces_says_nothing(provider: ExecutionProvider) -> None:
     assert ages(provider).until(["0"]) is None
-    assert BlockAges(ThreadPoolExecutor(label="threads")).until([]) is None
+    assert BlockWalltimes(ThreadPoolExecutor(label="threads")).until([]) is None

@@ -6,30 +6,30 @@ import weakref
 
 import pytest
 
-from diaspora_parsl.executors.runtime.serial_thread import Lane
+from diaspora_parsl.executors.runtime.serial_thread import SerialThread
 
 PATIENCE = 10.0
 
 
 def test_calls_are_done_in_order_and_errors_stop_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    lane = Lane("test-lane")
+    serial_thread = SerialThread("test-lane")
     seen: list[int] = []
 
     def fail() -> None:
         raise ValueError("broken")
 
     for number in range(100):
-        lane.do(lambda number=number: seen.append(number))  # type: ignore[misc]
+        serial_thread.do(lambda number=number: seen.append(number))  # type: ignore[misc]
         if number == 50:
-            lane.do(fail)
-    lane.close()
-    assert lane.join(PATIENCE)
+            serial_thread.do(fail)
+    serial_thread.close()
+    assert serial_thread.join(PATIENCE)
     assert seen == list(range(100))
     assert "A call of test-lane failed" in caplog.text
 
 
 def test_a_call_that_hangs_holds_up_its_own_lane_only() -> None:
-    stuck, other = Lane("test-stuck"), Lane("test-other")
+    stuck, other = SerialThread("test-stuck"), SerialThread("test-other")
     release, done = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -52,15 +52,15 @@ def test_an_idle_lane_keeps_nothing_alive() -> None:
             done.set()
 
     done, after = threading.Event(), threading.Event()
-    lane = Lane("test-lane")
+    serial_thread = SerialThread("test-lane")
     call = Big()
     reference = weakref.ref(call)
-    lane.do(call)
+    serial_thread.do(call)
     assert done.wait(PATIENCE)
     del call
-    lane.do(after.set)
+    serial_thread.do(after.set)
     assert after.wait(PATIENCE)
     gc.collect()
     assert reference() is None
-    lane.close()
-    assert lane.join(PATIENCE)
+    serial_thread.close()
+    assert serial_thread.join(PATIENCE)

@@ -16,7 +16,7 @@ from diaspora_parsl.fabric.bridge.bridge import Bridge
 from diaspora_parsl.fabric.bridge.config import BridgeConfig, FabricPlace, LinkConfig
 from diaspora_parsl.fabric.bridge.cursor_store import Cursor
 from diaspora_parsl.fabric.bridge.link import Link
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.transports import memory
 from diaspora_parsl.fabric.transports.memory import MemoryFabric
 
@@ -56,7 +56,7 @@ class Two:
             fabrics={site: FabricPlace(url=f"memory://{name}") for site, name in self.names.items()},
             links=(LinkConfig(from_site="anl", to_site="cloud"), LinkConfig(from_site="cloud", to_site="anl")),
         )
-        self._envelopes = Envelopes("/anl/pool/run")
+        self._envelopes = EventBuilder("/anl/pool/run")
 
     def opener(self, place: FabricPlace) -> Fabric:
         (fabric,) = (fabric for site, fabric in self.fabrics.items() if place.url.endswith(self.names[site]))

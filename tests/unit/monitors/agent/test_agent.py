@@ -13,7 +13,7 @@ from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeStopped
 from diaspora_parsl.executors.parsl.worker_init import agent_command
 from diaspora_parsl.monitors.agent.agent import MAX_BACKOFF, Agent, AgentConfig
-from diaspora_parsl.monitors.agent.parent_watch import Guard, block_name
+from diaspora_parsl.monitors.agent.parent_watch import ParentWatch, block_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class World:
 
     def run(self, interval: float = 1.0) -> list[float]:
         config = AgentConfig(endpoint="alpha", site="anl", block="0", node="n1", interval=interval)
-        agent = Agent(config, self.open, Guard(None), clock=lambda: self.now)  # type: ignore[arg-type]
+        agent = Agent(config, self.open, ParentWatch(None), clock=lambda: self.now)  # type: ignore[arg-type]
         assert agent.run(self.wait) == "SIGTERM"
         beats = [(now, event) for now, event in self.heard if event.type == NodeHeartbeat.event_type()]
         return [now - 100.0 for now, _ in beats]
@@ -138,13 +138,13 @@ def test_the_block_is_read_from_the_name_of_the_job(monkeypatch: pytest.MonkeyPa
 
 def test_an_ended_parent_is_noticed() -> None:
     child = subprocess.Popen(["sleep", "60"])
-    guard = Guard(child.pid)
-    assert guard.gone() == ""
+    parent_watch = ParentWatch(child.pid)
+    assert parent_watch.gone() == ""
     child.kill()
     child.wait()
-    assert "has ended" in guard.gone()
-    assert "has ended" in Guard(child.pid).gone()
-    assert Guard(None).gone() == ""
+    assert "has ended" in parent_watch.gone()
+    assert "has ended" in ParentWatch(child.pid).gone()
+    assert ParentWatch(None).gone() == ""
 
 
 def test_the_command_quotes_what_it_is_given_and_hides_passwords(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.fabric.base import open_fabric
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.monitors.exporter import metrics as module
-from diaspora_parsl.monitors.exporter.assets import shipped
+from diaspora_parsl.monitors.exporter.assets import asset
 from diaspora_parsl.monitors.exporter.metrics import Metrics
 from diaspora_parsl.monitors.exporter.server import Exporter, served
-from diaspora_parsl.monitors.view.event_feed import Feed
+from diaspora_parsl.monitors.view.event_feed import EventFeed
 from docs.generate.event_examples import EXAMPLES
 
 SOURCE = "/host/pool/run"
@@ -37,10 +37,10 @@ class Told:
     def __init__(self) -> None:
         self.now = 1000.0
         self.metrics = Metrics(clock=lambda: self.now)
-        self._envelopes: dict[str, Envelopes] = {}
+        self._envelopes: dict[str, EventBuilder] = {}
 
     def say(self, *payloads: ev.Payload, source: str = SOURCE) -> Told:
-        envelopes = self._envelopes.setdefault(source, Envelopes(source))
+        envelopes = self._envelopes.setdefault(source, EventBuilder(source))
         self.metrics.apply([envelopes.wrap(payload, "x", "x", time.time()) for payload in payloads])
         return self
 
@@ -142,7 +142,7 @@ def test_samples_of_nodes_and_links_become_gauges_as_they_are() -> None:
 
 def test_doubles_malformed_and_unknown_events_and_drops_are_counted() -> None:
     told = Told()
-    event = Envelopes("/s").wrap(ev.FabricDropped(state_changes=2, samples=30), "x", "x", 1.0)
+    event = EventBuilder("/s").wrap(ev.FabricDropped(state_changes=2, samples=30), "x", "x", 1.0)
     told.metrics.apply([event, event])
     text = ev.encode(event)
     told.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"x').replace(b'"samples":30', b'"samples":"30"'))])
@@ -185,7 +185,7 @@ def known_names() -> set[str]:
 
 
 def test_the_dashboard_names_metrics_that_exist() -> None:
-    board = json.loads(shipped("diaspora_parsl.json"))
+    board = json.loads(asset("diaspora_parsl.json"))
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     queries += [one["definition"] for one in board["templating"]["list"] if one["type"] == "query"]
     named = set(re.findall(r"\bdiaspora_parsl_\w+", " ".join(queries)))
@@ -207,7 +207,7 @@ def test_the_dashboard_names_metrics_that_exist() -> None:
 
 def test_the_alerts_name_metrics_that_exist_and_say_what_to_do(tmp_path: Path) -> None:
     rules: list[dict[str, Any]] = [
-        rule for group in yaml.safe_load(shipped("alerts.yaml"))["groups"] for rule in group["rules"]
+        rule for group in yaml.safe_load(asset("alerts.yaml"))["groups"] for rule in group["rules"]
     ]
     named = set(re.findall(r"\bdiaspora_parsl_\w+", " ".join(rule["expr"] for rule in rules)))
     assert named - known_names() == set()
@@ -215,15 +215,15 @@ def test_the_alerts_name_metrics_that_exist_and_say_what_to_do(tmp_path: Path) -
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
     if promtool := shutil.which("promtool"):
         path = tmp_path / "alerts.yaml"
-        path.write_text(shipped("alerts.yaml"), encoding="utf-8")
+        path.write_text(asset("alerts.yaml"), encoding="utf-8")
         subprocess.run([promtool, "check", "rules", str(path)], check=True, capture_output=True, timeout=30)
 
 
 def test_what_an_exporter_read_is_served_and_the_port_is_given_back() -> None:
     url = f"memory://{uuid.uuid4()}"
     fabric = open_fabric(url)
-    fabric.publish([Envelopes(SOURCE).wrap(payload, "x", "x", time.time()) for payload in (STARTED, status())])
-    feed = Feed(lambda: url)
+    fabric.publish([EventBuilder(SOURCE).wrap(payload, "x", "x", time.time()) for payload in (STARTED, status())])
+    feed = EventFeed(lambda: url)
     told: list[ev.Event] = []
     exporter = Exporter(feed, told.append)
     stops = iter(["", "", "SIGINT"])

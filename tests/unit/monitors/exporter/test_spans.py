@@ -9,7 +9,7 @@ from opentelemetry.trace import StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.fabric.event_builder import Envelopes
+from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.monitors.exporter.otlp import Spans, span_exporter
 from diaspora_parsl.monitors.exporter.spans import Tracks
 
@@ -21,7 +21,7 @@ class Pool:
     """Tells the life of tasks."""
 
     def __init__(self, source: str = SOURCE) -> None:
-        self._envelopes = Envelopes(source)
+        self._envelopes = EventBuilder(source)
         self.now = 1_767_225_600.0
 
     def say(self, payload: ev.Payload) -> ev.Event:

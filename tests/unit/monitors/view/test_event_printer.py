@@ -13,7 +13,7 @@ from diaspora_parsl import events as ev
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.fabric.base import Fabric, open_fabric
 from diaspora_parsl.fabric.transports.memory import forget
-from diaspora_parsl.monitors.view.event_feed import Feed
+from diaspora_parsl.monitors.view.event_feed import EventFeed
 from diaspora_parsl.monitors.view.event_printer import EventFilter, since_time, tell
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def feed(story: list[ev.Event], request: pytest.FixtureRequest) -> Iterator[Feed]:
+def feed(story: list[ev.Event], request: pytest.FixtureRequest) -> Iterator[EventFeed]:
     name = request.node.name
     fabric = open_fabric(f"memory://{name}")
     fabric.publish(story)
-    reading = Feed(lambda: fabric.url)
+    reading = EventFeed(lambda: fabric.url)
     yield reading
     reading.close()
     fabric.close()
@@ -91,14 +91,14 @@ def test_since_nonsense_says_what_to_write() -> None:
         since_time("99999999999d", NOW)
 
 
-def test_events_are_told_in_order_of_time_as_they_are(feed: Feed, story: list[ev.Event]) -> None:
+def test_events_are_told_in_order_of_time_as_they_are(feed: EventFeed, story: list[ev.Event]) -> None:
     lines: list[bytes] = []
     assert tell(feed, EventFilter(), lines.append) == len(story)
     assert lines == [ev.encode(event) + b"\n" for event in story]
     assert json.loads(lines[0])["specversion"] == "1.0"
 
 
-def test_a_limit_holds_for_what_is_kept_and_for_what_comes(feed: Feed) -> None:
+def test_a_limit_holds_for_what_is_kept_and_for_what_comes(feed: EventFeed) -> None:
     lines: list[bytes] = []
     assert tell(feed, EventFilter(types=("task.*",)), lines.append, follow=True, limit=3) == 3
     assert len(lines) == 3
@@ -109,4 +109,4 @@ def test_a_fabric_that_is_away_is_an_error_unless_followed() -> None:
         raise FabricUnavailableError("nobody there")
 
     with pytest.raises(FabricUnavailableError, match="nobody there"):
-        tell(Feed(lambda: "redis://x:1", away), EventFilter(), print)
+        tell(EventFeed(lambda: "redis://x:1", away), EventFilter(), print)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.monitors.view.fabric_state import Picture
+from diaspora_parsl.monitors.view.fabric_state import FabricState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     Made = Callable[..., ev.Event]
 
 
-def picture_of(events: Iterable[ev.Event]) -> Picture:
-    picture = Picture()
+def picture_of(events: Iterable[ev.Event]) -> FabricState:
+    state = FabricState()
     for event in events:
-        picture.apply(event)
-    return picture
+        state.apply(event)
+    return state
 
 
 def summary(pool: PoolView) -> object:
@@ -59,9 +59,9 @@ def test_order_and_doubles_do_not_matter(story: list[ev.Event], data: st.DataObj
 @given(data=st.data())
 def test_every_prefix_adds_up(story: list[ev.Event], data: st.DataObject) -> None:
     prefix = data.draw(st.permutations(story))[: data.draw(st.integers(0, len(story)))]
-    picture = picture_of(prefix)
-    assert picture.events == len(prefix)
-    for pool in picture.sources.values():
+    state = picture_of(prefix)
+    assert state.events == len(prefix)
+    for pool in state.sources.values():
         counts = pool.tasks()
         tasks = {getattr(event.payload(), "task", None) for event in prefix if ".task.late" not in event.type}
         assert all(count >= 0 for count in counts.values())
@@ -95,9 +95,9 @@ def wild_events(draw: st.DrawFn) -> ev.Event:
 
 @given(st.lists(wild_events(), max_size=30))
 def test_nothing_that_comes_upsets_it(events: list[ev.Event]) -> None:
-    picture = picture_of(events)
-    assert picture.events == len(events)
-    for pool in picture.pools() + picture.others():
+    state = picture_of(events)
+    assert state.events == len(events)
+    for pool in state.pools() + state.others():
         assert all(count >= 0 for count in pool._counts.values())
 
 
@@ -118,26 +118,26 @@ def test_a_stale_sample_does_not_raise_the_dead(made: Made, story: list[ev.Event
 
 
 def test_nodes_beat_fall_silent_and_say_goodbye(made: Made) -> None:
-    picture = Picture()
+    state = FabricState()
     for sequence, node in enumerate(["n1", "n2", "n1"]):
         beat = ev.NodeHeartbeat(endpoint="alpha", block="0", node=node)
-        picture.apply(made(beat, sequence, source=f"/agent/{node}"), heard=float(sequence))
-    assert sorted((node.node, node.heard) for node in picture.nodes_of("alpha")) == [("n1", 2.0), ("n2", 1.0)]
+        state.apply(made(beat, sequence, source=f"/agent/{node}"), heard=float(sequence))
+    assert sorted((node.node, node.heard) for node in state.nodes_of("alpha")) == [("n1", 2.0), ("n2", 1.0)]
     bye = ev.NodeStopped(endpoint="alpha", block="0", node="n1", reason="SIGTERM")
-    picture.apply(made(bye, 3, source="/agent/n1"))
-    picture.apply(made(ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1"), 2, source="/agent/n1"), heard=9.0)
-    assert [node.node for node in picture.nodes_of("alpha")] == ["n2"]
+    state.apply(made(bye, 3, source="/agent/n1"))
+    state.apply(made(ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1"), 2, source="/agent/n1"), heard=9.0)
+    assert [node.node for node in state.nodes_of("alpha")] == ["n2"]
     again = ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1")
-    picture.apply(made(again, 0, source="/agent/n1-again"), heard=5.0)
-    assert len(picture.nodes_of("alpha")) == 2
-    assert not picture.pools()
+    state.apply(made(again, 0, source="/agent/n1-again"), heard=5.0)
+    assert len(state.nodes_of("alpha")) == 2
+    assert not state.pools()
 
 
 def test_what_others_say_is_no_pool_of_its_own(made: Made, story: list[ev.Event]) -> None:
     said = ev.EndpointDown(endpoint="alpha", site="anl", reason="maintenance until 18:00")
-    picture = picture_of([*story, made(said, source="/facility/anl")])
-    assert len(picture.pools()) == 1
-    assert [other.source for other in picture.others()] == ["/facility/anl"]
+    state = picture_of([*story, made(said, source="/facility/anl")])
+    assert len(state.pools()) == 1
+    assert [other.source for other in state.others()] == ["/facility/anl"]
 
 
 def test_a_running_pool_comes_before_ended_ones(made: Made) -> None:
@@ -146,11 +146,11 @@ def test_a_running_pool_comes_before_ended_ones(made: Made) -> None:
         return made(ev.PoolStarted(pool=name, endpoints=()), source=f"/{name}", time=when)
 
     stop = made(ev.PoolStopped(pool="c"), 1, source="/c", time="2026-01-31T16:00:00Z")
-    picture = picture_of([started("a", 12), started("b", 13), started("c", 14), stop])
-    assert [pool.name for pool in picture.pools()] == ["b", "a", "c"]
+    state = picture_of([started("a", 12), started("b", 13), started("c", 14), stop])
+    assert [pool.name for pool in state.pools()] == ["b", "a", "c"]
 
 
 def test_drops_add_up(made: Made) -> None:
     drops = [made(ev.FabricDropped(state_changes=1, samples=5), n) for n in range(2)]
-    picture = picture_of(drops)
-    assert (picture.dropped_changes, picture.dropped_samples) == (2, 10)
+    state = picture_of(drops)
+    assert (state.dropped_changes, state.dropped_samples) == (2, 10)

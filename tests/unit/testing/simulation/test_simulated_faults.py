@@ -62,7 +62,7 @@ def test_one_function_fails_at_one_place(kind: type[WrongEnvironment | OutOfMemo
     ],
 )
 def test_a_bad_place_fails_no_task_that_may_run_twice(fault: Fault) -> None:
-    report = run(fault, tasks=[SimTask(function="f", repeatable=True)] * 400)
+    report = run(fault, tasks=[SimTask(function="f", idempotent=True)] * 400)
     assert report.rejected == 0
     assert report.executions > 400, "something failed there"
 

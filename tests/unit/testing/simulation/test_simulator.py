@@ -72,7 +72,7 @@ def test_users_exceptions_and_poison_end_their_task_only() -> None:
 
 
 def test_everything_dead_for_good_is_said_in_time() -> None:
-    settings = PoolSettings(down_limit=60.0, revive_first=1e6, revive_longest=1e6)
+    settings = PoolSettings(unavailable_timeout=60.0, revive_first=1e6, revive_longest=1e6)
     faults = [Kill(at=5.0, endpoint=spec.label) for spec in THREE]
     report = Simulator(endpoints=THREE, tasks=600, faults=faults, settings=settings, seed=1).run()
     assert report.lost == report.twice == 0

@@ -13,7 +13,7 @@ import pytest
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import TOPIC_RESOURCE, TOPIC_TASK, Event
 from diaspora_parsl.fabric.base import Fabric, Subscription, open_fabric
-from diaspora_parsl.fabric.consumer import Reader
+from diaspora_parsl.fabric.consumer import Consumer
 from diaspora_parsl.fabric.publisher import Publisher
 from diaspora_parsl.testing.services import fake_diaspora_stream
 from diaspora_parsl.testing.services.fake_diaspora_stream import Driver, MofkaServer
@@ -181,7 +181,7 @@ def test_an_event_that_the_server_cannot_give_is_counted_and_told_as_a_gap(
 def test_the_outbox_sends_what_a_killed_server_lost(mofka: MofkaServer, tools: Any, tmp_path: Path) -> None:
     fabric = open_fabric(f"diaspora+mofka://{mofka.group_file}?timeout=0.2")
     got: list[Event] = []
-    reader = Reader(fabric, [TOPIC_TASK], got.extend, position="earliest", wait=0.05)
+    reader = Consumer(fabric, [TOPIC_TASK], got.extend, position="earliest", wait=0.05)
     publisher = Publisher(fabric, source="/s", outbox_path=tmp_path / "outbox")
     for n in range(300):
         publisher.emit(tools.state(n), "x")

@@ -6,7 +6,7 @@ import pytest
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing.faults import FaultScript, Freeze, Kill
-from diaspora_parsl.testing.faults.marks import script_of, told
+from diaspora_parsl.testing.marks import script_of, told
 
 KILL = Kill(at=2.0, endpoint="alpha")
 DRAWN = {"seed": 7, "count": 3, "seconds": 20.0, "endpoints": ["alpha", "beta"]}
