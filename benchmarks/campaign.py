@@ -36,6 +36,7 @@ from diaspora_parsl.campaigns.screening import (
 )
 from diaspora_parsl.campaigns.screening.library.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.screening.progress import Display, Progress
+from diaspora_parsl.campaigns.screening.results.ledger import Ledger
 from diaspora_parsl.campaigns.screening.results.reroutes import Fault
 from diaspora_parsl.campaigns.screening.target.receptor import shipped_target
 from diaspora_parsl.campaigns.screening.workspace import LEDGER, Record
@@ -163,8 +164,8 @@ def settled(ledger: Path) -> int:
 
 def in_flight(ledger: Path) -> set[int]:
     """Molecules that were given to Parsl and have no row."""
-    with closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        return {row[0] for row in db.execute("SELECT molecule FROM in_flight")}
+    with Ledger(ledger, read_only=True) as kept:
+        return {pick.molecule for pick in kept.in_flight()}
 
 
 def hedged(record: Record) -> set[int]:

@@ -60,7 +60,8 @@ class Ledger:
 
     Args:
         path: the database; made if it is not there.
-        read_only: look, also while another process writes; change and make nothing.
+        read_only: look, also while another process writes; change and make nothing. What a killed writer had begun is
+            undone first, as by any reader of the database.
 
     Raises:
         ConfigurationError: the file is not a ledger.
@@ -68,13 +69,16 @@ class Ledger:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        mode = "ro" if read_only else "rwc"
+        # Not "ro": a writer that is killed in the middle of a transaction leaves a journal, and only a connection that
+        # may write can undo that transaction. Without, the file could not be read before the next writer comes.
+        mode = "rw" if read_only else "rwc"
         try:
             self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE)
         except sqlite3.OperationalError as error:
             raise ConfigurationError(f"There is no campaign in {path.parent}. Write the folder of one.") from error
         try:
             if read_only:
+                self._db.execute("PRAGMA query_only = ON")
                 self._db.execute("SELECT count(*) FROM picks").fetchone()
             else:
                 self._db.execute("PRAGMA journal_mode = DELETE")

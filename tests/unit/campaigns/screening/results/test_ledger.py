@@ -115,3 +115,21 @@ def test_reading_changes_and_makes_nothing(tmp_path: Path) -> None:
         assert reader.rows() == [ROW]
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             reader.remember("a", 1)
+
+
+def test_a_writer_killed_in_the_middle_of_a_transaction_keeps_no_reader_out(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.append(ROW)
+    code = (
+        "import os, signal, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1])\n"
+        "db.execute('PRAGMA cache_size = 5')\n"  # pages go to the file before the transaction ends
+        "db.executemany('INSERT INTO facts VALUES (?, ?)', ((str(n), 'x' * 1000) for n in range(1000)))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path / "l.sqlite"], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert (tmp_path / "l.sqlite-journal").stat().st_size
+    with Ledger(tmp_path / "l.sqlite", read_only=True) as reader:
+        assert reader.rows() == [ROW]
+        assert reader.recall("1") is None
