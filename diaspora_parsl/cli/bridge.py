@@ -75,7 +75,7 @@ def bridge(
     from diaspora_parsl.fabric.bridge.bridge import Bridge  # noqa: PLC0415
 
     with StopSignals() as signals, Bridge(read) as running:
-        done = _attend(running, signals, every, time.monotonic() + limit if limit is not None else None, until_idle)
+        done = attend(running, signals, every, time.monotonic() + limit if limit is not None else None, until_idle)
     for stats in running.stats():
         _say(line(stats))
     if running.error is not None:
@@ -109,18 +109,17 @@ def line(stats: LinkStats) -> str:
     return f"{stats.from_site} to {stats.to_site}: {stats.forwarded} sent, {stats.waiting} wait{told}{lost}{down}"
 
 
-def _attend(bridge: Bridge, signals: StopSignals, every: float, end: float | None, until_idle: bool) -> bool:
+def attend(bridge: Bridge, signals: StopSignals, every: float, end: float | None, until_idle: bool) -> bool:
     """Say how it goes until it is over; False if the time was over first."""
     due = time.monotonic() + every
     up: dict[str, bool] = {}
-    while not signals.wait(_PERIOD) and bridge.error is None:
-        for stats in bridge.stats():
-            name = f"{stats.from_site} to {stats.to_site}"
-            if (stats.is_up or stats.reason) and up.get(name) is not stats.is_up:
-                up[name] = stats.is_up
-                _say(f"{name}: up" if stats.is_up else line(stats))
-        if until_idle and bridge.is_idle:
-            return True
+    while True:
+        is_over = bool(signals.wait(_PERIOD)) or bridge.error is not None
+        is_done = until_idle and bridge.is_idle
+        # After it was found that this look is the last: what changed just before the end is said too.
+        _say_changes(bridge, up)
+        if is_over or is_done:
+            return is_done or not until_idle
         now = time.monotonic()
         if end is not None and now >= end:
             return False
@@ -128,7 +127,15 @@ def _attend(bridge: Bridge, signals: StopSignals, every: float, end: float | Non
             due = now + every
             for stats in bridge.stats():
                 _say(line(stats))
-    return not until_idle
+
+
+def _say_changes(bridge: Bridge, up: dict[str, bool]) -> None:
+    """Say which links came up or went down since the last look, and note it in ``up``."""
+    for stats in bridge.stats():
+        name = f"{stats.from_site} to {stats.to_site}"
+        if (stats.is_up or stats.reason) and up.get(name) is not stats.is_up:
+            up[name] = stats.is_up
+            _say(f"{name}: up" if stats.is_up else line(stats))
 
 
 def _say(sentence: str) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from diaspora_parsl.cli import main
-from diaspora_parsl.cli.bridge import line
+from diaspora_parsl.cli.bridge import attend, line
+from diaspora_parsl.cli.signals import StopSignals
 from diaspora_parsl.errors import FabricURLError
-from diaspora_parsl.fabric.bridge.config import EXAMPLE
+from diaspora_parsl.fabric.bridge.bridge import Bridge
+from diaspora_parsl.fabric.bridge.config import EXAMPLE, BridgeConfig
 from diaspora_parsl.fabric.bridge.link import LinkStats
 from diaspora_parsl.fabric.transports import memory
 
@@ -66,6 +69,24 @@ def test_until_idle_ends_when_everything_is_through(site: str) -> None:
     assert code == 0
     assert "anl to cloud: up" in said
     assert said.rstrip().splitlines()[-1].endswith("0 wait")
+    for name in ("cli-anl", "cli-cloud"):
+        memory.forget(name)
+
+
+def test_a_link_that_came_up_just_before_the_signal_is_said(site: str, capsys: pytest.CaptureFixture[str]) -> None:
+    class Arrived(StopSignals):
+        """A signal that comes while the first look is waited for."""
+
+        def wait(self, seconds: float) -> str:
+            end = time.monotonic() + 100 * seconds
+            while not bridge.stats()[0].is_up:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            return "SIGTERM"
+
+    with Bridge(BridgeConfig.from_file(Path(site))) as bridge:
+        assert attend(bridge, Arrived(), every=10.0, end=None, until_idle=False)
+    assert capsys.readouterr().err.endswith("anl to cloud: up\n")
     for name in ("cli-anl", "cli-cloud"):
         memory.forget(name)
 
