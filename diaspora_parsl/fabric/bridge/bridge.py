@@ -100,7 +100,7 @@ class Bridge:
         return all(link.is_idle and link.stats().is_up for link in self._links)
 
     def close(self, timeout: float = 10.0) -> None:
-        """End, within ``timeout`` seconds; what is being written is finished, cursors are kept. Idempotent."""
+        """End, within ``timeout`` seconds; what has been read is written, cursors are kept. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -115,6 +115,7 @@ class Bridge:
             logger.warning("The bridge did not end within %.0f s; a fabric holds it up.", timeout)
             return
         for link in self._links:
+            self._finish(link, end)
             try:
                 link.save()
             except OSError as error:
@@ -123,6 +124,16 @@ class Bridge:
             link.close()
         self._publisher.close(min(_FAREWELL, max(0.1, end - time.monotonic())))
         self._folder.close()
+
+    @staticmethod
+    def _finish(link: Link, end: float) -> None:
+        """Write what the link has read ahead, while its destination takes it; the source keeps the rest."""
+        while link.stats().waiting and link.destination.answers is not False and time.monotonic() < end:
+            try:
+                link.drain(0)
+            except Exception as error:  # noqa: BLE001 - whatever a transport does, the next bridge sends it
+                logger.warning("%s ended before everything that was read had been sent: %s", link.config.label, error)
+                return
 
     # --- threads --------------------------------------------------------------------------------------------------
 

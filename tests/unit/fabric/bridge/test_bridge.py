@@ -259,6 +259,44 @@ def test_the_end_is_bounded_though_a_fabric_hangs(two: Two, caplog: pytest.LogCa
     bridge._folder.close()
 
 
+def test_what_was_read_before_the_end_is_written(two: Two) -> None:
+    cloud = two.fabrics["cloud"]
+    cloud.hold = threading.Event()
+    told = two.tell(5)
+    bridge = two.bridge()
+    until(lambda: cloud.writes)
+    told += two.tell(5)
+    until(lambda: bridge.stats()[0].waiting >= 10)
+    ending = threading.Thread(target=bridge.close)
+    ending.start()
+    until(bridge._ended.is_set)
+    cloud.hold.set()
+    ending.join(20)
+    assert two.ids("cloud") == told
+    assert bridge.stats()[0].waiting == 0
+
+
+def test_an_end_does_not_wait_for_a_destination_that_is_away(two: Two, caplog: pytest.LogCaptureFixture) -> None:
+    cloud = two.fabrics["cloud"]
+    cloud.hold = threading.Event()
+    told = two.tell(5)
+    bridge = two.bridge()
+    until(lambda: cloud.writes)
+    told += two.tell(5)
+    until(lambda: bridge.stats()[0].waiting >= 10)
+    ending = threading.Thread(target=bridge.close)
+    ending.start()
+    until(bridge._ended.is_set)
+    cloud.is_away = True
+    cloud.hold.set()
+    ending.join(20)
+    assert "did not end within" not in caplog.text
+    assert two.ids("cloud") == []
+    cloud.is_away = False
+    with two.bridge():
+        until(lambda: two.ids("cloud") == told)
+
+
 def test_a_transport_that_raises_anything_is_tried_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = iter([RuntimeError("a defect"), OSError("a socket")])
     publish = two.fabrics["cloud"].publish
