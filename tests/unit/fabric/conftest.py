@@ -28,7 +28,7 @@ class Tools:
     """What the tests of this folder share."""
 
     @staticmethod
-    def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"

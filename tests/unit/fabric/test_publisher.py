@@ -20,6 +20,10 @@ from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.publisher import Publisher
 
 
+#: Seconds for what ends by itself, on a machine that is busy elsewhere.
+PATIENCE = 30.0
+
+
 class StuckFabric:
     """A fabric whose server does not answer until it is let go."""
 
@@ -46,7 +50,7 @@ def test_what_is_emitted_arrives_as_a_cloudevent(flaky: Any, tools: Any) -> None
     publisher = Publisher(flaky, source="/site/pool", originsite="alcf", clock=lambda: 1_767_225_600.25)
     publisher.emit(tools.state(7), "task-7", key="endpoint-a")
     publisher.emit(tools.state(8), "task-8")
-    publisher.close()
+    publisher.close(PATIENCE)
     one, two = tools.everything(flaky)
     assert (one.source, one.subject, one.partitionkey) == ("/site/pool", "task-7", "endpoint-a")
     assert one.originsite == "alcf"
@@ -114,7 +118,7 @@ def test_many_threads_emit_and_nothing_is_lost(flaky: Any, tools: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    publisher.close()
+    publisher.close(PATIENCE)
     got = tasks(tools.everything(flaky))
     assert len(got) == 4000
     for t in range(4):
@@ -135,18 +139,17 @@ def test_what_gathers_is_sent_together_and_at_the_end(tools: Any) -> None:
     for number in range(20):
         publisher.emit(tools.state(number), "x")
         time.sleep(0.002)
-    publisher.close()
+    publisher.close(PATIENCE)
     assert tasks([event for batch in fabric.batches for event in batch]) == list(range(20))
     assert len(fabric.batches) < 20  # one or two, if nothing else keeps the machine busy
 
 
-def test_an_idle_publisher_notices_at_once(flaky: Any, tools: Any) -> None:
+def test_an_idle_publisher_notices_at_once(flaky: Any, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diaspora_parsl.fabric.publisher._IDLE_SECONDS", 60.0)  # it would look by itself only then
     publisher = Publisher(flaky, source="/s")
     tools.wait_for(lambda: publisher._is_idle)
-    started = time.monotonic()
     publisher.emit(tools.state(), "x")
     tools.wait_for(lambda: publisher.stats().published == 1)
-    assert time.monotonic() - started < 0.25
     publisher.close()
 
 
@@ -183,7 +186,7 @@ def test_a_lost_answer_doubles_events_which_readers_drop(flaky: Any, tools: Any)
     for n in range(50):
         publisher.emit(tools.state(n), "x")
         time.sleep(0.001)
-    publisher.close(30.0)
+    publisher.close(PATIENCE)
     got = tools.everything(flaky)
     assert len(got) > 50
     assert tasks(Deduplicator().fresh(got)) == list(range(50))
@@ -195,7 +198,8 @@ def test_attempts_back_off(flaky: Any, tools: Any) -> None:
     publisher.emit(tools.state(), "x")
     tools.wait_for(lambda: len(flaky.attempts) >= 5)
     gaps = [later - earlier for earlier, later in zip(flaky.attempts, flaky.attempts[1:], strict=False)]
-    assert gaps[3] > gaps[0]
+    # Each pause is between half and the whole of twice the one before; a busy machine can only make it longer.
+    assert all(gap >= 0.05 * 2**number / 2 for number, gap in enumerate(gaps[:4])), gaps
     assert len(flaky.attempts) < 8
     publisher.close()
 
@@ -248,7 +252,7 @@ def test_a_payload_that_cannot_be_encoded(flaky: Any, tools: Any, caplog: pytest
     publisher.emit(tools.state(threading.Lock()), "x")
     publisher.emit(tools.state(threading.Lock()), "x")
     publisher.emit(tools.state(1), "x")
-    publisher.close()
+    publisher.close(PATIENCE)
     assert tasks(tools.everything(flaky)) == [1]
     assert publisher.stats().broken == 2
     assert caplog.text.count("cannot be published") == 1
