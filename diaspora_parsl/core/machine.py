@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from diaspora_parsl.backoff import backoff_delay
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.actions import Action
 from diaspora_parsl.core.attribution.failure_handler import OCCUPIES, FailureHandler
@@ -422,7 +423,7 @@ class PoolCore(FailureHandler):
         health = self.assessor.health[label]
         if health.draining is not None or not self.specs[label].revivable:
             return  # nobody can build it anew, or it was to go away and `Resume` brings it back
-        delay = min(self.settings.revive_longest, self.settings.revive_first * 2.0 ** min(health.deaths, 64))
+        delay = backoff_delay(self.settings.revive_first, self.settings.revive_longest, health.deaths)
         delay += self.outages.delay(label, self.now)
         health.deaths += 1
         generation = health.generation + 1

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from diaspora_parsl.backoff import Backoff
 from diaspora_parsl.errors import FabricUnavailableError
 from diaspora_parsl.events import Event
 from diaspora_parsl.fabric.base import Fabric, Position, Subscription
@@ -111,19 +112,18 @@ class Consumer:
             logger.warning("The event reader did not end within %.1f s; a callback may be stuck.", timeout)
 
     def _run(self) -> None:
-        pause = _FIRST_RETRY_SECONDS
+        backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
         try:
             while not self._ended.is_set():
                 try:
                     events = self._subscribed().read(self._wait)
                 except Exception as error:  # noqa: BLE001 - an opener or a transport may do anything
                     self._went_down(error)
-                    self._ended.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-                    pause = min(pause * 2, _LAST_RETRY_SECONDS)
+                    self._ended.wait(backoff.next() * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                     continue
                 if self._ended.is_set():
                     break
-                pause = _FIRST_RETRY_SECONDS
+                backoff.reset()
                 self._took(events)
         finally:
             if self._subscription is not None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+from diaspora_parsl.backoff import Backoff
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.events import Event, FabricDropped, Payload
 from diaspora_parsl.fabric.base import Fabric, redacted
@@ -118,7 +119,7 @@ class Publisher:
         self._reported = (0, 0)
         self._sending = 0
         self._retry_at = 0.0
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
         _publishers.add(self)
         self._thread = threading.Thread(target=self._run, name="diaspora-publisher", daemon=True)
         self._thread.start()
@@ -326,7 +327,7 @@ class Publisher:
     def _went_down(self, error: Exception) -> None:
         if self._connected or not self._outages:
             self._outages += 1
-            self._retry_seconds = _FIRST_RETRY_SECONDS
+            self._backoff.reset()
             if self._outages == 1 and self._outbox is not None:
                 logger.warning(
                     "The event fabric does not answer: %s. The run goes on; events are kept in %s and sent when it is "
@@ -336,15 +337,13 @@ class Publisher:
                 )
             else:
                 logger.info("The event fabric does not answer once more: %s", error)
-        else:
-            self._retry_seconds = min(self._retry_seconds * 2, _LAST_RETRY_SECONDS)
         self._connected = False
         # Not all publishers of a pool at the same moment.
-        self._retry_at = time.monotonic() + self._retry_seconds * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._retry_at = time.monotonic() + self._backoff.next() * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
     def _came_up(self) -> None:
         self._connected = True
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._backoff.reset()
         if self._outages and self._fabric is not None:
             logger.info("The event fabric %s answers again.", redacted(self._fabric.url))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from diaspora_parsl.backoff import backoff_delay
+
 #: While all its workers may be busy, silence is normal: it counts after so many times the longest so far,
 _USUAL: Final = 3.0
 #: or after so many times the patience, if nothing is known.
@@ -73,7 +75,7 @@ class SignsOfLife:
 
     def limit(self, slots: int) -> float:
         """Seconds of silence that are normal with so many workers."""
-        patience = min(self._most, self._patience * 2.0**self._answered)
+        patience = backoff_delay(self._patience, self._most, self._answered)
         if self._out < slots:
             return patience
         if self._longest_gap is None:

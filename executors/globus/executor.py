@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
+from diaspora_parsl.backoff import Backoff
 from diaspora_parsl.errors import AttemptLostError, PayloadTooLargeError, SubmitFailedError
 from diaspora_parsl.events import NodeHeartbeat, Payload
 
@@ -349,7 +350,7 @@ class GlobusExecutor(ObservableExecutor):
     def _look_after(self) -> None:
         """Until the end: ask for the status, and for results that should be there."""
         next_status = asked_at = 0.0
-        in_vain = 0
+        in_vain = Backoff(self._status_period, self._status_period * 2**_MOST_DOUBLINGS)
         complaint: tuple[type[Exception], int | None] | None = None
         while not self._stop.is_set():
             now = time.monotonic()
@@ -360,12 +361,15 @@ class GlobusExecutor(ObservableExecutor):
                 with self._lock:
                     is_late = self._life.wants_canary(now, self._slots or max(1, self._total))
                 if max(self._last_result, self._online_since) > asked_at:
-                    in_vain = 0
+                    in_vain.reset()
                 # Of an endpoint that is offline for a day there is nothing to be heard every few seconds.
-                due = asked_at + self._status_period * 2 ** min(in_vain, _MOST_DOUBLINGS)
+                due = asked_at + in_vain.delay
                 if (is_late or self._posts.doubted()) and now >= due:
                     asked_at = now
-                    in_vain = 0 if self._ask_for_results(everything=is_late) else in_vain + 1
+                    if self._ask_for_results(everything=is_late):
+                        in_vain.reset()
+                    else:
+                        in_vain.next()
                     if is_late and self._online:
                         self._send_canary()
             except Exception as error:  # noqa: BLE001 - a service that fails says nothing about the endpoint

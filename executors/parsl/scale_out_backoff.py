@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from diaspora_parsl.backoff import Backoff
+
 #: Seconds without requests after the first refusal; doubled by each further one.
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 120.0
@@ -28,8 +30,7 @@ class ScaleOutBackoff:
         self._told = told
         self._lock = threading.Lock()  # the poller of an old generation may still run
         self._until: float | None = None
-        self._pause = FIRST_PAUSE
-        self._in_a_row = 0
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         #: Blocks that have not proved themselves: when they will have.
         self._fresh: dict[object, float] = {}
 
@@ -64,11 +65,9 @@ class ScaleOutBackoff:
         with self._lock:
             if self._until is not None and now < self._until:
                 return  # one incident: all blocks of a request die together
-            pause = self._pause
-            self._in_a_row += 1
+            pause = self._backoff.next()
             self._until = now + pause
-            self._pause = min(LONGEST_PAUSE, 2.0 * pause)
-            count = self._in_a_row
+            count = self._backoff.failures
         again = "" if count == 1 else f" ({count} times in a row)"
         self._told(f"{what}{again}; no more blocks are requested for {pause:.0f} s, then one", pause)
 
@@ -78,5 +77,4 @@ class ScaleOutBackoff:
             del self._fresh[block]
         if proven and self._until is not None and now >= self._until:
             self._until = None
-            self._pause = FIRST_PAUSE
-            self._in_a_row = 0
+            self._backoff.reset()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
+from diaspora_parsl.backoff import backoff_delay
 from diaspora_parsl.errors import ConfigurationError, DiasporaParslError
 from diaspora_parsl.events import Event, NodeHeartbeat, NodeSampled, NodeStopped, Payload, WorkerDied, encode_payload
 from diaspora_parsl.events.signing import hmac_of
@@ -168,7 +169,7 @@ class Agent:
             _say(f"no fabric, trying again quietly: {error}")
         self._failures += 1
         # Spread, or the nodes of a large block all come back in the same instant.
-        pause = min(MAX_BACKOFF, self.config.interval * 2 ** min(self._failures - 1, 10))
+        pause = backoff_delay(self.config.interval, MAX_BACKOFF, self._failures - 1)
         self._retry_at = self._clock() + pause * random.uniform(0.8, 1.0)  # noqa: S311  (no secret)
         if self._fabric:
             self._fabric.close()

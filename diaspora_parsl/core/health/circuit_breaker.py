@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from diaspora_parsl.backoff import Backoff
+
 THRESHOLD: Final = 5
 FIRST_PAUSE: Final = 10.0
 LONGEST_PAUSE: Final = 300.0
@@ -26,16 +28,14 @@ class CircuitBreaker:
         longest_pause: upper bound of the doubling, seconds.
     """
 
-    __slots__ = ("_first_pause", "_last_failure", "_longest_pause", "_pause", "_tasks", "_threshold", "doubted",
+    __slots__ = ("_backoff", "_last_failure", "_tasks", "_threshold", "doubted",
                  "open_until", "ordered", "probe")  # fmt: skip
 
     def __init__(
         self, threshold: int = THRESHOLD, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE
     ) -> None:
         self._threshold = threshold
-        self._first_pause = first_pause
-        self._longest_pause = longest_pause
-        self._pause = first_pause
+        self._backoff = Backoff(first_pause, longest_pause)
         self._tasks: set[int | str] = set()
         self._last_failure = float("-inf")
         self.open_until: float | None = None
@@ -86,16 +86,16 @@ class CircuitBreaker:
             self._close()
 
     def for_next_generation(self) -> CircuitBreaker:
-        """That of the next generation: all is forgotten but orders."""
-        for_next_generation = CircuitBreaker(self._threshold, self._first_pause, self._longest_pause)
+        """Return a fresh breaker that keeps only an operator's quarantine."""
+        fresh = CircuitBreaker(self._threshold, self._backoff.first, self._backoff.longest)
         if self.ordered is not None and self.open_until is not None:
-            for_next_generation.order(self.ordered, self.open_until)
-        return for_next_generation
+            fresh.order(self.ordered, self.open_until)
+        return fresh
 
     def trip_on_silence(self, at: float) -> None:
         """Open it now, on other evidence than failures; does nothing if it is open already."""
         if self.open_until is None:
-            self.open_until = at + self._pause
+            self.open_until = at + self._backoff.delay
             self.doubted = True
 
     def clear_silence(self) -> None:
@@ -138,16 +138,16 @@ class CircuitBreaker:
             self._last_failure = at
         if len(self._tasks) < self._threshold or not may_open():
             return False
-        self.open_until = at + self._pause
+        self.open_until = at + self._backoff.delay
         return True
 
     def _reopen(self, at: float) -> None:
         self.probe = None
-        self._pause = min(self._longest_pause, self._pause * 2)
-        self.open_until = at + self._pause
+        self._backoff.next()
+        self.open_until = at + self._backoff.delay
 
     def _close(self) -> None:
-        self._pause = self._first_pause
+        self._backoff.reset()
         self.open_until = None
         self.probe = None
         self.doubted = False

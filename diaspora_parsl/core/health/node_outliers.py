@@ -8,6 +8,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from diaspora_parsl.backoff import Backoff
+
 #: A function that never succeeded on a node is kept from it after so many failures; otherwise after so many in a row.
 _NEW: Final = 1
 _TRIED: Final = 3
@@ -51,7 +53,7 @@ class Change(Struct, frozen=True):
 class _Streak:
     """What one node made of one function."""
 
-    __slots__ = ("pause", "row", "until", "worked")
+    __slots__ = ("backoff", "row", "until", "worked")
 
     def __init__(self) -> None:
         self.worked = False
@@ -59,7 +61,7 @@ class _Streak:
         self.row: dict[int, int] = {}
         #: It is kept from the node until then; a probe shows whether it may come back.
         self.until: float | None = None
-        self.pause = FUNCTION_PAUSE
+        self.backoff = Backoff(FUNCTION_PAUSE, LONGEST_PAUSE)
 
     @property
     def is_awaited(self) -> bool:
@@ -70,8 +72,8 @@ class _Streak:
 class Node:
     """What is known of one node of an endpoint, over all managers that it had one after the other."""
 
-    __slots__ = ("bad", "block", "endpoint", "functions", "good", "host", "inherited", "left_at", "manager",
-                 "out_until", "pause", "row")  # fmt: skip
+    __slots__ = ("backoff", "bad", "block", "endpoint", "functions", "good", "host", "inherited", "left_at",
+                 "manager", "out_until", "row")  # fmt: skip
 
     def __init__(self, endpoint: str, host: str, block: str, manager: str) -> None:
         self.endpoint = endpoint
@@ -85,7 +87,7 @@ class Node:
         self.row: set[tuple[str, int]] = set()
         self.good = self.bad = 0.0
         self.out_until: float | None = None
-        self.pause = NODE_PAUSE
+        self.backoff = Backoff(NODE_PAUSE, LONGEST_PAUSE)
         #: It came back with another manager while it was left out.
         self.inherited = False
 
@@ -202,13 +204,15 @@ class NodeOutlierDetector:
             return []
         changes = []
         if node.out_until is not None:
-            node.out_until, node.pause = None, NODE_PAUSE
+            node.out_until = None
+            node.backoff.reset()
             changes.append(Change(node, out=False, reason=f"{function} succeeded there"))
         if streak.until is not None:
             changes.append(Change(node, out=False, reason="it succeeded there", function=function))
         node.row.clear()
         streak.row.clear()
-        streak.until, streak.pause = None, FUNCTION_PAUSE
+        streak.until = None
+        streak.backoff.reset()
         self._tidy(guarded, name, node)
         return changes
 
@@ -228,12 +232,12 @@ class NodeOutlierDetector:
         guarded.in_doubt[name] = node
         if streak.until is not None:
             if at >= streak.until - _PROBE_PERIOD:
-                streak.pause = min(LONGEST_PAUSE, 2 * streak.pause)
-            streak.until = at + streak.pause
+                streak.backoff.next()
+            streak.until = at + streak.backoff.delay
         if node.out_until is not None:
             if at >= node.out_until - _PROBE_PERIOD:
-                node.pause = min(LONGEST_PAUSE, 2 * node.pause)
-            node.out_until = at + node.pause
+                node.backoff.next()
+            node.out_until = at + node.backoff.delay
         if (
             streak.until is None
             and not streak.worked
@@ -265,7 +269,7 @@ class NodeOutlierDetector:
             changes.append(self._keep_away(node, streak, function, at, why))
         reason = self._why_out(guarded, node)
         if reason and node.out_until is None and self._may_leave_out(guarded, node, ""):
-            node.out_until = at + node.pause
+            node.out_until = at + node.backoff.delay
             changes.append(Change(node, out=True, reason=reason))
         return changes
 
@@ -350,7 +354,7 @@ class NodeOutlierDetector:
         return False
 
     def _keep_away(self, node: Node, streak: _Streak, function: str, at: float, why: str) -> Change:
-        streak.until = at + streak.pause
+        streak.until = at + streak.backoff.delay
         return Change(node, out=True, reason=why, function=function)
 
     def _why_out(self, guarded: _Guarded, node: Node) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
+from diaspora_parsl.backoff import Backoff
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import LinkDown, LinkStatus, LinkUp, Payload
 from diaspora_parsl.fabric.base import Fabric
@@ -139,7 +140,7 @@ class Bridge:
 
     def _repeat(self, link: Link, half: Callable[[float], int]) -> None:
         """One half of a link, until the end."""
-        pause = _FIRST_RETRY_SECONDS
+        backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
         while not self._ended.is_set():
             try:
                 half(_WAIT)
@@ -150,12 +151,11 @@ class Bridge:
             except Exception as error:
                 if self._ended.is_set():
                     return
-                if not isinstance(error, FabricUnavailableError) and pause == _FIRST_RETRY_SECONDS:
+                if not isinstance(error, FabricUnavailableError) and not backoff.failures:
                     logger.exception("The link %s failed in an unexpected way; trying again.", link.config.label)
-                self._ended.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-                pause = min(pause * 2, _LAST_RETRY_SECONDS)
+                self._ended.wait(backoff.next() * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             else:
-                pause = _FIRST_RETRY_SECONDS
+                backoff.reset()
 
     def _watch(self) -> None:
         """Tell what becomes of the links."""

@@ -19,7 +19,6 @@ from diaspora_parsl.fabric.dedup import Deduplicator
 from diaspora_parsl.fabric.event_builder import EventBuilder
 from diaspora_parsl.fabric.publisher import Publisher
 
-
 #: Seconds for what ends by itself, on a machine that is busy elsewhere.
 PATIENCE = 30.0
 

@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
+from diaspora_parsl.backoff import Backoff
 from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError, FabricURLError
 from diaspora_parsl.fabric.base import redacted
 from diaspora_parsl.fabric.transports.kafka.options import CONSUMER, PRODUCER, KafkaOptions
@@ -188,10 +189,10 @@ class Link:
         """
         self.forget()
         reason: KafkaError | None = None
-        seconds, end = _FIRST_TRY, time.monotonic() + self._cluster.timeout
+        tries, end = Backoff(_FIRST_TRY, self._cluster.timeout), time.monotonic() + self._cluster.timeout
         while (remaining := end - time.monotonic()) > 0:
             try:
-                return question(min(seconds, remaining))
+                return question(min(tries.delay, remaining))
             except KafkaException as error:
                 self.serve()
                 self.check()
@@ -202,7 +203,7 @@ class Link:
                 if self._is_spoilt:
                     time.sleep(_SOON_ENOUGH)
                     continue
-            seconds *= 2
+            tries.next()
         raise self.unavailable(reason if self._is_spoilt else None)
 
     def serve(self) -> None:
