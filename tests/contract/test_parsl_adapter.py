@@ -61,7 +61,7 @@ def _until(condition: Callable[[], bool], limit: float = 90.0) -> bool:
 
 
 def test_every_module_of_ours_that_imports_parsl_can_be_imported() -> None:
-    for name in ("adapter", "endpoint", "member", "pool", "staging"):
+    for name in ("parsl.adapter", "endpoint", "runtime.instance", "pool", "staging"):
         import_module(f"diaspora_parsl.executors.{name}")
 
 
