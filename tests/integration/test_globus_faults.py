@@ -81,7 +81,7 @@ def _threads_of_the_sdk() -> list[threading.Thread]:
 
 
 def _member(service: LocalGlobusCompute, place: EmulatedEndpoint) -> GlobusEndpoint:
-    options: dict[str, Any] = {"status_period": 0.5, "patience": 3.0, "account": RateLimit(most=1000)}
+    options: dict[str, Any] = {"status_period": 0.5, "patience": 3.0, "rate_limit": RateLimit(most=1000)}
     return GlobusEndpoint(
         endpoint_id=place.id, label=place.label, client_factory=service.client, max_concurrency=2, **options
     )

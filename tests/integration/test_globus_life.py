@@ -75,7 +75,7 @@ def service() -> Iterator[LocalGlobusCompute]:
 
 
 def member(service: LocalGlobusCompute, place: EmulatedEndpoint, **options: object) -> GlobusEndpoint:
-    given = {"status_period": 0.5, "patience": 3.0, "slots": 2, "account": RateLimit(most=1000), **options}
+    given = {"status_period": 0.5, "patience": 3.0, "max_concurrency": 2, "rate_limit": RateLimit(most=1000), **options}
     return GlobusEndpoint(endpoint_id=place.id, label=place.label, client_factory=service.client, **given)  # type: ignore[arg-type]
 
 
