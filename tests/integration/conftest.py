@@ -115,6 +115,25 @@ class Run:
             futures.append(self._counted(self._number, seconds, str(self._book), **options))
         return futures
 
+    def tasks_that_queue(self, site: str, seconds: float = 0.25, count: int = 24 * SLOTS) -> list[Future[int]]:
+        """Submit counted tasks until some run at ``site`` and others are bound to it and wait there; all of them.
+
+        How many the pool binds ahead depends on how long it has seen such tasks take. On a busy machine that is longer
+        than ``seconds``, and until the slow first task of each worker is forgotten nothing is bound ahead: then
+        another ``count`` are submitted.
+        """
+        started = self.executions()[-1].task if self.executions() else 0
+        futures: list[Future[int]] = []
+
+        def are_queued() -> bool:
+            if sum(not future.done() for future in futures) < 6 * SLOTS:
+                futures.extend(self.tasks(count, seconds))
+            running = sum(e.site == site and e.task > started for e in self.executions())
+            return running >= SLOTS and self.bound(site) > SLOTS
+
+        self.until(are_queued, 60.0, f"nothing is queued at {site}")
+        return futures
+
     def app(self, function: Callable[..., Any], **options: Any) -> Callable[..., Future[Any]]:
         """A python app of this run out of a function that needs nothing of its module."""
         made: Callable[..., Future[Any]] = parsl.python_app(travelling(function), data_flow_kernel=self.dfk, **options)
@@ -127,7 +146,7 @@ class Run:
         lines = [line.split() for line in self._book.read_text(encoding="utf-8").splitlines()]
         return [Execution(int(task), site, int(pid), float(start)) for task, site, pid, start in lines]
 
-    def warm_up(self, *sites: str, seconds: float = 0.1, limit: float = 40.0) -> None:
+    def warm_up(self, *sites: str, seconds: float = 0.1, limit: float = 90.0) -> None:
         """Give work until each of these sites has run some."""
         missing = set(sites)
 
@@ -326,10 +345,7 @@ def the_fault(report: Callable[[str, float], None]) -> Callable[..., None]:
         after: Callable[[], object] | None = None,
     ) -> None:
         run.warm_up("alpha", "beta", seconds=0.25)
-        futures = run.tasks(48, 0.25)
-        first = run.executions()[-1].task
-        run.until(lambda: sum(e.site == site.label and e.task > first for e in run.executions()) >= SLOTS)
-        run.until(lambda: run.bound(site.label) > SLOTS, what="nothing is queued there")
+        futures = run.tasks_that_queue(site.label)
         ups = len(run.events(ev.EndpointUp, endpoint=site.label))
         struck = time.time()
         fault()

@@ -49,13 +49,12 @@ def test_the_server_is_killed_and_never_comes_back(pool_of: PoolOf) -> None:
     with (
         LocalSite("alpha", workers=2, node_agent=True) as alpha,
         LocalSite("beta", workers=2, node_agent=True) as beta,
-        pool_of(alpha, beta) as run,
+        pool_of(alpha, beta, hedging=False) as run,  # without a fabric, this test would not hear of a hedge
     ):
         run.until(lambda: run.events(ev.NodeHeartbeat, endpoint="alpha"))
         run.until(lambda: run.events(ev.NodeHeartbeat, endpoint="beta"))
         run.warm_up("alpha", "beta")
-        futures = run.tasks(60, 0.25)
-        run.until(lambda: run.bound("alpha") > 2)
+        futures = run.tasks_that_queue("alpha")
         kill_server()
         run.results(futures)
         # Longer than silence takes to be noticed, than it takes to be believed, and than the fabric takes to be stale.
@@ -79,7 +78,7 @@ def test_a_fabric_that_is_dead_from_the_start_costs_one_warning(
         with (
             LocalSite("alpha") as alpha,
             LocalSite("beta", workers=2) as beta,
-            pool_of(alpha, beta, fabric=url) as run,
+            pool_of(alpha, beta, fabric=url, hedging=False) as run,  # this test would not hear of a hedge
         ):
             run.warm_up("alpha", "beta")
             run.results(run.tasks(20, 0.1))
