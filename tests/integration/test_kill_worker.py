@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from diaspora_parsl import events as ev
 from diaspora_parsl.testing.local_sites import LocalSite
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import PoolOf
+    from tests.integration.conftest import Execution, PoolOf
 
 
 @pytest.mark.serial
@@ -23,8 +24,16 @@ def test_a_killed_worker_costs_no_task_and_no_endpoint(
     with pool_of(*two_sites) as run:
 
         def kill() -> None:
-            running = [e for e in run.executions() if e.site == "alpha"][-1]
-            psutil.Process(running.pid).kill()
+            begun: list[Execution] = []
+
+            def begins() -> list[Execution]:
+                """A task of a quarter of a second that has just begun cannot have ended before the kill."""
+                now = time.time()
+                begun.extend(e for e in run.executions() if e.site == "alpha" and now - e.start < 0.1)
+                return begun
+
+            run.until(begins)
+            psutil.Process(begun[-1].pid).kill()
 
         the_fault(run, alpha, kill, returns=False)
         assert len(run.rerouted()) == 1
