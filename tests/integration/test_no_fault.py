@@ -23,8 +23,11 @@ def test_three_hundred_short_tasks_over_three_sites(pool_of: PoolOf) -> None:
         assert run.results(futures) == [future.result() for future in futures]
         run.assert_each_ran_once()
         assert {e.site for e in run.executions()} == {"alpha", "beta", "gamma"}
-        for kind in (ev.TaskRerouted, ev.TaskFailed, ev.TaskLate, ev.EndpointDown, ev.EndpointReviving):
+        for kind in (ev.TaskRerouted, ev.TaskFailed, ev.EndpointDown, ev.EndpointReviving):
             assert not run.events(kind)
-        run.until(lambda: len(run.events(ev.TaskFinished)) == len(run.executions()))
-        assert all(event.attempts == 1 for event in run.events(ev.TaskFinished))
+        run.until(lambda: {e.task for e in run.events(ev.TaskFinished)} == {e.task for e in run.executions()})
+        # On a machine that is busy elsewhere a task may stand still long enough to be hedged.
+        hedged = {event.task for event in run.events(ev.TaskHedged)}
+        assert {event.task for event in run.events(ev.TaskLate)} <= hedged
+        assert all(event.attempts == 1 for event in run.events(ev.TaskFinished) if event.task not in hedged)
         assert all(event.reason for event in run.events(ev.TaskDispatched))
