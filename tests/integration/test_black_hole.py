@@ -59,7 +59,7 @@ def starts(book: Path) -> list[list[str]]:
 
 
 def all_there(run: Run) -> None:
-    run.until(lambda: any(e.slots == NODES for e in run.events(ev.EndpointStatus)), 60, "not all nodes came")
+    run.until(lambda: any(e.slots == NODES for e in run.events(ev.EndpointStatus)), 120, "not all nodes came")
 
 
 @pytest.mark.parametrize("bad", ["0", "node-0"])

@@ -167,7 +167,8 @@ def test_a_hub_tells_what_is_put_here_and_in_other_processes(url: str, tmp_path:
         hub.resource_msgs.put(told)
     process = multiprocessing.get_context("spawn").Process(target=_put, args=(hub.resource_msgs,))
     process.start()
-    process.join(30)
+    process.join(100)
+    assert process.exitcode == 0
     until(lambda: len(heard(url)) == 3)
     hub.close()
     hub.close()
