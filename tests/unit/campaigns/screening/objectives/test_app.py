@@ -70,9 +70,10 @@ def test_the_order_does_not_change_a_score_and_a_bad_molecule_no_other(process: 
 
 
 def test_time_is_limited_although_the_code_is_deaf_and_the_next_molecule_is_docked(process: ScoringProcess) -> None:
-    process.score("CCO", FAST)  # the maps are not the molecule's time
+    slow = DockingObjective(target=TARGET, docking=Docking(exhaustiveness=500, timeout=1))
+    assert process.score("garbage", slow).status == "parse"  # the maps of an objective are not the molecule's time
     began = time.monotonic()
-    late = process.score(BENZAMIDE, DockingObjective(target=TARGET, docking=Docking(exhaustiveness=500, timeout=1)))
+    late = process.score(BENZAMIDE, slow)
     assert time.monotonic() - began < 10
     assert (late.status, late.score) == ("timeout", None)
     assert process.score("CCO", FAST).status == "ok"
