@@ -66,7 +66,6 @@ def test_one_of_three_endpoints_dies_and_no_molecule_is_lost(
     assert not left
 
 
-@pytest.mark.timeout(200)
 def test_screen_runs_on_the_endpoints_that_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

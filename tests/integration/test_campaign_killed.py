@@ -57,7 +57,6 @@ def ranking(folder: Path, config: Config, observe: Callable[[Progress], None]) -
         return [(row.smiles, row.score, row.model) for row in ranked(ledger.rows())]
 
 
-@pytest.mark.timeout(200)
 def test_in_synchronous_rounds_the_ranked_list_is_the_same_with_and_without_a_site_killed(tmp_path: Path) -> None:
     killed: list[int] = []
     with LocalSite("alpha") as alpha, LocalSite("beta") as beta:

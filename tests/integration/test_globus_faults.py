@@ -49,7 +49,6 @@ SCRIPTS: dict[str, tuple[f.Fault, ...]] = {
 MUST_LEAVE = {"offline", "offline-and-says-online", "online-and-does-nothing", "submits-hang"}
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("name", list(SCRIPTS))
 def test_every_task_is_done_and_told_once(name: str, pool_of: PoolOf) -> None:
     told: collections.Counter[int] = collections.Counter()

@@ -107,7 +107,6 @@ def test_who_leaves_without_a_word_is_not_kept(service: LocalGlobusCompute, tmp_
     assert run.returncode == 0, out + err
 
 
-@pytest.mark.timeout(150)
 def test_all_kinds_of_endpoints_in_one_pool(service: LocalGlobusCompute, pool_of: PoolOf) -> None:
     place = service.endpoint("gamma", workers=2, environment={"DIASPORA_PARSL_SITE": "gamma"})
     threads = Endpoint(ThreadPoolExecutor(label="delta", max_threads=1))
@@ -162,7 +161,6 @@ def test_an_endpoint_that_the_service_does_not_know_is_told_once(
     assert "404" in said[0].getMessage()
 
 
-@pytest.mark.timeout(200)
 def test_thousands_of_tasks_leave_nothing_behind(service: LocalGlobusCompute, pool_of: PoolOf) -> None:
     def nothing(number: int) -> int:
         return number

@@ -56,7 +56,6 @@ def eats(book: str) -> str:
     return site
 
 
-@pytest.mark.timeout(180)
 def test_one_of_two_places_lacks_a_module(pool_of: PoolOf, tmp_path: Path) -> None:
     library = tmp_path / "library"
     library.mkdir()
@@ -84,7 +83,6 @@ def test_one_of_two_places_lacks_a_module(pool_of: PoolOf, tmp_path: Path) -> No
         assert run.results(run.tasks(20, 0.05)), "other functions still go to both"
 
 
-@pytest.mark.timeout(120)
 def test_a_doomed_task_costs_no_retries(
     pool_of: PoolOf, two_sites: tuple[LocalSite, LocalSite], tmp_path: Path
 ) -> None:
@@ -105,7 +103,6 @@ def test_a_doomed_task_costs_no_retries(
         assert any("came from" in note for note in raised.value.__notes__)
 
 
-@pytest.mark.timeout(120)
 def test_what_may_not_run_twice_leaves_retries_to_parsl(
     pool_of: PoolOf, two_sites: tuple[LocalSite, LocalSite], tmp_path: Path
 ) -> None:
@@ -117,7 +114,6 @@ def test_what_may_not_run_twice_leaves_retries_to_parsl(
         assert len(Path(book).read_text(encoding="utf-8").split()) == 3
 
 
-@pytest.mark.timeout(120)
 def test_memory_is_looked_for_where_there_is_more(pool_of: PoolOf, tmp_path: Path) -> None:
     with LocalSite("small", workers=SLOTS) as small, LocalSite("large", workers=SLOTS) as large:
         places = [
