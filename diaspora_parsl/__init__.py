@@ -7,11 +7,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diaspora_parsl.core.failure_rules import Rule
+    from diaspora_parsl.core.settings import PoolSettings
+    from diaspora_parsl.errors import (
+        AttemptLostError,
+        ConfigurationError,
+        DiasporaParslError,
+        EndpointError,
+        EndpointsUnavailableError,
+        FabricError,
+        FabricUnavailableError,
+        FabricURLError,
+        PayloadTooLargeError,
+        PlacementError,
+        PoisonTaskError,
+        PoolError,
+        PoolShutdownError,
+        SubmitFailedError,
+    )
     from diaspora_parsl.executors.endpoint import Endpoint
     from diaspora_parsl.executors.globus.endpoint import GlobusEndpoint
     from diaspora_parsl.executors.maintenance import Maintenance
     from diaspora_parsl.executors.parsl.launcher import AgentLauncher
     from diaspora_parsl.executors.pool import ResilientPoolExecutor
+    from diaspora_parsl.executors.resources import PoolResourceSpecification
     from diaspora_parsl.executors.retries import retry_handler
     from diaspora_parsl.fabric.base import Fabric, open_fabric
     from diaspora_parsl.monitors.parsl.hub import FabricMonitoringHub
@@ -20,19 +38,56 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AgentLauncher",
+    "AttemptLostError",
+    "ConfigurationError",
+    "DiasporaParslError",
     "Endpoint",
+    "EndpointError",
+    "EndpointsUnavailableError",
     "Fabric",
+    "FabricError",
     "FabricMonitoringHub",
     "FabricRadio",
+    "FabricURLError",
+    "FabricUnavailableError",
     "GlobusEndpoint",
     "Maintenance",
+    "PayloadTooLargeError",
+    "PlacementError",
+    "PoisonTaskError",
+    "PoolError",
+    "PoolResourceSpecification",
+    "PoolSettings",
+    "PoolShutdownError",
     "ResilientPoolExecutor",
     "Rule",
+    "SubmitFailedError",
     "open_fabric",
     "retry_handler",
 ]
 
 _HOMES = {
+    **dict.fromkeys(
+        (
+            "AttemptLostError",
+            "ConfigurationError",
+            "DiasporaParslError",
+            "EndpointError",
+            "EndpointsUnavailableError",
+            "FabricError",
+            "FabricURLError",
+            "FabricUnavailableError",
+            "PayloadTooLargeError",
+            "PlacementError",
+            "PoisonTaskError",
+            "PoolError",
+            "PoolShutdownError",
+            "SubmitFailedError",
+        ),
+        "diaspora_parsl.errors",
+    ),
+    "PoolResourceSpecification": "diaspora_parsl.executors.resources",
+    "PoolSettings": "diaspora_parsl.core.settings",
     "AgentLauncher": "diaspora_parsl.executors.parsl.launcher",
     "Endpoint": "diaspora_parsl.executors.endpoint",
     "Fabric": "diaspora_parsl.fabric.base",

@@ -44,6 +44,7 @@ from .inbox.replay import replay
 from .parsl import adapter
 from .parsl.observable import ObservableExecutor
 from .parsl.scale_out_backoff import ScaleOutBackoff
+from .resources import POOL_KEYS, take_tags, take_walltime
 from .runtime.driver import Driver, OpenTask
 from .runtime.exit_watch import ExitWatch
 from .runtime.import_scan import Imports
@@ -57,8 +58,6 @@ _START_LIMIT: Final = 15.0
 _SHUTDOWN_LIMIT: Final = 8.0
 #: Seconds one read of the fabric waits; suspicion is looked at after each.
 _READ_WAIT: Final = 0.25
-#: Keys of a resource specification that are for the pool: an endpoint that does not know them still takes the task.
-_WORDS: Final = frozenset({"priority", "idempotent", "walltime"})
 
 
 class ResilientPoolExecutor(ParslExecutor):
@@ -359,13 +358,13 @@ class ResilientPoolExecutor(ParslExecutor):
         if driver is None or self._is_shut_down:
             raise PoolShutdownError(f"Pool {self.label!r} is not running.")
         resources = dict(resource_specification) if resource_specification else {}
-        tags = _tags_of(resources)
-        eligible = self._eligible_for(tags, frozenset(resources) - _WORDS)
+        tags = take_tags(resources)
+        eligible = self._eligible_for(tags, frozenset(resources) - POOL_KEYS)
         priority = resources.get("priority", 0.0)
         name, is_app, is_bash = adapter.describe(func)
         safe = is_app and not is_bash and not adapter.writes_files(kwargs)
         idempotent = bool(resources.pop("idempotent", safe))
-        walltime = _walltime_of(resources, kwargs if is_app else {})
+        walltime = take_walltime(resources, kwargs if is_app else {})
         number = next(self._numbers)
         future = driver.new_future(number)
         stimulus = stimuli.Submitted(
@@ -394,7 +393,7 @@ class ResilientPoolExecutor(ParslExecutor):
         if unknown:
             logger.warning(
                 "Pool %s: no endpoint knows %s of a resource specification; such keys are left out. Known are: %s.",
-                self.label, ", ".join(sorted(unknown)), ", ".join(sorted(known_keys | _WORDS | {"tags"})),
+                self.label, ", ".join(sorted(unknown)), ", ".join(sorted(known_keys | POOL_KEYS | {"tags"})),
             )  # fmt: skip
         fitting = frozenset(label for label, known in takes.items() if known is None or keys - unknown <= known)
         if not fitting:
@@ -457,24 +456,3 @@ def _radio_for(members: list[ParslExecutor]) -> RadioConfig:
     if all(isinstance(member, HighThroughputExecutor) for member in members):
         return HTEXRadio()
     return FilesystemRadio()
-
-
-def _walltime_of(resources: dict[str, Any], kwargs: dict[str, Any]) -> float | None:
-    """Seconds that a task takes at most: what the resource specification says, else after which Parsl ends the app."""
-    given = resources.pop("walltime", None)
-    if given is None:
-        limit = kwargs.get("walltime")
-        return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0 else None
-    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
-        raise PlacementError(f'walltime={given!r} in a resource specification: write seconds, {{"walltime": 3600}}.')
-    return float(given)
-
-
-def _tags_of(resources: dict[str, Any]) -> frozenset[str]:
-    tags = resources.pop("tags", ())
-    if isinstance(tags, str):
-        return frozenset({tags})
-    try:
-        return frozenset(tags)
-    except TypeError:
-        raise PlacementError(f'tags={tags!r} in a resource specification: write {{"tags": ["gpu"]}}.') from None

