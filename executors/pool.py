@@ -80,7 +80,7 @@ class ResilientPoolExecutor(ParslExecutor):
         unavailable_timeout: seconds that a task waits while every endpoint that could run it is down.
         max_attempts: attempts per task in all, before it is given up.
         hedging: whether an attempt that runs far longer than its function is known to take there gets a second one at
-            another endpoint with an idle slot; the first result wins. Only for repeatable tasks (see `submit`).
+            another endpoint with an idle slot; the first result wins. Only for idempotent tasks (see `submit`).
         shared_filesystem: whether all endpoints and this host see the same files. Without it, only staging inside the
             task works, and anything else is refused.
         storage_access: staging providers; if not given, what the endpoints agree on, else Parsl's default.

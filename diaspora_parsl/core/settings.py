@@ -70,7 +70,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     retry_max_delay: float = 5.0
     """How long a task that was lost with its place waits at most while the retry budget is empty."""
     hedging: bool = True
-    """Whether a slow attempt of a repeatable task gets a second one elsewhere; the first result wins."""
+    """Whether a slow attempt of a idempotent task gets a second one elsewhere; the first result wins."""
     hedge_min_results: int = 20
     """Results of a function at an endpoint before anything there is called slow,"""
     hedge_quantile: float = 0.9

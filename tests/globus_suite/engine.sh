@@ -21,4 +21,4 @@ fi
 cd "$root"
 export PATH="$venv/bin:$PATH" # Parsl starts its programs by name
 echo "globus-compute-endpoint $version:"
-exec timeout 600 python -m pytest -p no:cacheprovider -q tests/unit/testing/globus/test_hosted.py
+exec timeout 600 python -m pytest -p no:cacheprovider -q tests/unit/testing/globus/engines/test_hosted.py

@@ -13,8 +13,8 @@ pytest.importorskip("pika", reason="comes with the SDK of Globus Compute")
 
 from pika import frame, spec
 
-from diaspora_parsl.testing.globus.amqp import Connection, Terms
-from diaspora_parsl.testing.globus.queues import Message, Queues
+from diaspora_parsl.testing.globus.broker.amqp import Connection, Terms
+from diaspora_parsl.testing.globus.broker.queues import Message, Queues
 
 HEADER = frame.Header(0, 1, spec.BasicProperties()).marshal()[7:-1]
 TERMS = Terms(user="user", password="pw", frame_max=4096, heartbeat=0)  # noqa: S106 - of nothing

@@ -9,7 +9,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from diaspora_parsl.testing.globus.queues import Channel, Consumer, Delivery, Message, Queue, Queues, RefusedError
+from diaspora_parsl.testing.globus.broker.queues import (
+    Channel,
+    Consumer,
+    Delivery,
+    Message,
+    Queue,
+    Queues,
+    RefusedError,
+)
 
 NAMES = ("one", "two")
 pick = st.integers(0, 1 << 16)

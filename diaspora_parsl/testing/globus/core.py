@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.globus.broker import Broker
+from diaspora_parsl.testing.globus.broker.broker import Broker
 from diaspora_parsl.testing.globus.endpoint import AwaitedTroubles, Endpoint
+from diaspora_parsl.testing.globus.engines.process import Assignment
 from diaspora_parsl.testing.globus.ledger import Ledger, Task, UnknownError
-from diaspora_parsl.testing.globus.process import Assignment
 
 #: Before the id of a group of tasks: the queue that its results go to.
 QUEUE_PREFIX: Final = "results."

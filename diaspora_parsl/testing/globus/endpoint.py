@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults.targets import Troubles
-from diaspora_parsl.testing.globus.base import Engine
+from diaspora_parsl.testing.globus.engines.base import Engine
 
 
 class AwaitedTroubles(Troubles):

@@ -13,12 +13,12 @@ from aiohttp import web
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.globus.base import Engine, Setup
-from diaspora_parsl.testing.globus.broker import Broker
+from diaspora_parsl.testing.globus.broker.broker import Broker
 from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Throttle
 from diaspora_parsl.testing.globus.endpoint import Endpoint
-from diaspora_parsl.testing.globus.engine import EmulatedEngine
-from diaspora_parsl.testing.globus.hosted import HostedEngine, require_engine
+from diaspora_parsl.testing.globus.engines.base import Engine, Setup
+from diaspora_parsl.testing.globus.engines.engine import EmulatedEngine
+from diaspora_parsl.testing.globus.engines.hosted import HostedEngine, require_engine
 from diaspora_parsl.testing.globus.web import application
 
 if TYPE_CHECKING:

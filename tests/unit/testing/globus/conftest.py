@@ -14,7 +14,7 @@ from diaspora_parsl.testing import globus
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
-    from diaspora_parsl.testing.globus.broker import Broker
+    from diaspora_parsl.testing.globus.broker.broker import Broker
     from tests.unit.testing.globus.rest import Rest
 
 collect_ignore = (
@@ -54,7 +54,7 @@ class Brokers:
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(LIMIT)
 
     def start(self, **options: Any) -> Broker:
-        from diaspora_parsl.testing.globus.broker import Broker  # noqa: PLC0415 - may be missing
+        from diaspora_parsl.testing.globus.broker.broker import Broker  # noqa: PLC0415 - may be missing
 
         broker = self.call(Broker, **options)
         self._brokers.append(broker)

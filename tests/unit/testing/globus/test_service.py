@@ -119,7 +119,7 @@ def test_a_port_that_is_taken_is_said_so() -> None:
 
 def test_a_worker_that_cannot_start_is_shown(service: LocalGlobusCompute, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("diaspora_parsl.testing.globus.engine._READY_LIMIT", 3.0)
+        patched.setattr("diaspora_parsl.testing.globus.engines.engine._READY_LIMIT", 3.0)
         with pytest.raises(RuntimeError, match=r"(?s)do not start.*Fatal Python error"):
             service.endpoint("alpha", environment={"PYTHONHOME": "/nowhere"})
     service.endpoint("alpha")

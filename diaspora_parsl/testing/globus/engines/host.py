@@ -22,7 +22,7 @@ from globus_compute_endpoint.engines.base import GCFuture
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
-from diaspora_parsl.testing.globus.worker import connect, send
+from diaspora_parsl.testing.globus.engines.worker import connect, send
 from diaspora_parsl.testing.local_sites import node_names
 
 #: Seconds between two looks at the engine.

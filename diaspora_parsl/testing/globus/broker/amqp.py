@@ -10,8 +10,8 @@ from typing import Any, Final
 from msgspec import Struct
 from pika import frame, spec
 
-from diaspora_parsl.testing.globus.amqp_channel import UNEXPECTED_FRAME, AmqpChannel
-from diaspora_parsl.testing.globus.queues import (
+from diaspora_parsl.testing.globus.broker.amqp_channel import UNEXPECTED_FRAME, AmqpChannel
+from diaspora_parsl.testing.globus.broker.queues import (
     ACCESS_REFUSED,
     NOT_ALLOWED,
     NOT_IMPLEMENTED,

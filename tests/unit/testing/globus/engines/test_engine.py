@@ -11,11 +11,11 @@ import pytest
 from globus_compute_common.tasks import TaskState
 from globus_compute_sdk.serialize import ComputeSerializer
 
-from diaspora_parsl.testing.globus.base import Setup
 from diaspora_parsl.testing.globus.core import read
-from diaspora_parsl.testing.globus.engine import EmulatedEngine
+from diaspora_parsl.testing.globus.engines.base import Setup
+from diaspora_parsl.testing.globus.engines.engine import EmulatedEngine
+from diaspora_parsl.testing.globus.engines.process import Assignment
 from diaspora_parsl.testing.globus.ledger import Ledger, Task
-from diaspora_parsl.testing.globus.process import Assignment
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint

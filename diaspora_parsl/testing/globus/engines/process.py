@@ -127,7 +127,7 @@ class WorkerProcess(ChildProcess):
     """
 
     def __init__(self, number: int, arguments: list[str], variables: Mapping[str, str], output: Path) -> None:
-        super().__init__(["diaspora_parsl.testing.globus.worker", *arguments], variables, output)
+        super().__init__(["diaspora_parsl.testing.globus.engines.worker", *arguments], variables, output)
         self.number = number
         self.is_ready = False
         #: What runs there now.

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from pika import spec
 
-from diaspora_parsl.testing.globus.queues import (
+from diaspora_parsl.testing.globus.broker.queues import (
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
     Channel,

@@ -15,7 +15,7 @@ from pika import frame, spec  # noqa: E402
 from pika.exceptions import ProbableAccessDeniedError, ProbableAuthenticationError  # noqa: E402
 
 if TYPE_CHECKING:
-    from diaspora_parsl.testing.globus.broker import Broker
+    from diaspora_parsl.testing.globus.broker.broker import Broker
     from tests.unit.testing.globus.conftest import Brokers, Connect
 
 LIMIT = 20.0

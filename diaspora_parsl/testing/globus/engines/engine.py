@@ -19,9 +19,9 @@ from globus_compute_common.tasks import TaskState
 
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults import worker_faults
-from diaspora_parsl.testing.globus.base import Setup
+from diaspora_parsl.testing.globus.engines.base import Setup
+from diaspora_parsl.testing.globus.engines.process import Assignment, WorkerProcess
 from diaspora_parsl.testing.globus.ledger import Task
-from diaspora_parsl.testing.globus.process import Assignment, WorkerProcess
 
 logger = logging.getLogger(__name__)
 

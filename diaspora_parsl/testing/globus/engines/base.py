@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults import worker_faults
+from diaspora_parsl.testing.globus.engines.process import Assignment
 from diaspora_parsl.testing.globus.ledger import Ledger, Task
-from diaspora_parsl.testing.globus.process import Assignment
 
 
 class Setup(Struct, frozen=True, kw_only=True):

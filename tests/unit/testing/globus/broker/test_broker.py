@@ -13,7 +13,7 @@ pika = pytest.importorskip("pika", reason="comes with the SDK of Globus Compute"
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, UnroutableError  # noqa: E402
 
 if TYPE_CHECKING:
-    from diaspora_parsl.testing.globus.broker import Broker
+    from diaspora_parsl.testing.globus.broker.broker import Broker
     from tests.unit.testing.globus.conftest import Brokers, Connect
 
 LIMIT = 20.0

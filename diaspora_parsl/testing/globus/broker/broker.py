@@ -10,8 +10,8 @@ from typing import Final
 
 from pika import frame, spec
 
-from diaspora_parsl.testing.globus.amqp import Connection, Terms
-from diaspora_parsl.testing.globus.queues import Message, Queues
+from diaspora_parsl.testing.globus.broker.amqp import Connection, Terms
+from diaspora_parsl.testing.globus.broker.queues import Message, Queues
 
 _USER: Final = "globus"
 _FRAME_MAX: Final = 131072

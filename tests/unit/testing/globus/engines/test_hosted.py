@@ -14,7 +14,8 @@ from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspec
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing.faults import Freeze, Kill, LoseNode, LoseWorker, OutOfMemory
 from diaspora_parsl.testing.faults.worker_faults import subject_to_faults
-from diaspora_parsl.testing.globus import LocalGlobusCompute, hosted
+from diaspora_parsl.testing.globus import LocalGlobusCompute
+from diaspora_parsl.testing.globus.engines import hosted
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint
@@ -165,7 +166,7 @@ def _host() -> int:
     (found,) = (
         child.pid
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "diaspora_parsl.testing.globus.host" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and "diaspora_parsl.testing.globus.engines.host" in child.cmdline()
     )
     return found
 

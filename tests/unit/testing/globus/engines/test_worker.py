@@ -13,7 +13,7 @@ from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import Result, Task
 from globus_compute_sdk.serialize import ComputeSerializer
 
-from diaspora_parsl.testing.globus.worker import execute
+from diaspora_parsl.testing.globus.engines.worker import execute
 
 if TYPE_CHECKING:
     from diaspora_parsl.testing.globus import EmulatedEndpoint

@@ -23,8 +23,8 @@ from diaspora_parsl.executors.runtime import block_processes
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing import local_sites
 from diaspora_parsl.testing.faults import worker_faults
-from diaspora_parsl.testing.globus.base import Setup
-from diaspora_parsl.testing.globus.process import Assignment, ChildProcess
+from diaspora_parsl.testing.globus.engines.base import Setup
+from diaspora_parsl.testing.globus.engines.process import Assignment, ChildProcess
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,9 @@ class HostedEngine:
         arguments = [setup.label, setup.name, str(setup.workers), str(setup.nodes), str(self._folder)]
         while True:
             await self._online.wait()
-            host = ChildProcess(["diaspora_parsl.testing.globus.host", *arguments], self._variables, self.output)
+            host = ChildProcess(
+                ["diaspora_parsl.testing.globus.engines.host", *arguments], self._variables, self.output
+            )
             self._host, self._is_ready = host, False
             try:
                 async for message in host.messages():

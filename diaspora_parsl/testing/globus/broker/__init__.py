@@ -1,0 +1,1 @@
+"""The AMQP broker that delivers results: server, connections, channels and queues."""
