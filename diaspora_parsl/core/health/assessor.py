@@ -86,11 +86,12 @@ class HealthAssessor:
         """A heartbeat came in, by this way."""
         self.health[label].via_site = via_site
         streams = self.health[label].streams
-        detector = streams.get(stream)
+        detector = streams.pop(stream, None)
         if detector is None:
-            streams[stream] = PhiAccrual(at, interval, threshold=self._phi_threshold, pause=self._pause)
+            detector = PhiAccrual(at, interval, threshold=self._phi_threshold, pause=self._pause)
         else:
             detector.beat(at)
+        streams[stream] = detector  # last in order
 
     def fabric_polled(self, at: float) -> bool:
         """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
@@ -199,7 +200,7 @@ class HealthAssessor:
             return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, suspect_from))
         if peer_report is not None:
             told, until, reason = peer_report
-            heard = max((detector.last for detector in health.streams.values()), default=float("-inf"))
+            heard = next((detector.last for detector in reversed(health.streams.values())), float("-inf"))
             if at < until and health.last_result <= told and heard <= told:
                 return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, suspect_from))
             health.peer_report = None
@@ -243,7 +244,7 @@ class HealthAssessor:
         reachable_until = self.reachability.reachable_until(health, at)
         if health.streams and reachable_until is not None:
             streams = health.streams.values()
-            if reachable_until >= max(detector.silent_from() for detector in streams):
+            if all(reachable_until >= detector.silent_from() for detector in reversed(streams)):
                 last = max(detector.last for detector in streams)
                 phi = min(detector.phi(reachable_until) for detector in streams)
                 is_common = health.unanswered_since is None and self._common_cause.has(

@@ -31,6 +31,7 @@ class Health:
         self.deaths = 0
         self.up_since: float | None = None
         self.last_result = float("-inf")
+        #: In the order of their last heartbeats. There may be 20,000 streams, and one that beats proves a life.
         self.streams: dict[str, PhiAccrual] = {}
         #: The site where its heartbeats are born if they come over bridges; empty if they come directly.
         self.via_site = ""

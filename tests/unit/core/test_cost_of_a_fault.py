@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from diaspora_parsl.core import settings, stimuli
 from diaspora_parsl.core.failures import Failure, Kind
+from diaspora_parsl.core.health.assessor import State
 from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
 
@@ -56,3 +57,26 @@ def test_a_fault_costs_the_same_among_ten_and_among_four_hundred_endpoints() -> 
     assert few[0] > 100
     assert many[0] <= 1.1 * few[0]
     assert many[1] <= 1.1 * few[1]
+
+
+def lines_per_heartbeat(streams: int) -> int:
+    """Lines for a heartbeat of an endpoint that others call suspect, among so many of its nodes that give them."""
+    core = PoolCore([settings.EndpointSpec(label="alpha", capacity=4)])
+    core.handle(stimuli.Started(0.0, "alpha", 0))
+    core.handle(stimuli.Observed(0.0, "alpha", 0, 4, blocks_expected=True))
+    core.handle(stimuli.FabricPolled(0.0))
+    for number in range(streams):
+        core.handle(stimuli.HeartbeatReceived(1.0, "alpha", f"{number}/node", 1.0))
+    core.handle(stimuli.FabricPolled(1.0))
+    core.handle(stimuli.PeerReport(1.5, "alpha", "another pool", "it is silent", 30.0))
+    assert core.scheduler.verdicts["alpha"].state is State.SUSPECT
+    with Lines() as lines:
+        core.handle(stimuli.HeartbeatReceived(1.5, "alpha", "0/node", 1.0))
+    validate(core)
+    return lines.count
+
+
+def test_a_heartbeat_costs_the_same_among_ten_and_among_four_thousand_nodes() -> None:
+    few = lines_per_heartbeat(10)
+    assert few > 10
+    assert lines_per_heartbeat(4000) <= 1.1 * few
