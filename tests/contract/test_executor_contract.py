@@ -23,7 +23,7 @@ from diaspora_parsl import Endpoint, GlobusEndpoint, ResilientPoolExecutor
 from diaspora_parsl.errors import PoolShutdownError
 from diaspora_parsl.testing.globus import LocalGlobusCompute
 
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 
 class Mine(ParslExecutor):
