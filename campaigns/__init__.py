@@ -1,4 +1,8 @@
-"""Real science on the pool, as any user would write it."""
+"""Real science on the pool, written as any user would write it.
+
+`screening` chooses molecules and docks them. `parsl_configs`, `orphans` and `sandbox` serve every application. Start
+with `screening/session`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,33 @@
-"""PoolCore: a pure state machine. Stimuli in, actions out; no clock, no thread, no wire."""
+"""PoolCore: the pool as a pure state machine.
+
+Theory of operation
+-------------------
+The shell (`executors/runtime/driver.py`) hands the core one *stimulus* at a time: a task was submitted, an attempt
+ended, a heartbeat came, a timer is due. `PoolCore.handle` returns the *actions* that follow, in order: dispatch an
+attempt, settle a task, publish an event, revive an endpoint, wake up later. The core has no clock, thread or wire. Time
+is an argument, so that tests run it in virtual time and a log of stimuli replays to the same actions.
+
+1. ``Submitted`` puts a task into the queue of its eligible endpoints (`placement/queues.py`). Tasks are bound late: the
+   scheduler fills an endpoint only with what its connected workers start soon.
+2. Evidence (``Observed``, ``HeartbeatReceived``, ``Unanswered``, ``Died``, results) goes to `health/`. The assessor
+   answers one verdict per endpoint; `_update_health` applies it: it takes attempts away, plans a revival, fills slots.
+3. ``Finished`` resolves the task with the first result. A later result is counted and discarded.
+4. ``Failed`` goes to `attribution/`. An exception of the user's code is delivered unchanged, if necessary after a
+   second opinion. A loss of infrastructure reroutes the task, within the retry budget, and is not charged to the user.
+5. Whatever waits has a timer (`timers.py`). ``WakeAt`` asks the shell for a ``Tick`` when the next one is due.
+
+=========  ============================================  ==========================================
+task       moves to                                      when
+=========  ============================================  ==========================================
+NEW        WAITING                                       it is submitted
+WAITING    RUNNING                                       an attempt is dispatched
+RUNNING    WAITING                                       its last wanted attempt is lost or doubted
+any        SETTLED                                       it is resolved or rejected, once
+=========  ============================================  ==========================================
+
+An attempt is BOUND until it ends, or until its endpoint is given up: then it is SUPERSEDED, and its result still counts
+if it is the first. `invariants.validate` checks what must hold after each stimulus.
+"""
 
 from __future__ import annotations
 

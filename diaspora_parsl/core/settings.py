@@ -11,76 +11,82 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     """What the core knows of an endpoint from the configuration."""
 
     label: str
+    """Unique name of the endpoint in the pool."""
     site: str = ""
+    """Facility that the endpoint belongs to; endpoints of one site may fail together."""
     max_concurrency: int | None = None
-    """Upper bound of attempts at once, whatever the endpoint reports."""
+    """Upper bound of attempts at a time, whatever the endpoint reports; None: no bound."""
     capacity: int = 1
-    """Slots it could have once scaled out: its weight when the backlog is shared out as demand."""
+    """Slots of the endpoint once it has scaled out; its weight when demand is shared out."""
     revivable: bool = True
-    """Whether the shell knows how to build it anew."""
+    """Whether the shell can build the endpoint again after it died."""
     mem_per_worker: float | None = None
-    """GB of memory per worker, if known."""
+    """GB of memory per worker; None: unknown."""
     prefetch_seconds: float | None = None
-    """Seconds of known work bound per slot beyond what runs; None: the pool's horizon."""
+    """Seconds of known work bound per slot beyond what runs; None: the value of `PoolSettings`."""
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
-    """Limits and time constants of a pool; durations in seconds."""
+    """Limits and time constants of a pool. Durations are in seconds."""
 
     unavailable_timeout: float = 600.0
-    """How long a task waits while every endpoint that could run it is down."""
+    """Seconds that a task waits while every endpoint that could run it is down."""
     max_attempts: int = 20
     """Attempts per task in all."""
     max_kills: int = 3
-    """Workers that one task may take down with it before it counts as poison."""
+    """Workers that may die under one task before it counts as poison."""
     empty_grace: float = 1.0
-    """How long attempts may be outstanding at an endpoint where nobody is connected."""
+    """Seconds that attempts may be outstanding at an endpoint without a connected worker."""
     stall_limit: float = 60.0
-    """How long an endpoint may have demand, but neither workers nor requested blocks, before it is revived."""
+    """Seconds that an endpoint may have demand without workers or requested blocks before it is revived."""
     silence_limit: float = 3.0
-    """How long the control channel of an endpoint may leave a question unanswered before the endpoint is suspect."""
+    """Seconds that a control channel may leave a question unanswered before the endpoint is suspect."""
     peer_report_time: float = 30.0
-    """How long the word of others that an endpoint is in trouble counts."""
+    """Seconds that a report of a peer about an endpoint in trouble counts."""
     outage_window: float = 30.0
-    """Endpoints of one site that are lost within this time are an outage of the site."""
+    """Seconds within which lost endpoints of one site count as one outage of the site."""
     prefetch_seconds: float = 1.0
-    """Known work bound per slot beyond what runs."""
+    """Seconds of known work bound per slot beyond what runs."""
     phi_threshold: float = 8.0
+    """Phi at which a heartbeat stream is suspect (Hayashibara et al. 2004)."""
     acceptable_pause: float = 2.0
+    """Seconds by which a heartbeat may be late without raising suspicion."""
     second_opinion_wait: float = 10.0
-    """How long a task that raised waits for a node that is still to come before its exception is believed."""
+    """Seconds that a task that raised waits for another node of its endpoint to connect."""
     avoid_time: float = 30.0
-    """How long a task waits for another place rather than going back to where it was lost."""
+    """Seconds that a task prefers other endpoints to one that lost it."""
     revive_first: float = 1.0
-    """Delay before the first revival; it doubles until the endpoint stays up for ``healthy_after``."""
+    """Seconds before the first revival; each further one doubles the delay."""
     revive_longest: float = 300.0
+    """Upper bound of the delay before a revival, in seconds."""
     healthy_after: float = 60.0
+    """Seconds that an endpoint must stay up before its deaths are forgotten."""
     second_opinion: bool = True
-    """Run a task once more at another place before an error of its own that may be the place's fault is believed."""
+    """Whether a task runs once elsewhere before an exception that its endpoint may have caused is delivered."""
     second_opinion_timeout: float = 60.0
-    """How long that waits for a place that is not up, and keeps the function from the place in doubt."""
+    """Seconds that a second opinion waits for an endpoint that is not up."""
     fade_time: float = 300.0
-    """Time constant with which evidence that a function fails at a place fades."""
+    """Time constant, in seconds, with which evidence against a function at an endpoint fades."""
     retry_budget_ratio: float = 0.2
-    """The retry budget: extra attempts per first attempt,"""
+    """Extra attempts allowed per first attempt."""
     retry_budget_per_second: float = 10.0
-    """plus so many per second,"""
+    """Extra attempts allowed per second, besides the ratio."""
     retry_budget_max: float = 1000.0
-    """of which at most so many are saved up. Hedges and second opinions beyond it are refused."""
+    """Extra attempts that may be saved up."""
     retry_max_delay: float = 5.0
-    """How long a task that was lost with its place waits at most while the retry budget is empty."""
+    """Seconds that a lost task waits at most while the retry budget is empty."""
     hedging: bool = True
-    """Whether a slow attempt of a idempotent task gets a second one elsewhere; the first result wins."""
+    """Whether a slow attempt of an idempotent task gets a second one elsewhere; the first result wins."""
     hedge_min_results: int = 20
-    """Results of a function at an endpoint before anything there is called slow,"""
+    """Results of a function at an endpoint before its attempts there can count as slow."""
     hedge_quantile: float = 0.9
-    """which is what runs longer than this quantile of the last hundred"""
+    """Quantile of the last hundred run times from which the limit of a slow attempt is computed."""
     hedge_factor: float = 2.0
-    """times this,"""
+    """Factor on that quantile."""
     hedge_min_seconds: float = 0.25
-    """and longer than this."""
+    """Seconds below which no attempt counts as slow."""
     hedge_max_ratio: float = 0.2
-    """Hedges at the same time, as a share of all open slots."""
+    """Hedges at a time, as a share of all open slots."""
     history_length: int = 20_000
     """Transitions kept for `PoolCore.history`."""
 

@@ -104,7 +104,8 @@ def test_modules_say_in_one_line_what_they_are() -> None:
         for path in _sources()
         if "\n" in (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "\n")
     }
-    assert talkative <= {
+    assert {path for path in talkative if not path.endswith("__init__.py")} <= {
+        "diaspora_parsl/core/machine.py",  # the theory of operation
         "diaspora_parsl/errors.py",  # draws the tree of errors
         "diaspora_parsl/fabric/transports/redis/embedded_supervisor.py",  # a program: says how it is called
         "executors/parsl/adapter.py",  # names the test that it depends on

@@ -1,1 +1,4 @@
-"""How alive an endpoint is: suspicion, breaker, and one verdict with reasons."""
+"""Health of endpoints and nodes: evidence, suspicion, circuit breakers and one verdict with its reason.
+
+Only this package writes `evidence.Health`; a query never changes it. Start with `assessor`, which combines the parts.
+"""
