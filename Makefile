@@ -8,6 +8,9 @@ DEMO ?=
 BENCH ?= all --quick
 FUZZ ?= -max_total_time=300
 PYTEST ?=
+# What `make check` runs: the unit tests that start no process of Parsl or of chemistry, and one run with a kill.
+QUICK := $(addprefix tests/unit/,core events executors fabric monitors cli test_backoff.py test_docs.py test_layout.py)
+KILL := tests/integration/test_kill_interchange.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
@@ -17,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-globus kafka-jars test lint types docs parsl-suite globus-suite globus-engine oldest bench fuzz clean
+.PHONY: help demo demo-globus kafka-jars test check lint types docs parsl-suite globus-suite globus-engine oldest bench fuzz clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -36,6 +39,11 @@ test: $(VENV)/.test-ready ## all tests: many at a time first, then two at a time
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not serial" $(PYTEST) || status=$$?; \
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m serial $(PYTEST) || status=$$?; \
 	exit $$status
+
+check: $(VENV)/.dev-ready ## before each commit: lint, types, unit tests, one run with a kill
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy --strict
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not serial" $(QUICK)
+	@$(BIN)/python -m pytest -q $(KILL)
 
 lint: $(VENV)/.dev-ready ## ruff, formatting, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
