@@ -179,7 +179,7 @@ class EmbeddedPlace(Place):
     def kill(self) -> None:
         before = self.pid()
         os.kill(before, signal.SIGKILL)
-        wait_for(lambda: self.pid() != before and answers(self.first))  # its keeper starts it again
+        wait_for(lambda: self.pid() != before and answers(self.first))  # its supervisor starts it again
 
 
 class FilesPlace(Place):

@@ -64,7 +64,7 @@ def docking_processes(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            if "campaigns.child" in " ".join(process.info["cmdline"] or []) and process.cwd() == str(folder):
+            if "campaigns.sandbox.child" in " ".join(process.info["cmdline"] or []) and process.cwd() == str(folder):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

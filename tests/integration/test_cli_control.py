@@ -41,7 +41,7 @@ def sites_of(run: Run, before: int) -> set[str]:
 def test_drained_by_hand_nothing_new_goes_there_until_it_is_resumed(pool_of: PoolOf) -> None:
     with LocalSite("alpha", workers=2) as alpha, LocalSite("beta", workers=2) as beta, pool_of(alpha, beta) as run:
         run.warm_up("alpha", "beta")
-        long = run.tasks(4, 4.0)
+        long = run.tasks(4, 12.0)  # longer than a command takes to start on a busy machine
         run.until(lambda: run.bound("alpha") >= 2)
         code, said = control(run, "drain", "alpha", "--reason", "new file system")
         assert code == 0, said

@@ -27,11 +27,11 @@ BAD = ev.EndpointSuspect | ev.EndpointDown | ev.EndpointReviving | ev.TaskRerout
 
 
 def kill_server() -> None:
-    """The embedded server, and its keeper before it, so that it stays dead."""
+    """The embedded server, and its supervisor before it, so that it stays dead."""
     below = psutil.Process().children(recursive=True)
-    keepers = [p for p in below if any(word.endswith("keeper.py") for word in p.cmdline())]
-    assert len(keepers) == 1
-    victims = [keepers[0], *keepers[0].children()]
+    supervisors = [p for p in below if any(word.endswith("embedded_supervisor.py") for word in p.cmdline())]
+    assert len(supervisors) == 1
+    victims = [supervisors[0], *supervisors[0].children()]
     assert len(victims) == 2
     for victim in victims:
         victim.kill()

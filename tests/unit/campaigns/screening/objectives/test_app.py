@@ -81,12 +81,12 @@ def test_time_is_limited_although_the_code_is_deaf_and_the_next_molecule_is_dock
 
 def test_a_death_is_a_row_and_the_process_is_replaced(process: ScoringProcess) -> None:
     process.score("garbage", FAST)
-    (child,) = [c for c in psutil.Process().children() if "campaigns.child" in " ".join(c.cmdline())]
+    (child,) = [c for c in psutil.Process().children() if "campaigns.sandbox.child" in " ".join(c.cmdline())]
     child.kill()
     child.wait(10)
     assert process.score("garbage", FAST).status == "parse"
     process.close()
-    assert not [c for c in psutil.Process().children() if "campaigns.child" in " ".join(c.cmdline())]
+    assert not [c for c in psutil.Process().children() if "campaigns.sandbox.child" in " ".join(c.cmdline())]
 
 
 def test_what_does_not_fit_scores_nothing(process: ScoringProcess) -> None:

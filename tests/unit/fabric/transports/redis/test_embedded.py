@@ -159,11 +159,11 @@ def test_it_dies_with_its_owner(number: signal.Signals, tmp_path: Path, tools: A
     sent = tools.events(10)
     live.publish(sent)
     live.close()
-    keeper = psutil.Process(int(pid)).ppid()
+    supervisor = psutil.Process(int(pid)).ppid()
     time.sleep(0.05)
     child.send_signal(number)
     child.wait(10)
-    tools.wait_for(lambda: not is_running(int(pid)) and not is_running(keeper), 5)
+    tools.wait_for(lambda: not is_running(int(pid)) and not is_running(supervisor), 5)
     end(child)
     assert "url" not in json.loads((tmp_path / "fabric.json").read_text())
     again = opened(tmp_path, find_fabric(tmp_path))
@@ -226,7 +226,7 @@ def test_closing_a_stopped_server_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal is a thing of Linux")
-def test_a_killed_keeper_takes_the_server_along(tmp_path: Path, tools: Any) -> None:
+def test_a_killed_supervisor_takes_the_server_along(tmp_path: Path, tools: Any) -> None:
     fabric = opened(tmp_path)
     pid = fabric.server_pid
     assert pid
