@@ -86,7 +86,7 @@ class Broker:
 @contextmanager
 def broker() -> Iterator[Broker]:
     """A server of its own, and its folder, gone at the end."""
-    # A killed server may have a child that still writes its log anew.
+    # A killed server may have a child that still writes its log again.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = Broker(Path(folder))
         made.start()

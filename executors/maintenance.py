@@ -16,7 +16,7 @@ class Maintenance:
     Args:
         start: with its zone: a `datetime`, or as in ``"2026-12-01T08:00:00-06:00"``.
         end: the same, later.
-        reason: what to tell whoever asks why.
+        reason: reason shown to people who ask why.
 
     Raises:
         ConfigurationError: these are no such times; the message says what to write instead.

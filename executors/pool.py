@@ -61,39 +61,36 @@ _READ_WAIT: Final = 0.25
 
 
 class ResilientPoolExecutor(ParslExecutor):
-    """One executor out of several endpoints: a site that dies, hangs or lies costs time, never tasks.
+    """A Parsl executor that federates endpoints: a site that dies, hangs or misbehaves costs time, never tasks.
 
-    The endpoint is chosen for each attempt, by health, load and observed speed. Attempts that are lost with their
-    place go elsewhere and are not charged to the user's ``retries``. A user's own exception is delivered unchanged; if
-    the place may have caused it, after a second opinion.
-    Everything that happens is told on the fabric.
+    The pool chooses an endpoint per attempt, by health, load and observed speed. It reroutes attempts that are lost
+    with their endpoint, and does not charge them to the user's ``retries``. It delivers a user's own exception
+    unchanged; if the endpoint may have caused it, after a second opinion. It publishes every decision to the fabric.
 
     Args:
         label: name of the pool in the `Config`.
-        endpoints: `ParslExecutor` objects that are not started, or `Endpoint` objects that say more about them.
-        fabric: ``"embedded"`` (a private server for this host, gone when the run ends), ``"redis://host:6379/0"``,
-            ``"kafka://host:9092/prefix"``, ``"memory://"`` and others (`open_fabric`), or an open `Fabric`.
+        endpoints: `ParslExecutor` objects that are not started, or `Endpoint` objects, which say more about them.
+        fabric: ``"embedded"`` (a private server for this host that ends with the run), ``"redis://host:6379/0"``,
+            ``"kafka://host:9092/prefix"``, ``"memory://"`` and others (see `open_fabric`), or an open `Fabric`.
         strategy: Parsl's scaling strategy for the blocks of each endpoint: "none", "simple" or "htex_auto_scale".
-            The `Config`'s own is not visible to executors.
-        max_idletime: seconds after which that strategy ends idle blocks.
-        strategy_period: seconds between two rounds of it.
+            An executor cannot read the strategy of its `Config`.
+        max_idletime: seconds after which the strategy ends idle blocks.
+        strategy_period: seconds between two rounds of the strategy.
         unavailable_timeout: seconds that a task waits while every endpoint that could run it is down.
-        max_attempts: attempts per task in all, before it is given up.
-        hedging: whether an attempt that runs far longer than its function is known to take there gets a second one at
-            another endpoint with an idle slot; the first result wins. Only for idempotent tasks (see `submit`).
-        shared_filesystem: whether all endpoints and this host see the same files. Without it, only staging inside the
-            task works, and anything else is refused.
-        storage_access: staging providers; if not given, what the endpoints agree on, else Parsl's default.
-        working_dir: directory that files are staged into; if not given, what the endpoints agree on.
-        remote_monitoring_radio: for Parsl's monitoring; if not given, one that loses nothing on these endpoints.
-        second_opinion: run a task once more at another place before an exception that may be the place's fault is
-            believed. Tasks must be safe to run twice, as for Parsl's own retries; without files that is assumed of
-            python apps, others say so with ``idempotent``.
-        failure_rules: `Rule` objects, looked at before the built-in ones: what an exception means and what the
-            pool does about it.
+        max_attempts: attempts per task in all.
+        hedging: whether a slow attempt gets a second one at an idle slot elsewhere; the first result wins. Only for
+            idempotent tasks (see `submit`).
+        shared_filesystem: whether all endpoints and this host see the same files. Without it the pool accepts only
+            staging inside the task.
+        storage_access: staging providers; by default those that the endpoints agree on, else Parsl's.
+        working_dir: directory that files are staged into; by default the one that the endpoints agree on.
+        remote_monitoring_radio: radio of Parsl's monitoring; by default one that loses nothing on these endpoints.
+        second_opinion: whether a task runs once elsewhere before an exception that its endpoint may have caused is
+            delivered. Python apps without files are taken to be safe to run twice; others declare ``idempotent``.
+        failure_rules: `Rule` objects, which go before the built-in ones: what an exception means, and what to do.
         tracing: whether functions find the trace context of their attempt in the environment variable ``TRACEPARENT``,
-            at HTEX endpoints. Events have it in any case.
-        settings: further limits and time constants, for experts; the arguments above override its fields.
+            at HTEX endpoints. Events carry it in any case.
+        settings: further limits and time constants; the arguments above override its fields.
 
     Raises:
         ConfigurationError: something cannot work; the message says what to write instead.

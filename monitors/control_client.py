@@ -54,7 +54,7 @@ class Outcome:
         return bool(self.answers)
 
     def sentences(self) -> list[str]:
-        """What to tell whoever asked."""
+        """The sentence for the person who asked."""
         told = []
         for pool, answer in self.answers:
             many = "" if answer.in_flight == 1 else "s"
@@ -169,7 +169,7 @@ class Control:
         running = self._running()
         if not running:
             which = f"no pool named {self._name!r}" if self._name else "no pool"
-            return f"There is {which} that runs on this fabric, so nobody has an endpoint {place!r}."
+            return f"There is {which} that runs on this fabric, so there is no endpoint {place!r}."
         there = "; ".join(f"pool {pool.name} has {', '.join(sorted(pool.endpoints))}" for pool in running)
         return f"No running pool has an endpoint {place!r}. Write one of those that exist: {there}."
 

@@ -147,7 +147,7 @@ def resume_campaign(
     with locked(out), Ledger(out / LEDGER) as ledger:
         kept = ledger.recall("job")
         if kept is None:
-            raise ConfigurationError(f"{out} holds no campaign that can be resumed. Begin anew with another --out.")
+            raise ConfigurationError(f"{out} holds no campaign that can be resumed. Begin again with another --out.")
         job: Job = pickle.loads(base64.b64decode(kept))  # noqa: S301 - written by ourselves, and as good as its sites
         if budget is not None:
             job = _extended(job, budget)

@@ -219,7 +219,7 @@ def archive(folder: Path, ledger: Ledger) -> None:
 
 
 def _all_events(folder: Path, sessions: Sequence[Session], archived: Sequence[int]) -> dict[int, list[Event]]:
-    """The events of each session: pools number their tasks anew, so that they must be told apart."""
+    """The events of each session: pools number their tasks from 1, so that they must be told apart."""
     found: dict[int, dict[str, Event]] = {session.number: {} for session in sessions}
     if (folder / EVENTS).exists():
         for line in (folder / EVENTS).read_bytes().splitlines():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Endpoint = Annotated[str, typer.Argument(help="Label of the endpoint.", show_default=False)]
 For = Annotated[str | None, typer.Option("--for", metavar="DURATION", help="90s, 5m, 2h or 1d.")]
-Reason = Annotated[str, typer.Option(help="What to tell whoever asks why.")]
+Reason = Annotated[str, typer.Option(help="Reason shown to people who ask why.")]
 Pool = Annotated[str, typer.Option(help="Only the pool of this name. Default: every pool that has the endpoint.")]
 Wait = Annotated[float, typer.Option(min=0.1, help="Seconds that pools have to answer.")]
 Fabric = Annotated[

@@ -123,7 +123,7 @@ def events(
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Only what is younger: 90s, 5m, 2h, 1d, or an RFC 3339 time.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this number of events.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of all events, and end.")] = False,
 ) -> None:
     """Print events as JSON lines, of a run that goes on or is over."""

@@ -63,7 +63,7 @@ Examples:
   diaspora-parsl screen resume my-run --budget 1000 --config other-sites.py
 """
 
-_REPORT = """Write the report and the tables of a campaign anew, from its folder alone; also while it runs.
+_REPORT = """Write the report and the tables of a campaign again, from its folder alone; also while it runs.
 
 \b
 Example:

@@ -451,7 +451,7 @@ class PoolCore(FailureHandler):
     def _plan_revival(self, label: str) -> None:
         health = self.assessor.health[label]
         if health.draining is not None or not self.specs[label].revivable:
-            return  # nobody can build it anew, or it was to go away and `Resume` brings it back
+            return  # nobody can build it again, or it was to go away and `Resume` brings it back
         delay = backoff_delay(self.settings.revive_first, self.settings.revive_longest, health.deaths)
         delay += self.outages.delay(label, self.now)
         health.deaths += 1
@@ -495,7 +495,7 @@ class PoolCore(FailureHandler):
             self._update_health(s.endpoint)
 
     def _bring_back(self, label: str) -> None:
-        """The endpoint is not held any more: if it died meanwhile, it is built anew."""
+        """The endpoint is not held any more: if it died meanwhile, it is rebuilt."""
         dead = self.assessor.health[label].dead_reason is not None
         if dead and not self._stopped and ("revive", label) not in self._deadlines:
             self._plan_revival(label)

@@ -51,7 +51,7 @@ class WorkerDied(Payload, frozen=True):
     attempt: int = 0
     """What it was running, if that is known."""
     proof: str = ""
-    """That whoever tells it belongs to the block: only then a pool acts on it."""
+    """HMAC that proves that the sender belongs to the block; a pool acts on it only then."""
 
 
 # --- what Parsl tells about a workflow: times are RFC 3339, UTC -----------------------------------------------------

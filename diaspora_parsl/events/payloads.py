@@ -308,7 +308,7 @@ class LinkStatus(LinkPayload, frozen=True):
     refused: int = 0
     """Not on the list of topics, or no valid sample."""
     thinned: int = 0
-    """Samples left out, since one every so many seconds is enough."""
+    """Samples left out, since one per period is enough."""
     looped: int = 0
     """They had been on the other side, or had crossed too many bridges."""
     doubles: int = 0

@@ -1,4 +1,4 @@
-"""Signatures of requests: what is asked of a pool counts only if whoever asks has the key of its run."""
+"""Signatures of requests: a pool follows a request only if its sender has the key of the run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_signed(event: Event, key: str) -> bool:
 
 
 def _digest(event: Event, key: str) -> str:
-    # A transport may write the JSON anew: its meaning is signed, not its blanks.
+    # A transport may write the JSON again: its meaning is signed, not its blanks.
     data = msgspec.json.decode(event.data)
     meant = [event.id, event.source, event.type, event.subject, event.time, event.partitionkey, event.sequence, data]
     return hmac.new(key.encode(), msgspec.json.encode(meant, order="deterministic"), hashlib.sha256).hexdigest()

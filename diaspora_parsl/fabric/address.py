@@ -44,7 +44,7 @@ def make_key(run_dir: Path) -> str:
     """The key that signs requests to the pools of a run.
 
     It is ``DIASPORA_PARSL_KEY``, else what the record of the run has, else a new one. It is kept in the record, next to
-    the address, so that whoever may read that may also ask. Never log it.
+    the address, so that everybody who may read it may also send requests. Never log it.
     """
     record = read_record(run_dir)
     known = record.get("key")

@@ -39,7 +39,7 @@ class Consumer:
         on_resync: events were trimmed away unread; gets how often that happened so far.
         position: where to start.
         skip_older: leave out events that came after a later one of the same source and topic, by sequence. (A source
-            that was started again counts anew; it is told from an old event by its time.)
+            that was started again counts from 1; it is told from an old event by its time.)
         wait: seconds that one read may wait for events.
     """
 

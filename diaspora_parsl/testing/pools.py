@@ -83,7 +83,7 @@ class PoolRun:
         """Wait until the script is over.
 
         Raises:
-            TimeoutError: it is not over within so many seconds.
+            TimeoutError: it is not over within this time.
         """
         self._injector.wait(limit)
 

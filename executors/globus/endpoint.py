@@ -91,7 +91,7 @@ class GlobusEndpoint(Endpoint):
             )
 
         def build() -> ParslExecutor:
-            # Only now: whoever configures a pool need not wait for the SDK, nor have it.
+            # Only now: to configure a pool, the SDK is not needed.
             from .executor import GlobusExecutor  # noqa: PLC0415
             from .sdk import default_client  # noqa: PLC0415
 

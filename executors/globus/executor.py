@@ -265,7 +265,7 @@ class GlobusExecutor(ObservableExecutor):
         return True
 
     def _function_id(self, post: RemoteTask) -> str:
-        """Under which the service knows it. Wrappers are often made anew for each call: the code is registered once."""
+        """Return its id at the service. A wrapper made again for each call is registered once."""
         code = Journal.digest(post.code)
         known = self._registered.get(code)
         if known is None:

@@ -1,4 +1,4 @@
-"""Requests to a service that allows only so many: shared by all endpoints of one account."""
+"""Limits the requests to a service; all endpoints of one account share a limit."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class RunContext(Struct, frozen=True):
 
 
 def recipe(executor: ParslExecutor) -> Callable[[], ParslExecutor] | None:
-    """How to build this executor anew, from its configuration as it stands now; None if that cannot be known.
+    """How to build this executor again, from its configuration as it stands now; None if that cannot be known.
 
     Parsl's own executors keep every constructor argument as an attribute (`RepresentationMixin`). Some are changed by
     `start`, so this must be asked before. The provider is not rebuilt: it keeps the table of jobs that must be

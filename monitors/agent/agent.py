@@ -96,7 +96,7 @@ class Agent:
         self._workers = Workers()
         self._deaths: deque[WorkerDied] = deque(maxlen=_MOST_DEATHS)
         self._secret = os.environ.get(_BLOCK_VARIABLE, "")
-        # A process id alone may come again, and its sequence would start anew.
+        # A process id alone may come again, and its sequence would start again.
         token = uuid.uuid4().hex[:8]
         self._source = f"/{config.site}/{config.endpoint}/{config.block}/{config.node}/{os.getpid()}-{token}"
         self._sequence = 0

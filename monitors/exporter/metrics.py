@@ -239,7 +239,7 @@ class Metrics(Collector):
             (_gauge("endpoint_slots", "Attempts that it can run at once.", _ENDPOINT), lambda e: e.slots),
             (_gauge("endpoint_in_flight", "Attempts that are there.", _ENDPOINT), lambda e: e.in_flight),
             (_gauge("endpoint_rate", "Results per second.", _ENDPOINT), lambda e: e.rate),
-            (_gauge("endpoint_generation", "How often it was built anew.", _ENDPOINT), lambda e: e.generation),
+            (_gauge("endpoint_generation", "How often it was rebuilt.", _ENDPOINT), lambda e: e.generation),
             (_counter("endpoint_finished", "Results from there.", _ENDPOINT), lambda e: e.finished),
         ]
         for pool in self._pools():

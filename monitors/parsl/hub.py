@@ -29,7 +29,7 @@ _GATHER: Final = 0.2
 
 
 class FabricMonitoringHub(MonitoringHub):
-    """``Config(monitoring=FabricMonitoringHub(...))``: what Parsl would write into its database is told on the fabric.
+    """``Config(monitoring=FabricMonitoringHub(...))`` publishes what Parsl would write into its database.
 
     That is the start and the end of the workflow, each status of each try, and each status of each block. It costs the
     workflow some microseconds each, and never a wait. What workers say comes with a `FabricRadio`, or with any radio of

@@ -43,7 +43,7 @@ _BUFFER: Final = 1 << 20
 
 
 class FabricRadio(RadioConfig, RepresentationMixin):
-    """``remote_monitoring_radio=FabricRadio()``: what runs on workers is told on the fabric, and to Parsl's database.
+    """``remote_monitoring_radio=FabricRadio()`` publishes what runs on workers to the fabric and to Parsl's database.
 
     A message costs the task some microseconds: one connection per worker process, made in the background, sends them
     off. While the fabric is away they wait in a file on the node's own disk. The package must be installed on the

@@ -99,7 +99,7 @@ def tell(
         wanted: which ones are written.
         write: takes one line.
         follow: go on with what comes.
-        limit: stop after so many.
+        limit: stop after this number of events.
 
     Raises:
         FabricUnavailableError: the fabric does not answer, and is not followed.

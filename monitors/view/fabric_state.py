@@ -19,7 +19,7 @@ class NodeView:
     node: str
     interval: float = 1.0
     heard: float = float("-inf")
-    """When the last heartbeat was sent, on the clock of whoever calls `Picture.apply`."""
+    """When the last heartbeat was sent, on the clock of the caller of `FabricState.apply`."""
     stopped: bool = False
     """The agent said goodbye: its silence means nothing."""
     source: str = ""
@@ -27,7 +27,7 @@ class NodeView:
 
 
 class FabricState:
-    """Everything that the events of a fabric say, whoever sent them."""
+    """The state of a fabric, folded from its events."""
 
     def __init__(self) -> None:
         self.sources: dict[str, PoolView] = {}

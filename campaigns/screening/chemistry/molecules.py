@@ -112,7 +112,7 @@ def _read(smiles: str, scope: Scope) -> tuple[Any, Status, str]:
     if "." in smiles:
         parts = Chem.GetMolFrags(molecule, asMols=True, sanitizeFrags=False)
         if len(parts) > 1:
-            # Read anew: stereochemistry that depended on the other parts is gone then.
+            # Read again: stereochemistry that depended on the other parts is gone then.
             molecule = Chem.MolFromSmiles(Chem.MolToSmiles(max(parts, key=lambda part: part.GetNumHeavyAtoms())))
             if molecule is None:
                 return None, "parse", "RDKit cannot read the largest part of this SMILES."

@@ -203,7 +203,7 @@ def find_candidates(
 
 def _build(library: Iterable[Entry], folder: Path, scope: Scope, processes: int, observer: Observer | None) -> None:
     asked = {"elements": sorted(scope.elements or ()), "largest": scope.max_heavy_atoms, "fingerprint": FINGERPRINT}
-    # What has no digest, such as a generator, is read anew.
+    # What has no digest, such as a generator, is read again.
     key = digest_of(asked, library.digest()) if isinstance(library, Library) else ""
     if key and (state := store.read_state(folder)).get("key") == key and state["complete"]:
         return

@@ -26,7 +26,7 @@ _BATCH: Final = 10_000
 
 @dataclass(frozen=True)
 class Library:
-    """A file of molecules, read anew each time it is iterated over: every line is an entry, also an empty one.
+    """A file of molecules, read again each time it is iterated over: every line is an entry, also an empty one.
 
     Args:
         path: ``.smi`` (SMILES, blank, name) or ``.csv`` (with a header), either also as ``.gz``, or ``.parquet``.

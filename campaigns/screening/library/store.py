@@ -39,7 +39,7 @@ class Writer:
 
     Args:
         folder: of the store.
-        key: of library and settings; a store with another key is begun anew.
+        key: of library and settings; a store with another key is begun again.
     """
 
     def __init__(self, folder: Path, key: str) -> None:

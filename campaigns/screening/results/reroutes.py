@@ -38,7 +38,7 @@ class LostAttempt:
     """When the task began to run there: told by the worker if the ledger can be joined, else when it was dispatched."""
     molecule: str
     session: int = 1
-    """Of the campaign; the pool of each numbers its tasks anew."""
+    """Of the campaign; the pool of each numbers its tasks from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,7 +28,7 @@ def events_of_run(run_dir: Path, since: float, *, running: bool = False) -> list
     Args:
         run_dir: Parsl's own directory of the run, in which a pool says where its fabric is.
         since: Unix time; older events belong to other runs on the same fabric.
-        running: the run goes on, as far as is known: its fabric is asked where it says it can be, not opened anew.
+        running: the run goes on, as far as is known: its fabric is asked where it says it can be, not opened again.
     """
     try:
         url = _address(run_dir, running=running)

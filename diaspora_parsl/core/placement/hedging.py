@@ -15,7 +15,7 @@ from diaspora_parsl.core.timers import Deadlines
 
 #: Durations remembered per function and endpoint.
 _REMEMBERED: Final = 100
-#: New durations after which the limit is worked out anew.
+#: New durations after which the limit is worked out again.
 _FRESH: Final = 10
 #: Seconds between two looks at an endpoint where something is slow, but cannot be hedged now.
 _AGAIN: Final = 0.5
@@ -68,7 +68,7 @@ class Hedger:
         budget: of the pool.
         deadlines: of the core; each endpoint has at most one here.
         clock: the time of the stimulus at hand.
-        judge: asks for the verdict on an endpoint anew.
+        judge: asks for the verdict on an endpoint again.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class MaintenancePlanner:
         scheduler: asks the horizon before it sends anything.
         deadlines: of the core.
         chronicle: tells the answers to requests.
-        judge: looks at an endpoint anew.
+        judge: looks at an endpoint again.
         back: called for an endpoint that is not held any more, before it is judged.
     """
 
@@ -95,7 +95,7 @@ class MaintenancePlanner:
             self._back(label)
         change = calendar.next_change(label, at)
         if change is not None:
-            # Nothing may be sent, or built anew, at the very time at which that begins to be unwanted.
+            # Nothing may be sent, or rebuilt, at the very time at which that begins to be unwanted.
             self._deadlines.at(change, ("calendar", label), lambda: self._follow(label, change), first=True)
         self._update_health(label)
 

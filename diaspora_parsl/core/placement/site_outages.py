@@ -21,7 +21,7 @@ class SiteOutages:
         chronicle: tells of suspects.
         sites: of the endpoints, by label.
         window: seconds within which losses belong together.
-        judge: looks at an endpoint anew.
+        judge: looks at an endpoint again.
     """
 
     def __init__(

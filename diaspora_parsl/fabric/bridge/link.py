@@ -23,7 +23,7 @@ _BATCH: Final = 5_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
 #: Seconds between two writes of the cursor: what is sent twice after a kill is what was sent in that time.
 _SAVE_SECONDS: Final = 0.2
-#: Seconds of outage after which a fabric is opened anew: not every client finds its way back.
+#: Seconds of outage after which a fabric is opened again: not every client finds its way back.
 _REOPEN_SECONDS: Final = 5.0
 
 
@@ -69,7 +69,7 @@ def _bytes(events: list[Event]) -> int:
 
 
 class End:
-    """One of the two fabrics of a link: opened when first needed, and anew when it stays away. One thread.
+    """One of the two fabrics of a link: opened when first needed, and again when it stays away. One thread.
 
     Args:
         opener: opens it.
@@ -101,7 +101,7 @@ class End:
         self.answers, self.reason, self._away_since = True, "", None
 
     def failed(self, error: Exception) -> bool:
-        """It did not; returns whether it is time to open it anew."""
+        """It did not; returns whether it is time to open it again."""
         now = self._clock()
         self.answers, self.reason = False, str(error) or type(error).__name__
         if self._away_since is None:
@@ -112,7 +112,7 @@ class End:
         return True
 
     def close(self) -> None:
-        """Let go of it; the next `fabric` opens it anew."""
+        """Let go of it; the next `fabric` opens it again."""
         fabric, self._fabric = self._fabric, None
         if fabric is not None:
             fabric.close()

@@ -111,7 +111,7 @@ class Injector:
         """Wait until the script is over.
 
         Raises:
-            TimeoutError: it is not over within so many seconds.
+            TimeoutError: it is not over within this time.
         """
         self._thread.join(limit)
         if self._thread.is_alive():

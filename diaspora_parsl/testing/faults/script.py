@@ -29,7 +29,7 @@ class _Window(_Fault, frozen=True, kw_only=True, tag=True):
 
 
 class Kill(_Fault, frozen=True, kw_only=True, tag=True):
-    """The endpoint is gone without warning, with all that it held; it may be built anew, from ``until`` on if given."""
+    """The endpoint is gone without warning, with all that it held; it may be rebuilt, from ``until`` on if given."""
 
     endpoint: str
     until: float | None = None

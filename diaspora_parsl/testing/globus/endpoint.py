@@ -110,7 +110,7 @@ class Endpoint:
         return {"status": "online", "details": self.engine.counts()}
 
     def fate(self) -> Fate:
-        """What becomes of the next result, drawn anew for each."""
+        """What becomes of the next result, drawn again for each."""
         lost = [fault for fault in self.troubles.of(f.LoseResults) if self._hits(fault)]
         repeated = [fault for fault in self.troubles.of(f.RepeatResults) if self._hits(fault)]
         return Fate(kept=all(fault.kept for fault in lost), copies=0 if lost else 1 + bool(repeated))

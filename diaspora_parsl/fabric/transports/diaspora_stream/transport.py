@@ -1,4 +1,4 @@
-"""Mofka, and whatever else the Diaspora Stream API reaches; the only file that imports ``diaspora_stream``."""
+"""Mofka and other systems behind the Diaspora Stream API; the only file that imports ``diaspora_stream``."""
 
 from __future__ import annotations
 

@@ -148,11 +148,11 @@ class KafkaSubscription:
             self._link.partitions(next(iter(self._topics)))
             return False
         ends = self._link.offsets(assigned, HIGH)
-        # Less than ours is a log that began anew: the next fetch will say so.
+        # Less than ours is a log that began again: the next fetch will say so.
         return any(self._next[name][partition] != end for (name, partition), end in ends.items())
 
     def _resync(self) -> None:
-        """Our offset is not there any more, or not yet in a log that began anew."""
+        """Our offset is not there any more, or not yet in a log that began again."""
         lows = self._link.offsets(sorted(self._trimmed), LOW)
         for (name, partition), low in lows.items():
             self._next[name][partition] = low

@@ -144,7 +144,7 @@ class RestSubscription:
         for record in records:
             topic, offset = record["topic"], record["offset"]
             if self._next.get(topic, offset) != offset:
-                self.resyncs += 1  # trimmed, or a log that began anew: the service goes to the first that it has
+                self.resyncs += 1  # trimmed, or a log that began again: the service goes to the first that it has
             self._next[topic] = offset + 1
             try:
                 events.append(decode(record["value"] or b""))

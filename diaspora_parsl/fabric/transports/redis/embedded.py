@@ -108,7 +108,7 @@ def open_url(url: str, run_dir: Path) -> EmbeddedFabric:
     """Open ``embedded[://[/path/to/run_dir][?bind=address]]``.
 
     Without a path: the fabric of this run. Its server keeps its data in ``<run_dir>/fabric`` and its address in
-    ``<run_dir>/fabric.json``; whoever opens it second, in this process or another on this host, shares it. With a
+    ``<run_dir>/fabric.json``; who opens it second, in this process or another on this host, shares it. With a
     path: the fabric of that run if it is live, else a server on a copy of what it kept. ``bind`` is the one address
     besides loopback where workers on other nodes reach it.
 

@@ -1,4 +1,4 @@
-"""Program: keeps one server running while whoever started it lives; run by path, with the standard library alone.
+"""Keep one server running while the process that started it lives; run by path, standard library only.
 
 Usage: ``python -I -S embedded_supervisor.py SERVER CONFIG RECORD``; the owner holds standard input, a pipe, open.
 

@@ -265,7 +265,7 @@ class Queues:
         return len(reached)
 
     def end(self, channels: Iterable[Channel], client: object | None = None) -> None:
-        """End channels, all before anything of theirs is delivered anew, and the exclusive queues of a client."""
+        """End channels, all before anything of theirs is delivered again, and the exclusive queues of a client."""
         queues: dict[str, Queue] = {}
         for channel in list(channels):
             queues.update((queue.name, queue) for queue in channel.release())

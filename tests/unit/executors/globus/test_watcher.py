@@ -32,7 +32,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def hold_back(watcher: Any) -> threading.Event:
-    """Once this is set, it acknowledges nothing before it connects anew."""
+    """Once this is set, it acknowledges nothing before it connects again."""
     held_back, untouched = threading.Event(), watcher._event_watcher
 
     def look() -> None:

@@ -109,7 +109,7 @@ def test_the_capacity_that_survives_is_counted_over_time() -> None:
         return surviving_makespan(pool, tasks, FaultScript(faults))
 
     assert ideal() == 10.0
-    assert ideal(Kill(at=5.0, endpoint="a")) == 10.0, "it may be built anew at once"
+    assert ideal(Kill(at=5.0, endpoint="a")) == 10.0, "it may be rebuilt at once"
     assert ideal(Kill(at=5.0, endpoint="a", until=1e9)) == 15.0
     assert ideal(Freeze(at=0.0, endpoint="a", until=5.0), Kill(at=2.0, endpoint="a", until=4.0)) == 12.5
     assert ideal(Slow(at=0.0, endpoint="b", until=1e9, factor=4.0)) == 16.0
