@@ -39,13 +39,13 @@ from typing import Any
 from diaspora_parsl.backoff import backoff_delay
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.actions import Action
-from diaspora_parsl.core.attribution.failure_handler import OCCUPIES, FailureHandler
+from diaspora_parsl.core.attribution.failure_handler import FailureHandler
 from diaspora_parsl.core.attribution.node_second_opinions import NodeSecondOpinions
 from diaspora_parsl.core.attribution.second_opinions import SecondOpinions
 from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
 from diaspora_parsl.core.health.assessor import HealthAssessor, State
 from diaspora_parsl.core.history import UNTOLD, History, Transition
-from diaspora_parsl.core.placement.hedging import Hedger
+from diaspora_parsl.core.placement.hedging import SLOT_HOLD_SECONDS, Hedger
 from diaspora_parsl.core.placement.maintenance import MaintenancePlanner
 from diaspora_parsl.core.placement.retry_budget import PacedRequeue, RetryBudget
 from diaspora_parsl.core.placement.scheduler import Scheduler
@@ -357,7 +357,7 @@ class PoolCore(FailureHandler):
             self.scheduler.emptied(label)
         elif bound:
             ids = [attempt.id for attempt in bound]
-            self._deadlines.at(self.now + OCCUPIES, ("vacate", ids[0]), lambda: self._vacate(label, ids))
+            self._deadlines.at(self.now + SLOT_HOLD_SECONDS, ("vacate", ids[0]), lambda: self._vacate(label, ids))
         for attempt in bound:
             attempt.task.release(attempt)
             attempt.task.avoid(label)

@@ -12,6 +12,7 @@ from diaspora_parsl.core.attribution.second_opinions import SecondOpinions
 from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
 from diaspora_parsl.core.health.assessor import HealthAssessor
 from diaspora_parsl.core.history import History
+from diaspora_parsl.core.placement.hedging import SLOT_HOLD_SECONDS
 from diaspora_parsl.core.placement.retry_budget import PacedRequeue, RetryBudget
 from diaspora_parsl.core.placement.scheduler import Scheduler
 from diaspora_parsl.core.settings import PoolSettings
@@ -19,9 +20,6 @@ from diaspora_parsl.core.stimuli import Orphaned
 from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.core.timers import Deadlines
 from diaspora_parsl.errors import PoisonTaskError, PoolError
-
-#: Seconds after which a given-up attempt at a living endpoint no longer counts as occupying a slot there.
-OCCUPIES = 60.0
 
 
 class FailureHandler(ABC):
@@ -191,7 +189,9 @@ class FailureHandler(ABC):
         label, task = attempt.endpoint, attempt.task
         self.scheduler.superseded(attempt)
         self.scheduler.loads[label].record_failure(task.function)
-        self._deadlines.at(self.now + OCCUPIES, ("vacate", attempt.id), lambda: self._vacate(label, [attempt.id]))
+        self._deadlines.at(
+            self.now + SLOT_HOLD_SECONDS, ("vacate", attempt.id), lambda: self._vacate(label, [attempt.id])
+        )
         task.release(attempt)
         task.avoid(label)
         self._count_kill(task, label)

@@ -145,13 +145,13 @@ class NodeOutlierDetector:
     """
 
     def __init__(self, endpoints: Iterable[str]) -> None:
-        self._wards = {label: _Guarded() for label in endpoints}
+        self._evidence = {label: _Guarded() for label in endpoints}
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
     def connected(self, endpoint: str, managers: Iterable[tuple[str, str]], at: float, *, more: bool) -> None:
         """Which managers (id, block) the endpoint has now, and whether more are on their way."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         pairs = list(managers)
         guarded.managers = frozenset(manager for manager, _ in pairs)
         guarded.more = more
@@ -169,13 +169,13 @@ class NodeOutlierDetector:
 
     def node(self, endpoint: str, name: str) -> Node:
         """The node that a gate reported as "host block manager"."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         node = guarded.nodes.get(name)
         return node if node is not None else self._met(guarded, endpoint, name)
 
     def find(self, endpoint: str, name: str) -> Node | None:
         """The node with that manager, if it is remembered; one that came back is another name."""
-        return self._wards[endpoint].nodes.get(name)
+        return self._evidence[endpoint].nodes.get(name)
 
     def _met(self, guarded: _Guarded, endpoint: str, name: str) -> Node:
         host, block, manager = name.split(" ", 2)
@@ -193,7 +193,7 @@ class NodeOutlierDetector:
 
     def node_succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
         """An attempt succeeded there."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         node = guarded.nodes.get(name) or self._met(guarded, endpoint, name)
         node.counted(good=True)
         streak = node.functions.get(function)
@@ -224,7 +224,7 @@ class NodeOutlierDetector:
         A probe that fails keeps the function, or everything, from the node for twice as long.
         """
         self.noted(endpoint, attempt)
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         node = self.node(endpoint, name)
         streak = self._streak(node, function)
         if len(streak.row) < _ROW:
@@ -251,7 +251,7 @@ class NodeOutlierDetector:
 
     def proven(self, endpoint: str, name: str, function: str, task: int, at: float) -> list[Change]:
         """A task that had failed there succeeded at another place."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         node = guarded.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is None or streak is None or task not in streak.row:
@@ -275,7 +275,7 @@ class NodeOutlierDetector:
 
     def closed(self, endpoint: str, name: str, function: str, task: int) -> None:
         """A task that failed there is settled; if nothing was proven, it is nothing against the node."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         node = guarded.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is not None and streak is not None and streak.row.get(task) == _AWAITED:
@@ -286,19 +286,19 @@ class NodeOutlierDetector:
 
     def noted(self, endpoint: str, attempt: int) -> None:
         """An attempt failed there, for whatever reason: workers need not hold back for it any more."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         guarded.known = max(guarded.known, attempt)
 
     def known(self, endpoint: str) -> int:
         """The last failed attempt whose failure is taken into account; 0 if nothing has failed."""
-        return self._wards[endpoint].known
+        return self._evidence[endpoint].known
 
     def avoid(self, endpoint: str, function: str, at: float) -> tuple[str, ...]:
         """Hosts and managers that an attempt sent now must not run on.
 
         Once the time of a node is over, one attempt in `_PROBE_PERIOD` seconds is free to go there.
         """
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         names: list[str] = []
         doubted = []
         count = 0
@@ -322,23 +322,19 @@ class NodeOutlierDetector:
 
         A host outlives its managers; several managers on one host are told apart.
         """
-        own = not self._has_neighbour(self._wards[node.endpoint], node)
+        own = not self._has_neighbour(self._evidence[node.endpoint], node)
         return (node.manager, node.host) if own else (node.manager,)
 
     def has_other(self, endpoint: str, avoid: Iterable[str], *, expected: bool = True) -> bool:
         """Whether the endpoint has managers, or expects some, that are none of these nodes."""
-        guarded = self._wards[endpoint]
+        guarded = self._evidence[endpoint]
         named = set(avoid)
         managers = {node.manager for node in guarded.nodes.values() if not named.isdisjoint((node.host, node.manager))}
         return (expected and guarded.more) or bool(guarded.managers - managers - named)
 
-    def shares_block(self, node: Node) -> bool:
-        """Whether other managers are in its block."""
-        return self._wards[node.endpoint].blocks.get(node.block, 2) > 1
-
     def works(self, endpoint: str, function: str) -> bool:
         """Whether the function has succeeded on any node of the endpoint."""
-        found = (node.functions.get(function) for node in self._wards[endpoint].nodes.values())
+        found = (node.functions.get(function) for node in self._evidence[endpoint].nodes.values())
         return any(streak is not None and streak.worked for streak in found)
 
     def _stays_out(self, node: Node, streak: _Streak | None, at: float) -> bool:
@@ -412,8 +408,8 @@ class NodeOutlierDetector:
 
     def out(self, endpoint: str) -> list[Node]:
         """The nodes that are left out for everything."""
-        return [node for node in self._wards[endpoint].in_doubt.values() if node.out_until is not None]
+        return [node for node in self._evidence[endpoint].in_doubt.values() if node.out_until is not None]
 
     def nodes(self, endpoint: str) -> list[Node]:
         """Every node met and not forgotten."""
-        return list(self._wards[endpoint].nodes.values())
+        return list(self._evidence[endpoint].nodes.values())

@@ -19,8 +19,8 @@ _REMEMBERED: Final = 100
 _FRESH: Final = 10
 #: Seconds between two looks at an endpoint where something is slow, but cannot be hedged now.
 _AGAIN: Final = 0.5
-#: Seconds after which a loser that has not ended stops counting as occupying a slot, if its endpoint is in doubt.
-_OCCUPIES: Final = 60.0
+#: Seconds that an attempt which was given up counts as occupying its slot at an endpoint that lives.
+SLOT_HOLD_SECONDS: Final = 60.0
 #: Idle endpoints compared for one hedge.
 _COMPARED: Final = 32
 
@@ -226,7 +226,7 @@ class Hedger:
     def lost(self, loser: Attempt) -> None:
         """The other attempt won; what cannot be cancelled occupies its slot until it ends."""
         label = loser.endpoint
-        self._deadlines.at(self._clock() + _OCCUPIES, ("losers", label), lambda: self._vacate(label))
+        self._deadlines.at(self._clock() + SLOT_HOLD_SECONDS, ("losers", label), lambda: self._vacate(label))
 
     def _vacate(self, label: str) -> None:
         """Losers at a place that may be gone must not keep the place from being tried."""

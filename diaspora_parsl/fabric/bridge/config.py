@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -309,7 +309,3 @@ def _close(word: str, words: Collection[str]) -> str:
 
 def _list(words: Collection[str]) -> str:
     return ", ".join(words)
-
-
-#: How a bridge opens a fabric.
-Opener = Callable[[FabricPlace], Fabric]

@@ -24,7 +24,6 @@ _FRAME_ERROR: Final = 501
 _SYNTAX_ERROR: Final = 502
 _COMMAND_INVALID: Final = 503
 _CHANNEL_ERROR: Final = 504
-_SUCCESS: Final = 200
 #: Codes that end the connection, not only a channel (AMQP 0-9-1, section 1.2 of its reference).
 _HARD: Final = frozenset(
     {_FRAME_ERROR, _SYNTAX_ERROR, _COMMAND_INVALID, _CHANNEL_ERROR, UNEXPECTED_FRAME, NOT_ALLOWED, NOT_IMPLEMENTED}
