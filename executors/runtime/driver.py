@@ -44,6 +44,11 @@ _STEP_ASIDE: Final = 0.0005
 #: What is told of every task.
 _EVERYDAY: Final = frozenset({events.TaskSubmitted, events.TaskDispatched, events.TaskFinished})
 
+#: Evidence from the fabric, of which a flood may wait in the mailbox.
+_FROM_FABRIC: Final = (
+    stimuli.HeartbeatReceived, stimuli.StreamEnded, stimuli.FabricPolled, stimuli.BridgePolled, stimuli.PeerReport,
+)  # fmt: skip
+
 #: What came of an attempt: its result, or an exception.
 Outcome = tuple[Any, BaseException | None]
 Emit = Callable[[events.Payload, str, str], None]
@@ -259,6 +264,8 @@ class Driver:
         return 0 < slots * _DEEP <= sum(load.in_flight for load in loads)
 
     def _handle(self, stimulus: stimuli.Stimulus) -> None:
+        if self._closing.is_set() and isinstance(stimulus, _FROM_FABRIC):
+            return  # a flood of events must not hold up the end of the pool
         try:
             actions = self._core.handle(stimulus)
         except Exception:

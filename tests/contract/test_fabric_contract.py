@@ -292,6 +292,7 @@ class KafkaServerPlace(KafkaPlace):
         self.own = KafkaBroker(folder)
         super().__init__(folder, self.own)
         self.own.__enter__()
+        self._wait_until_it_answers()
 
     def url(self) -> str:
         return self.own.secure_url(self.prefix) + "&timeout=1"
@@ -302,8 +303,11 @@ class KafkaServerPlace(KafkaPlace):
     def kill(self) -> None:
         self.own.kill()
         self.own.start()
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self) -> None:
         fabric = super().open()
-        wait_for(lambda: answers(fabric), 30.0)  # it is asked before it is ready, on a busy machine
+        wait_for(lambda: answers(fabric), 30.0)  # on a busy machine the first topic takes longer than a time-out
 
     def close(self) -> None:
         super().close()
