@@ -211,6 +211,7 @@ class ResilientPoolExecutor(ParslExecutor):
             peer_report_time=self._settings.peer_report_time,
             secrets=self._marks.__getitem__,
             lost=driver.worker_died,
+            waiting=driver.waiting,
         )
         self._reader = Consumer(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
         if self._fabric is not None and self._fabric_config != "embedded":  # which has no past

@@ -479,14 +479,14 @@ class PoolCore(FailureHandler):
 
     def _on_stream_ended(self, s: stimuli.StreamEnded) -> None:
         if s.endpoint in self.specs:
-            self.assessor.health[s.endpoint].streams.pop(s.stream, None)
+            self.assessor.health[s.endpoint].heartbeats.forget(s.stream)
             if self.scheduler.verdicts[s.endpoint].state is not State.UP:
                 self._update_health(s.endpoint)
 
     def _on_fabric_polled(self, s: stimuli.FabricPolled) -> None:
         if self.assessor.fabric_polled(s.at):
             for label, health in self.assessor.health.items():
-                if health.streams:
+                if health.heartbeats:
                     self._update_health(label)
 
     def _on_peer_report(self, s: stimuli.PeerReport) -> None:

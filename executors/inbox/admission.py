@@ -21,6 +21,10 @@ MOST_STREAMS: Final = 20_000
 _STREAM_LIFE: Final = 120.0
 #: Events per second that a pool takes from its fabric; beyond, it steps aside.
 MOST_PER_SECOND: Final = 20_000
+#: Stimuli that may wait for the driver while a pool reads on; beyond, events wait in the fabric.
+MOST_WAITING: Final = 1_000
+#: Seconds of one pause. A longer one would look like a fabric that is not read.
+_LONGEST_PAUSE: Final = 0.5
 #: After what others said of an endpoint has counted for its time, it is not listened to again for so many times that.
 _DEAF: Final = 4.0
 #: A signed request counts for so long (seconds), so that it cannot be published again later; clocks differ.
@@ -123,29 +127,33 @@ class Signed:
 
 
 class Throttle:
-    """Keeps a flood from taking the whole interpreter: steps aside when more comes than a pool has to hear.
+    """Pauses the reader of a flood, so that it takes neither the interpreter nor the mailbox of the driver.
 
     Args:
         most: events per second.
+        waiting: returns how many stimuli wait for the driver.
         sleep: takes seconds.
         clock: monotonic seconds.
     """
 
     def __init__(
         self, most: float = MOST_PER_SECOND, sleep: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, waiting: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
         self._most = most
+        self._waiting = waiting
         self._sleep = sleep
         self._clock = clock
         self._paid_until = float("-inf")
 
     def took(self, events: int) -> None:
-        """So many were handled; returns when more may come, within a second."""
+        """Return when more events may be read after this number of them, within about half a second."""
         now = self._clock()
         self._paid_until = max(self._paid_until, now - 1.0) + events / self._most
         if self._paid_until > now:
-            self._sleep(min(0.5, self._paid_until - now))
+            self._sleep(min(_LONGEST_PAUSE, self._paid_until - now))
+        while self._waiting() > MOST_WAITING and self._clock() - now < _LONGEST_PAUSE:
+            self._sleep(_LONGEST_PAUSE / 10)
 
 
 def spoken(text: str) -> str:

@@ -39,6 +39,7 @@ class Listener:
         key: with which requests are signed; without one, none is followed.
         peer_report_time: seconds that what others say about an endpoint counts.
         secrets: what agents in blocks of an endpoint can know and others cannot, by label.
+        waiting: returns how many stimuli wait for the driver.
         lost: takes an attempt whose worker died, and the node; called when an agent proved that it is in such a block.
     """
 
@@ -53,6 +54,7 @@ class Listener:
         peer_report_time: float = settings.PoolSettings().peer_report_time,
         secrets: Callable[[str], Collection[str]] = lambda _: (),
         lost: Callable[[int, str], None] = lambda *_: None,
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
         self._sites = sites
         self._own_source = own_source
@@ -63,7 +65,7 @@ class Listener:
         self._signed = Signed(key)
         self._streams = Streams()
         self._rumours = PeerReports(peer_report_time)
-        self._pace = Throttle()
+        self._pace = Throttle(waiting=waiting)
         self._malformed = 0
         self._at_end = True
 

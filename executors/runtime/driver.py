@@ -146,6 +146,10 @@ class Driver:
         """Give the core something to react to. Never blocks; callable from any thread."""
         self._mailbox.put(stimulus)
 
+    def waiting(self) -> int:
+        """Return the number of stimuli that were posted and not handled yet."""
+        return self._mailbox.qsize()
+
     def new_future(self, number: int) -> TaskFuture:
         """The future of a task."""
         return TaskFuture(number, self._delivery)

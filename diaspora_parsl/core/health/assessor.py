@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from diaspora_parsl.core.health.correlated_failures import CommonCauseFilter
 from diaspora_parsl.core.health.evidence import Health
-from diaspora_parsl.core.health.phi_accrual import PhiAccrual
 from diaspora_parsl.core.health.reachability import Reachability
 
 #: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
@@ -85,13 +84,7 @@ class HealthAssessor:
     def record_heartbeat(self, label: str, stream: str, at: float, interval: float, via_site: str = "") -> None:
         """A heartbeat came in, by this way."""
         self.health[label].via_site = via_site
-        streams = self.health[label].streams
-        detector = streams.pop(stream, None)
-        if detector is None:
-            detector = PhiAccrual(at, interval, threshold=self._phi_threshold, pause=self._pause)
-        else:
-            detector.beat(at)
-        streams[stream] = detector  # last in order
+        self.health[label].heartbeats.beat(stream, at, interval, threshold=self._phi_threshold, pause=self._pause)
 
     def fabric_polled(self, at: float) -> bool:
         """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
@@ -107,7 +100,7 @@ class HealthAssessor:
             health.empty_since = None
         elif health.slots or health.empty_since is None:
             health.empty_since = at
-            health.streams.clear()  # their nodes are gone: silence is no news
+            health.heartbeats.clear()  # their nodes are gone: silence is no news
         health.slots = slots
 
     def result(self, label: str, at: float, attempt: int | None = None) -> None:
@@ -200,12 +193,13 @@ class HealthAssessor:
             return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, suspect_from))
         if peer_report is not None:
             told, until, reason = peer_report
-            heard = next((detector.last for detector in reversed(health.streams.values())), float("-inf"))
+            newest = health.heartbeats.newest
+            heard = float("-inf") if newest is None else newest.last
             if at < until and health.last_result <= told and heard <= told:
                 return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, suspect_from))
             health.peer_report = None
         reason = f"{health.slots} slot{'s' if health.slots != 1 else ''}"
-        if health.via_site and health.streams and self.reachability.reachable_until(health, at) is None:
+        if health.via_site and health.heartbeats and self.reachability.reachable_until(health, at) is None:
             reason += f"; no word comes from {health.via_site}, whose line may be cut"
         return Verdict(State.UP, reason, accepts=True, recheck=suspect_from)
 
@@ -242,19 +236,12 @@ class HealthAssessor:
         if at < health.last_result + _RESULT_SPEAKS:
             return None
         reachable_until = self.reachability.reachable_until(health, at)
-        if health.streams and reachable_until is not None:
-            streams = health.streams.values()
-            if all(reachable_until >= detector.silent_from() for detector in reversed(streams)):
-                last = max(detector.last for detector in streams)
-                phi = min(detector.phi(reachable_until) for detector in streams)
-                is_common = health.unanswered_since is None and self._common_cause.has(
-                    health, self.reachability.fabric_polled
-                )
-                return (
-                    None
-                    if is_common
-                    else (f"no heartbeat for {at - last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi)
-                )
+        newest = health.heartbeats.newest
+        if newest is not None and reachable_until is not None and health.heartbeats.are_silent(reachable_until):
+            if health.unanswered_since is None and self._common_cause.has(health, self.reachability.fabric_polled):
+                return None
+            phi = health.heartbeats.phi(reachable_until)
+            return f"no heartbeat for {at - newest.last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi
         if at >= self._mute_from(health):
             return f"{_mute(health, at)}, and no result came", 0.0
         return None

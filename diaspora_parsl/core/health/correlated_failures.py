@@ -105,12 +105,12 @@ class CommonCauseFilter:
         voices = 0
         silent: list[tuple[float, str, Health]] = []
         for label, health in self._health.items():
-            if not health.streams or not health.slots or health.left or health.dead_reason is not None:
+            newest = health.heartbeats.newest
+            if newest is None or not health.slots or health.left or health.dead_reason is not None:
                 continue
             if self._ways.reachable_until(health, at) is None:
                 continue
             voices += 1
-            newest = max(health.streams.values(), key=lambda detector: detector.last)
             if at - newest.last > _LATE[0] * newest.mean + _LATE[1]:
                 silent.append((newest.last, self._sites.get(label) or label, health))
         if not silent:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from diaspora_parsl.core.health.circuit_breaker import CircuitBreaker
-from diaspora_parsl.core.health.phi_accrual import PhiAccrual
+from diaspora_parsl.core.health.phi_accrual import NodeHeartbeats
 
 
 class Health:
     """Everything known about one endpoint."""
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
-                 "generation", "had_slots", "last_death", "last_result", "left", "peer_report", "slots",
-                 "stalled_since", "started_at", "streams", "unanswered_since", "up_since", "via_site")  # fmt: skip
+                 "generation", "had_slots", "heartbeats", "last_death", "last_result", "left", "peer_report", "slots",
+                 "stalled_since", "started_at", "unanswered_since", "up_since", "via_site")  # fmt: skip
 
     def __init__(self) -> None:
         self.generation = 0
@@ -31,8 +31,7 @@ class Health:
         self.deaths = 0
         self.up_since: float | None = None
         self.last_result = float("-inf")
-        #: In the order of their last heartbeats. There may be 20,000 streams, and one that beats proves a life.
-        self.streams: dict[str, PhiAccrual] = {}
+        self.heartbeats = NodeHeartbeats()
         #: The site where its heartbeats are born if they come over bridges; empty if they come directly.
         self.via_site = ""
         self.unanswered_since: float | None = None
@@ -49,5 +48,5 @@ class Health:
         self.had_slots = self.blocks_expected = self.left = False
         self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
         self.last_death, self.dead_reason = self.dead_reason, None
-        self.streams.clear()
+        self.heartbeats.clear()
         self.breaker = self.breaker.for_next_generation()

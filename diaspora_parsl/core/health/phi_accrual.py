@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import cache
+from itertools import islice
 from typing import Final
 
 _WINDOW: Final = 200
+#: Nodes whose suspicion is compared; beyond, only those with the newest heartbeats are.
+_COMPARED: Final = 256
 
 
 def phi_of(deviations: float) -> float:
@@ -22,6 +26,7 @@ def phi_of(deviations: float) -> float:
     return log10_tail if log10_tail is not None else math.log10(1.0 + math.exp(exponent))
 
 
+@cache
 def deviations_of(phi: float) -> float:
     """The inverse of `phi_of`, for ``phi`` above 0.31, by bisection."""
     low, high = 0.0, 100.0
@@ -92,3 +97,65 @@ class PhiAccrual:
     def silent_from(self) -> float:
         """The time at which phi reaches the threshold, if nothing is heard until then."""
         return self.last + self.mean + self._pause + self._deviations * self.deviation
+
+
+class NodeHeartbeats:
+    """The detectors of all nodes of one endpoint, in the order of their last heartbeats.
+
+    One node with a heartbeat proves that the endpoint is alive. An endpoint may have 20,000 nodes, so the questions
+    about all of them are answered from the newest heartbeat, or from a value that is kept until the next one.
+    """
+
+    __slots__ = ("_detectors", "_silent_from")
+
+    def __init__(self) -> None:
+        self._detectors: dict[str, PhiAccrual] = {}
+        self._silent_from: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._detectors)
+
+    def beat(self, node: str, at: float, interval: float, *, threshold: float, pause: float) -> None:
+        """Record a heartbeat of a node, known or new."""
+        detector = self._detectors.pop(node, None)
+        if detector is None:
+            detector = PhiAccrual(at, interval, threshold=threshold, pause=pause)
+        else:
+            detector.beat(at)
+        self._detectors[node] = detector
+        self._silent_from = None
+
+    def forget(self, node: str) -> None:
+        """Drop a node that said that it ends."""
+        self._detectors.pop(node, None)
+        self._silent_from = None
+
+    def clear(self) -> None:
+        """Drop all nodes."""
+        self._detectors.clear()
+        self._silent_from = None
+
+    def forgive(self, at: float) -> None:
+        """The observer itself was away until now: no node was silent."""
+        for detector in self._detectors.values():
+            detector.forgive(at)
+        self._silent_from = None
+
+    @property
+    def newest(self) -> PhiAccrual | None:
+        """The detector with the last heartbeat; None without any node."""
+        return next(reversed(self._detectors.values()), None)
+
+    def are_silent(self, at: float) -> bool:
+        """Return whether every node counts as silent at this time; False without any node."""
+        newest = self.newest
+        if newest is None or at < newest.silent_from():
+            return False
+        if self._silent_from is None:
+            self._silent_from = max(detector.silent_from() for detector in self._detectors.values())
+        return at >= self._silent_from
+
+    def phi(self, at: float) -> float:
+        """The lowest suspicion of the nodes; 0 without any."""
+        compared = islice(reversed(self._detectors.values()), _COMPARED)
+        return min((detector.phi(at) for detector in compared), default=0.0)

@@ -73,5 +73,4 @@ class Reachability:
 
     def _forgive(self, at: float, whom: Callable[[Health], bool]) -> None:
         for health in filter(whom, self._health.values()):
-            for detector in health.streams.values():
-                detector.forgive(at)
+            health.heartbeats.forgive(at)

@@ -157,7 +157,7 @@ def test_a_fabric_that_is_not_read_says_nothing(bench: Bench) -> None:
 def test_streams_of_nodes_that_left_are_forgotten(bench: Bench) -> None:
     bench.beat_until(30)
     bench.assessor.observed("alpha", 31.0, 0, blocks_expected=True)
-    assert not bench.health.streams
+    assert not bench.health.heartbeats
 
 
 def test_an_unanswered_control_channel(bench: Bench) -> None:

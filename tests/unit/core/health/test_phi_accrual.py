@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diaspora_parsl.core.health.phi_accrual import PhiAccrual, deviations_of, phi_of
+from diaspora_parsl.core.health.phi_accrual import NodeHeartbeats, PhiAccrual, deviations_of, phi_of
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,41 @@ def test_a_beat_from_the_past_does_no_harm() -> None:
     last = detector.last
     detector.beat(last - 10.0)
     assert detector.last == last
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["beat", "forget", "forgive", "clear"]), st.floats(0.0, 9.0)),
+    max_size=40,
+)
+
+
+@given(_STEPS, st.floats(0.0, 60.0))
+def test_the_nodes_of_an_endpoint_answer_as_their_detectors_asked_one_by_one(
+    steps: list[tuple[str, str, float]], later: float
+) -> None:
+    nodes, detectors, at = NodeHeartbeats(), dict[str, PhiAccrual](), 0.0
+    for node, step, pause in steps:
+        at += pause
+        match step:
+            case "beat":
+                nodes.beat(node, at, 1.0, threshold=8.0, pause=2.5)
+                if node in detectors:
+                    detectors[node].beat(at)
+                else:
+                    detectors[node] = PhiAccrual(at, 1.0)
+            case "forget":
+                nodes.forget(node)
+                detectors.pop(node, None)
+            case "forgive":
+                nodes.forgive(at)
+                for detector in detectors.values():
+                    detector.forgive(at)
+            case "clear":
+                nodes.clear()
+                detectors.clear()
+        for when in (at, at + later):
+            silent = bool(detectors) and all(when >= detector.silent_from() for detector in detectors.values())
+            assert nodes.are_silent(when) == silent
+            assert nodes.phi(when) == min((detector.phi(when) for detector in detectors.values()), default=0.0)
+        assert len(nodes) == len(detectors)
+        assert (nodes.newest.last if nodes.newest else None) == max((d.last for d in detectors.values()), default=None)

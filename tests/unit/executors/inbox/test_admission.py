@@ -99,6 +99,23 @@ def test_a_flood_is_slowed_down_and_a_trickle_is_not() -> None:
     assert max(slept) == 0.5
 
 
+def test_events_wait_in_the_fabric_while_the_driver_is_behind_but_never_for_long() -> None:
+    now, behind = 0.0, 5_000
+
+    def sleep(seconds: float) -> None:
+        nonlocal now, behind
+        now, behind = now + seconds, behind - 1_500
+
+    pace = Throttle(1e9, sleep, clock=lambda: now, waiting=lambda: behind)
+    pace.took(1)
+    assert behind <= 1_000
+    assert now < 0.5
+    behind = 10**9
+    pace.took(1)
+    assert behind > 1_000
+    assert 0.5 <= now < 1.0
+
+
 def test_what_others_wrote_is_one_short_line() -> None:
     assert spoken("a\nb\x1b[31m\u202ec") == "a b [31m c"
     assert len(spoken("x" * 10_000)) == 300

@@ -19,11 +19,11 @@ def test_a_flood_of_heartbeats_does_not_hold_up_the_end() -> None:
     driver = Driver("pool", core, _no_instance, lambda *_: None, Rulebook(), None)
     heartbeat = stimuli.HeartbeatReceived(time.monotonic(), "alpha", "block/node")
     driver._handle(heartbeat)
-    assert list(core.assessor.health["alpha"].streams) == ["block/node"]
-    core.assessor.health["alpha"].streams.clear()
+    assert core.assessor.health["alpha"].heartbeats
+    core.assessor.health["alpha"].heartbeats.clear()
     driver._closing.set()
     driver._handle(heartbeat)
-    assert not core.assessor.health["alpha"].streams
+    assert not core.assessor.health["alpha"].heartbeats
     driver._handle(stimuli.Stopped(time.monotonic()))
     assert core._stopped
     assert driver._delivery.close(1.0)
