@@ -10,7 +10,7 @@ FUZZ ?= -max_total_time=300
 PYTEST ?=
 # What `make check` runs: the unit tests that start no process of Parsl or of chemistry, and one run with a kill.
 QUICK := $(addprefix tests/unit/,core events executors fabric monitors cli test_backoff.py test_docs.py test_layout.py)
-KILL := tests/integration/test_kill_interchange.py
+KILL := tests/integration/test_process_faults.py -k interchange_killed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1

@@ -50,7 +50,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Told:
+class Published:
     """One event of the run."""
 
     at: str
@@ -100,15 +100,15 @@ class Run:
         self._book = book
         self._counted = parsl.python_app(travelling(counted), data_flow_kernel=dfk)
         self._number = 0
-        self._heard: list[Told] = []
+        self._received: list[Published] = []
         self._position: dict[str, str] | None = None
         self._fabric: Fabric | None = None
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
-    def tasks(self, count: int, seconds: float = 0.0, **wishes: Any) -> list[Future[int]]:
+    def tasks(self, count: int, seconds: float = 0.0, **resources: Any) -> list[Future[int]]:
         """Submit counted tasks; ``wishes`` are the resource specification."""
-        options = {"parsl_resource_specification": wishes} if wishes else {}
+        options = {"parsl_resource_specification": resources} if resources else {}
         futures = []
         for _ in range(count):
             self._number += 1
@@ -167,7 +167,7 @@ class Run:
 
     # --- what was told ----------------------------------------------------------------------------------------------
 
-    def told(self) -> list[Told]:
+    def published(self) -> list[Published]:
         """Every event of the run so far, oldest first."""
         with contextlib.suppress(DiasporaParslError):
             if self._fabric is None:
@@ -178,18 +178,19 @@ class Run:
                     for event in batch:
                         payload = event.payload()
                         if payload is not None:
-                            self._heard.append(Told(event.time, event.source, payload))
+                            self._received.append(Published(event.time, event.source, payload))
                 self._position = reader.position
             finally:
                 reader.close()
-        return self._heard
+        return self._received
 
     def events(self, kind: type[P], **fields: Any) -> list[P]:
         """The events of one kind so far, those with these fields."""
         return [
-            told.payload
-            for told in self.told()
-            if isinstance(told.payload, kind) and all(getattr(told.payload, k) == v for k, v in fields.items())
+            published.payload
+            for published in self.published()
+            if isinstance(published.payload, kind)
+            and all(getattr(published.payload, k) == v for k, v in fields.items())
         ]
 
     def wait_for(self, kind: type[P], limit: float = 30.0, **fields: Any) -> P:
@@ -287,7 +288,7 @@ def _pool_of(
     try:
         yield run
     finally:
-        run.told()
+        run.published()
         run.let_go()
         began = time.monotonic()
         if not dfk.cleanup_called:

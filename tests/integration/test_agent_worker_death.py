@@ -33,10 +33,10 @@ def test_a_workers_death_is_known_before_parsl_misses_it(pool_of: PoolOf, report
         victim = next(e for e in run.executions()[before:] if e.site == "alpha")
         psutil.Process(victim.pid).kill()
         killed = time.time()
-        told = run.wait_for(ev.WorkerDied, endpoint="alpha", pid=victim.pid)
+        published = run.wait_for(ev.WorkerDied, endpoint="alpha", pid=victim.pid)
         report("kill to told", time.time() - killed)
-        assert told.attempt
-        run.wait_for(ev.TaskRerouted, endpoint="alpha", attempt=told.attempt)
+        assert published.attempt
+        run.wait_for(ev.TaskRerouted, endpoint="alpha", attempt=published.attempt)
         assert time.time() - killed < PARSL_TAKES
         assert "WorkerLost" in run.events(ev.TaskRerouted)[0].reason
         run.results(futures)

@@ -72,8 +72,8 @@ def test_every_task_succeeds_and_the_bad_node_gets_few(pool_of: PoolOf, tmp_path
         failed = [start for start in starts(book) if start[1] == bad]
         assert len(failed) <= 1 + 3
         if failed:
-            told = run.wait_for(ev.NodeQuarantined, endpoint="inner")
-            assert told.function.endswith("work")
+            published = run.wait_for(ev.NodeQuarantined, endpoint="inner")
+            assert published.function.endswith("work")
             assert not run.events(ev.EndpointSuspect)
 
 

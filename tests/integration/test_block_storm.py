@@ -60,7 +60,7 @@ def test_a_scheduler_in_trouble_is_asked_a_handful_of_times(pool_of: PoolOf, way
         # What dies at once is known only at the next status poll: the two first blocks were requested together.
         assert 2 <= len(in_trouble) <= HANDFUL + 2 * (way == "starts what dies")
         assert len(provider.asked) > len(in_trouble)
-        told = run.events(ev.EndpointRefused)
-        assert [event.pause for event in told[:2]] == [2.0, 4.0]
+        published = run.events(ev.EndpointRefused)
+        assert [event.pause for event in published[:2]] == [2.0, 4.0]
         expected = {"raises": "slurm_persist_conn", "returns nothing": "did not return a job ID"}
-        assert expected.get(way, "had brought no worker") in told[0].reason
+        assert expected.get(way, "had brought no worker") in published[0].reason

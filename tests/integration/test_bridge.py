@@ -77,13 +77,13 @@ class Tree:
 
     def blamed(self, site: str) -> list[ev.Payload]:
         """What the pool at a site told against endpoints."""
-        told = [event.payload() for topic in STATES for event in self.events(site, topic) if not event.hops]
-        return [payload for payload in told if isinstance(payload, BAD)]
+        published = [event.payload() for topic in STATES for event in self.events(site, topic) if not event.hops]
+        return [payload for payload in published if isinstance(payload, BAD)]
 
     def status(self, site: str, endpoint: str) -> ev.EndpointStatus:
         """What the pool at a site said last of an endpoint."""
-        told = [event.payload() for event in self.events(site, ev.TOPIC_RESOURCE) if not event.hops]
-        return [one for one in told if isinstance(one, ev.EndpointStatus) and one.endpoint == endpoint][-1]
+        published = [event.payload() for event in self.events(site, ev.TOPIC_RESOURCE) if not event.hops]
+        return [one for one in published if isinstance(one, ev.EndpointStatus) and one.endpoint == endpoint][-1]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_cut_line_is_told_from_a_dead_endpoint(pool_of: PoolOf, tree: Tree) ->
     anl.until(lambda: all(bridge.stats()[0].waiting == 0 for bridge in tree.bridges.values()))
     for site, other in (SITES, SITES[::-1]):
         for topic in STATES:
-            told = tree.born(site, topic, at=site)
-            assert told
+            published = tree.born(site, topic, at=site)
+            assert published
             for place in ("cloud", other):
-                anl.until(lambda: tree.born(site, topic, at=place) == told, 20.0, f"{topic} of {site} at {place}")  # noqa: B023
+                anl.until(lambda: tree.born(site, topic, at=place) == published, 20.0, f"{topic} of {site} at {place}")  # noqa: B023

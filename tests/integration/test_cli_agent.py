@@ -63,24 +63,24 @@ class Listener:
 
     def __init__(self, fabric: Fabric) -> None:
         self._subscription = fabric.subscribe([TOPIC_RESOURCE], "earliest")
-        self.heard: list[Payload] = []
+        self.received: list[Payload] = []
 
     def until(self, done: Callable[[list[Payload]], object], seconds: float = PATIENCE) -> list[Payload]:
         end = time.monotonic() + seconds
-        while not done(self.heard):
-            assert time.monotonic() < end, f"waited in vain, heard {self.heard[-3:]}"
+        while not done(self.received):
+            assert time.monotonic() < end, f"waited in vain, heard {self.received[-3:]}"
             with contextlib.suppress(FabricUnavailableError):
                 payloads = [event.payload() for event in self._subscription.read(0.1)]
-                self.heard += [payload for payload in payloads if payload is not None]
-        return self.heard
+                self.received += [payload for payload in payloads if payload is not None]
+        return self.received
 
 
 def beats(count: int) -> Callable[[list[Payload]], bool]:
-    return lambda heard: sum(isinstance(payload, NodeHeartbeat) for payload in heard) >= count
+    return lambda received: sum(isinstance(payload, NodeHeartbeat) for payload in received) >= count
 
 
-def goodbye(heard: list[Payload]) -> bool:
-    return any(isinstance(payload, NodeStopped) for payload in heard)
+def goodbye(received: list[Payload]) -> bool:
+    return any(isinstance(payload, NodeStopped) for payload in received)
 
 
 def test_it_beats_and_says_goodbye(
@@ -107,7 +107,7 @@ def test_stopped_and_continued_it_beats_on_without_a_burst(
     os.waitid(os.P_PID, agent.pid, os.WSTOPPED | os.WNOWAIT)
     with pytest.raises(AssertionError, match="in vain"):
         listener.until(lambda _: False, 0.3)
-    before = len(listener.heard)
+    before = len(listener.received)
     with pytest.raises(AssertionError, match="in vain"):
         listener.until(beats(before + 1), 1.0)
     agent.send_signal(signal.SIGCONT)
@@ -205,7 +205,7 @@ def test_a_fabric_that_comes_late_or_again_is_found(
         server = getattr(fabric, "server_pid", None)
         assert isinstance(server, int)
         os.kill(server, signal.SIGKILL)
-        seen = len(listener.heard)
+        seen = len(listener.received)
         listener.until(beats(seen + 3))
     assert agent.poll() is None
 

@@ -40,7 +40,7 @@ class Sides:
         self.anl, self.cloud = anl, cloud
         self.command = [sys.executable, "-m", "diaspora_parsl.cli.main", "bridge", str(folder / "site.toml")]
         (folder / "site.toml").write_text(SITE, encoding="utf-8")
-        self.told: list[str] = []
+        self.published: list[str] = []
         self._envelopes = EventBuilder("/anl/pool/run")
 
     def tell(self, count: int) -> None:
@@ -48,7 +48,7 @@ class Sides:
         for _ in range(0, count, 100):
             events = [self._envelopes.wrap(payload, "1", "alpha", time.time()) for _ in range(100)]
             self.anl.publish(events)
-            self.told += [event.id for event in events]
+            self.published += [event.id for event in events]
 
     def arrived(self) -> list[str]:
         """What a reader that drops doubles sees, in order."""
@@ -63,8 +63,8 @@ class Sides:
 
     def until_arrived(self) -> None:
         end = time.monotonic() + PATIENCE
-        while (arrived := self.arrived()) != self.told:
-            assert time.monotonic() < end, f"{len(arrived)} of {len(self.told)} arrived"
+        while (arrived := self.arrived()) != self.published:
+            assert time.monotonic() < end, f"{len(arrived)} of {len(self.published)} arrived"
             time.sleep(0.05)
 
 

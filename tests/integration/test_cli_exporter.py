@@ -34,8 +34,10 @@ def context(seconds: float) -> str:
     import time  # noqa: PLC0415
 
     time.sleep(seconds)
-    told = subprocess.run(["/bin/sh", "-c", "echo $TRACEPARENT"], capture_output=True, text=True, check=True).stdout
-    return f"{os.environ.get('TRACEPARENT', '')} {told.strip()}"
+    published = subprocess.run(
+        ["/bin/sh", "-c", "echo $TRACEPARENT"], capture_output=True, text=True, check=True
+    ).stdout
+    return f"{os.environ.get('TRACEPARENT', '')} {published.strip()}"
 
 
 class Collector(BaseHTTPRequestHandler):

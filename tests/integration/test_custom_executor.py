@@ -79,9 +79,9 @@ def test_with_a_factory_it_is_revived(pool_of: PoolOf) -> None:
 def test_without_a_factory_a_warning_says_so(pool_of: PoolOf, caplog: pytest.LogCaptureFixture) -> None:
     mine = Mine("mine")
     with pool_of(mine, ThreadPoolExecutor(label="other", max_threads=1)) as run:
-        told = [record.getMessage() for record in caplog.records if "mine" in record.getMessage()]
-        assert any("cannot be rebuilt if it dies" in text and "Give a factory: Endpoint(" in text for text in told)
-        assert any("does not say how many attempts it can run at once" in text for text in told)
+        published = [record.getMessage() for record in caplog.records if "mine" in record.getMessage()]
+        assert any("cannot be rebuilt if it dies" in text and "Give a factory: Endpoint(" in text for text in published)
+        assert any("does not say how many attempts it can run at once" in text for text in published)
         app = run.app(where)
         run.until(lambda: "mine" in places(app))
         mine.broken = True

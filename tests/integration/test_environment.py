@@ -39,9 +39,9 @@ def test_no_attempt_goes_where_the_package_is_not(pool_of: PoolOf, tmp_path: Pat
         app = run.app(here)
         futures = [app(number) for number in range(40)]
         assert [future.result(60) for future in futures] == [2 * number for number in range(40)]
-        mine = {told.task for told in run.events(ev.TaskSubmitted) if told.function.endswith("here")}
+        mine = {event.task for event in run.events(ev.TaskSubmitted) if event.function.endswith("here")}
         assert len(mine) == 40
-        assert {told.endpoint for told in run.events(ev.TaskDispatched) if told.task in mine} == {"alpha"}
+        assert {event.endpoint for event in run.events(ev.TaskDispatched) if event.task in mine} == {"alpha"}
         assert not run.events(ev.TaskRerouted)
         run.results(run.tasks(8, 0.1))  # what needs nothing goes anywhere
         run.warm_up("beta")

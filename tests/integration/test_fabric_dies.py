@@ -63,9 +63,9 @@ def test_the_server_is_killed_and_never_comes_back(pool_of: PoolOf) -> None:
             run.results(run.tasks(4, 0.1))
         run.warm_up("alpha", "beta")
         run.assert_each_ran_once()
-    told = kept(run.run_dir / "pool-outbox.sqlite")
-    assert any(isinstance(payload, ev.TaskFinished) for payload in told)
-    assert not any(isinstance(payload, BAD) for payload in told)
+    published = kept(run.run_dir / "pool-outbox.sqlite")
+    assert any(isinstance(payload, ev.TaskFinished) for payload in published)
+    assert not any(isinstance(payload, BAD) for payload in published)
 
 
 def test_a_fabric_that_is_dead_from_the_start_costs_one_warning(
@@ -87,8 +87,8 @@ def test_a_fabric_that_is_dead_from_the_start_costs_one_warning(
     payloads = kept(outbox)
     assert sum(isinstance(payload, ev.TaskFinished) for payload in payloads) == len(run.executions())
     assert not any(isinstance(payload, BAD) for payload in payloads)
-    told = [record.getMessage() for record in caplog.records if "fabric" in record.getMessage()]
-    assert len(told) == 1
-    assert "events are kept in" in told[0]
-    assert os.fspath(outbox) in told[0]
+    published = [record.getMessage() for record in caplog.records if "fabric" in record.getMessage()]
+    assert len(published) == 1
+    assert "events are kept in" in published[0]
+    assert os.fspath(outbox) in published[0]
     assert "s3cret" not in caplog.text

@@ -33,9 +33,9 @@ def test_a_frozen_node_is_left_and_comes_back(pool_of: PoolOf, report: Callable[
         run.results(futures)
 
         last_beat = max(
-            datetime.fromisoformat(told.at).timestamp()
-            for told in run.told()
-            if isinstance(told.payload, ev.NodeHeartbeat) and told.payload.endpoint == "alpha"
+            datetime.fromisoformat(published.at).timestamp()
+            for published in run.published()
+            if isinstance(published.payload, ev.NodeHeartbeat) and published.payload.endpoint == "alpha"
         )
         assert last_beat <= frozen + 0.5
         report("last heartbeat to first rerouted start", run.first_rerouted_start("alpha", last_beat))

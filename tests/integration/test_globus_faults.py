@@ -51,7 +51,7 @@ MUST_LEAVE = {"offline", "offline-and-says-online", "online-and-does-nothing", "
 
 @pytest.mark.parametrize("name", list(SCRIPTS))
 def test_every_task_is_done_and_told_once(name: str, pool_of: PoolOf) -> None:
-    told: collections.Counter[int] = collections.Counter()
+    published: collections.Counter[int] = collections.Counter()
     with LocalGlobusCompute() as service:
         places = [
             service.endpoint(label, workers=2, environment={"DIASPORA_PARSL_SITE": label}) for label in (A, "beta")
@@ -63,11 +63,11 @@ def test_every_task_is_done_and_told_once(name: str, pool_of: PoolOf) -> None:
                 run.until(lambda: len(injector.done) >= sum(fault.at == 0.0 for fault in script))
                 futures = run.tasks(24, 0.2)
                 for number, future in enumerate(futures):
-                    future.add_done_callback(lambda _, number=number: told.update([number]))  # type: ignore[misc]
+                    future.add_done_callback(lambda _, number=number: published.update([number]))  # type: ignore[misc]
                 results = run.results(futures, limit=120.0)
             first = min(int(result) for result in results)
             assert results == list(range(first, first + 24))
-            assert told == dict.fromkeys(range(24), 1)
+            assert published == dict.fromkeys(range(24), 1)
             if name in MUST_LEAVE:
                 left = [*run.events(ev.TaskRerouted), *run.events(ev.TaskHedged)]
                 assert left, "nobody was taken elsewhere"

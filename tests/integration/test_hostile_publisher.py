@@ -75,7 +75,7 @@ def test_a_hostile_publisher_costs_no_task(pool_of: PoolOf) -> None:
         finally:
             ended.set()
             thread.join()
-        own = [told.payload for told in run.told() if told.source.endswith(str(run.pool.run_id))]
+        own = [published.payload for published in run.published() if published.source.endswith(str(run.pool.run_id))]
         assert not [p for p in own if isinstance(p, ev.EndpointDraining | ev.EndpointDrained | ev.EndpointDown)]
         assert not [p for p in own if isinstance(p, ev.TaskRerouted | ev.TaskFailed | ev.RequestAnswered)]
         run.results(run.tasks(4))

@@ -81,16 +81,16 @@ def negative(number: int) -> int:
     return -number
 
 
-def told(url: str) -> list[ev.Payload]:
+def published(url: str) -> list[ev.Payload]:
     """All that a fabric holds."""
     with (
         contextlib.closing(open_fabric(url)) as fabric,
         contextlib.closing(fabric.subscribe(ev.TOPICS, "earliest")) as subscription,
     ):
-        heard: list[ev.Payload | None] = []
+        received: list[ev.Payload | None] = []
         while batch := subscription.read(0.2):
-            heard += [event.payload() for event in batch]
-    return [payload for payload in heard if payload is not None]
+            received += [event.payload() for event in batch]
+    return [payload for payload in received if payload is not None]
 
 
 def statuses(payloads: list[ev.Payload]) -> dict[int, set[str]]:
@@ -125,7 +125,7 @@ def test_the_database_gets_all_that_it_gets_from_parsls_own_radios(tmp_path: Pat
     # A pool with threads measures none of its tasks, since Parsl cannot tell threads apart.
     assert sampled == (0 if kind == "pool" else count)
     place = Path(run_dir) if kind == "pool" else tmp_path / "elsewhere"
-    payloads = told(f"embedded://{(tmp_path / place).resolve()}")
+    payloads = published(f"embedded://{(tmp_path / place).resolve()}")
     kinds = Counter(type(payload).__name__ for payload in payloads)
     if kind == "pool":
         assert statuses(payloads) == dict.fromkeys(range(count), STATUSES)
@@ -153,7 +153,7 @@ def test_threads_and_globus_compute_tell_too_and_no_database_is_made(pool_of: Po
         radio = FabricRadio()
         with pool_of(gamma, threads, config={"monitoring": hub}, remote_monitoring_radio=radio) as run:
             assert run.results(run.tasks(4, tags=["far"])) + run.results(run.tasks(4, tags=["near"]))
-            run.until(lambda: statuses([event.payload for event in run.told()]) == dict.fromkeys(range(8), STATUSES))
+            run.until(lambda: statuses([e.payload for e in run.published()]) == dict.fromkeys(range(8), STATUSES))
             assert run.events(ev.WorkflowStarted)[0].name == "mixed"
     assert not list(tmp_path.rglob("monitoring.db"))
 
@@ -187,9 +187,9 @@ def test_without_a_fabric_tasks_run_on_and_what_they_told_comes_later(
             assert len(list((tmp_path / "outbox").glob("*.sqlite"))) in {1, 2}, "one of each worker that ran any"
             start()
             end = time.monotonic() + 30
-            heard: dict[int, set[str]] = {}
-            while heard != dict.fromkeys(range(20), STATUSES):
-                assert time.monotonic() < end, heard
+            received: dict[int, set[str]] = {}
+            while received != dict.fromkeys(range(20), STATUSES):
+                assert time.monotonic() < end, received
                 time.sleep(0.2)
                 with contextlib.suppress(FabricUnavailableError):
-                    heard = statuses(told(url))
+                    received = statuses(published(url))

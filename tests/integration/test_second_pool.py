@@ -21,7 +21,7 @@ P = TypeVar("P", bound=ev.Payload)
 
 def told_by(run: Run, run_id: str, kind: type[P]) -> list[P]:
     """The events of a kind that the pool of one run told, on a fabric of several."""
-    return [t.payload for t in run.told() if t.source.endswith(run_id) and isinstance(t.payload, kind)]
+    return [t.payload for t in run.published() if t.source.endswith(run_id) and isinstance(t.payload, kind)]
 
 
 def test_a_pool_does_not_begin_with_what_another_saw_die(
@@ -40,7 +40,7 @@ def test_a_pool_does_not_begin_with_what_another_saw_die(
             assert code == 0, said
             alpha.kill()
             first.wait_for(ev.EndpointDown, endpoint="alpha")
-        told = len(first.executions())
+        published = len(first.executions())
 
         with (
             LocalSite("alpha", workers=2, tags=frozenset({"here"})) as alpha,
@@ -51,7 +51,7 @@ def test_a_pool_does_not_begin_with_what_another_saw_die(
             second.until(lambda: "beta" in {up.endpoint for up in told_by(second, run_id, ev.EndpointUp)}, 60.0)
             second.until(lambda: told_by(second, run_id, ev.EndpointSuspect), 60.0, "alpha is connected, and suspect")
             second.results(second.tasks(8, 0.1))
-            assert {execution.site for execution in second.executions()[told:]} == {"beta"}
+            assert {execution.site for execution in second.executions()[published:]} == {"beta"}
             (suspect,) = told_by(second, run_id, ev.EndpointSuspect)
             assert suspect.endpoint == "alpha"
             assert "before this pool started, and not seen up since: " in suspect.reason

@@ -34,7 +34,7 @@ def test_every_node_of_a_block_has_an_agent_while_the_block_lives(cluster: Local
     provider = cluster.provider(nodes_per_block=2, launcher=launcher, worker_init=f"export PATH={path}:$PATH",
                                 walltime="00:10:00")  # fmt: skip
     provider.script_dir = str(tmp_path / "scripts")
-    heard: list[tuple[str, ev.Payload]] = []
+    received: list[tuple[str, ev.Payload]] = []
 
     with contextlib.closing(open_fabric("embedded", tmp_path)) as fabric:
         subscription = fabric.subscribe([ev.TOPIC_RESOURCE], "earliest")
@@ -42,18 +42,18 @@ def test_every_node_of_a_block_has_an_agent_while_the_block_lives(cluster: Local
         def until(condition: Callable[[], object]) -> None:
             end = time.monotonic() + 60
             while not condition():
-                assert time.monotonic() < end, heard[-4:]
+                assert time.monotonic() < end, received[-4:]
                 batch = [(event.source, event.payload()) for event in subscription.read(0.2)]
-                heard.extend((source, payload) for source, payload in batch if payload is not None)
+                received.extend((source, payload) for source, payload in batch if payload is not None)
 
         def sources(kind: type[ev.Payload]) -> set[str]:
-            return {source for source, payload in heard if isinstance(payload, kind)}
+            return {source for source, payload in received if isinstance(payload, kind)}
 
         job = provider.submit("sleep 300", 1, "parsl.alpha.block-7")
         try:
             until(lambda: len(sources(ev.NodeHeartbeat)) == 2)
-            until(lambda: any(isinstance(p, ev.NodeSampled) and 0 < p.walltime <= 600 for _, p in heard))
-            assert {payload.block for _, payload in heard if isinstance(payload, ev.NodeHeartbeat)} == {"7"}
+            until(lambda: any(isinstance(p, ev.NodeSampled) and 0 < p.walltime <= 600 for _, p in received))
+            assert {payload.block for _, payload in received if isinstance(payload, ev.NodeHeartbeat)} == {"7"}
         finally:
             provider.cancel([job])
         until(lambda: not [p for p in cluster.processes() if "agent" in p.cmdline()])

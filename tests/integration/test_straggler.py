@@ -50,12 +50,12 @@ def see_a_straggler(run: Run, flag: Path, labels: set[str], **options: Any) -> N
     run.until(is_known, 60.0, "some place never worked")
     slow = app(str(flag), SLOW)
     assert slow.result(SOON) == "second"
-    told = run.wait_for(ev.TaskHedged, task=run.events(ev.TaskSubmitted)[-1].task)
-    assert "the 0.9 quantile" in told.reason
-    places = {event.endpoint for event in run.events(ev.TaskDispatched, task=told.task)}
+    published = run.wait_for(ev.TaskHedged, task=run.events(ev.TaskSubmitted)[-1].task)
+    assert "the 0.9 quantile" in published.reason
+    places = {event.endpoint for event in run.events(ev.TaskDispatched, task=published.task)}
     assert places == labels
-    assert run.events(ev.TaskFinished, task=told.task)[0].endpoint == told.endpoint
-    run.wait_for(ev.TaskLate, limit=2 * SLOW, task=told.task)
+    assert run.events(ev.TaskFinished, task=published.task)[0].endpoint == published.endpoint
+    run.wait_for(ev.TaskLate, limit=2 * SLOW, task=published.task)
 
 
 @pytest.mark.serial

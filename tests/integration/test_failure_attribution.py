@@ -131,9 +131,9 @@ def test_memory_is_looked_for_where_there_is_more(pool_of: PoolOf, tmp_path: Pat
             doomed = run.app(starves)()
             with pytest.raises(MemoryError):
                 doomed.result(60)
-            (told,) = run.events(ev.TaskFailed)
-            assert (told.kind, told.endpoint) == ("resource", "large")
-            assert "8 GB per slot at large" in told.reason
+            (published,) = run.events(ev.TaskFailed)
+            assert (published.kind, published.endpoint) == ("resource", "large")
+            assert "8 GB per slot at large" in published.reason
 
 
 def starves() -> None:
