@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from diaspora_parsl.core.failures import Judgement
+from diaspora_parsl.core.failures import Attribution
 from diaspora_parsl.errors import PoolError
 from diaspora_parsl.events import Payload
 
@@ -38,7 +38,7 @@ class Reject(Struct, frozen=True, gc=False):
     task: int
     attempt: int | None
     verdict: PoolError | None = None
-    judgement: Judgement | None = None
+    attribution: Attribution | None = None
     """Why, and what it says about trying again."""
 
 

@@ -112,7 +112,7 @@ class Failure(Struct, frozen=True):
         return f"{self.error}: {self.message}" if self.message else self.error
 
 
-class Judgement(Struct, frozen=True):
+class Attribution(Struct, frozen=True):
     """Why a task was failed, and what that says about trying it again. It rides on the pool's future."""
 
     kind: Kind

@@ -14,7 +14,7 @@ from diaspora_parsl.core.settings import EndpointSpec
 from diaspora_parsl.core.tasks import Attempt, Task
 
 #: States in which an endpoint says nothing new to the fabric.
-UNTOLD = {State.STARTING, State.WAITING}
+UNPUBLISHED_STATES = {State.STARTING, State.WAITING}
 
 
 class Transition(NamedTuple):
@@ -38,14 +38,14 @@ class History:
 
     def __init__(self, specs: Mapping[str, EndpointSpec], length: int) -> None:
         self._specs = specs
-        self._chapters: deque[Transition] = deque(maxlen=length)
+        self._transitions: deque[Transition] = deque(maxlen=length)
         #: Where `Publish` actions go: the answer to the stimulus at hand.
         self.out: list[Action] = []
         self.now = 0.0
 
     def history(self, task: int) -> list[Transition]:
         """What happened to a task, oldest first, as far back as kept."""
-        return [chapter for chapter in self._chapters if chapter.task == task]
+        return [transition for transition in self._transitions if transition.task == task]
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class History:
         payload = events.TaskDispatched(
             task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
         )
-        self._tell(payload, task, "dispatched", attempt.id, label, reason)
+        self._record(payload, task, "dispatched", attempt.id, label, reason)
 
     def hedged(self, attempt: Attempt, reason: str) -> None:
         """A second attempt is sent off beside one that is late."""
@@ -68,7 +68,7 @@ class History:
         payload = events.TaskHedged(
             task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
         )
-        self._tell(payload, task, "hedged", attempt.id, label, reason)
+        self._record(payload, task, "hedged", attempt.id, label, reason)
 
     def rerouted(self, attempt: Attempt, reason: str) -> None:
         """A wanted attempt was lost; its task waits again."""
@@ -76,7 +76,7 @@ class History:
         payload = events.TaskRerouted(
             task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
         )
-        self._tell(payload, task, "rerouted", attempt.id, label, reason)
+        self._record(payload, task, "rerouted", attempt.id, label, reason)
 
     def finished(self, attempt: Attempt, seconds: float) -> None:
         """A task got its result."""
@@ -89,7 +89,7 @@ class History:
             seconds=round(seconds, 6),
             attempts=task.attempts,
         )
-        self._tell(payload, task, "finished", attempt.id, label, "")
+        self._record(payload, task, "finished", attempt.id, label, "")
 
     def failed(
         self, task: Task, kind: str, error: str, message: str, attempt: Attempt | None, reason: str = ""
@@ -107,17 +107,17 @@ class History:
             attempts=task.attempts,
             reason=reason,
         )
-        self._tell(payload, task, "failed", number, label, f"{error}: {message}" + (f" ({reason})" if reason else ""))
+        self._record(payload, task, "failed", number, label, f"{error}: {message}" + (f" ({reason})" if reason else ""))
 
     def late(self, attempt: Attempt) -> None:
         """A result came after its task was settled."""
         task, label = attempt.task, attempt.endpoint
         payload = events.TaskLate(task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site)
-        self._tell(payload, task, "late", attempt.id, label, "the task was settled already")
+        self._record(payload, task, "late", attempt.id, label, "the task was settled already")
 
-    def _tell(self, payload: events.Payload, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
+    def _record(self, payload: events.Payload, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
         self.out.append(Publish(payload, task.id, label))
-        self._chapters.append(Transition(self.now, task.id, what, attempt, label, reason))
+        self._transitions.append(Transition(self.now, task.id, what, attempt, label, reason))
 
     # --- endpoints ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diaspora_parsl.core.machine import PoolCore
-from diaspora_parsl.core.placement.scheduler import LOOKED_PAST, Scheduler
+from diaspora_parsl.core.placement.scheduler import MAX_PASSED, Scheduler
 from diaspora_parsl.core.tasks import Task, TaskState
 
 
@@ -34,7 +34,7 @@ def _check_books(scheduler: Scheduler, now: float) -> None:
         waiting = sorted(
             (task for queue in queues for task in queue.tasks()), key=lambda task: (task.priority, task.id)
         )
-        declined = all(scheduler.declines(label, task, now) for task in waiting[:LOOKED_PAST])
+        declined = all(scheduler.declines(label, task, now) for task in waiting[:MAX_PASSED])
         _require(declined, f"{label} is idle while tasks wait that it could run")
 
 
@@ -70,6 +70,6 @@ def _check_starvation(core: PoolCore) -> None:
     _require(waiting | paced == expected, "the backlog and the waiting tasks disagree")
     _require(len(core.scheduler.backlog) == len(waiting), "the backlog miscounts itself")
     for queue in queues:
-        if queue.length and not core.starvation.has_hope(queue):
+        if queue.length and not core.starvation.any_may_recover(queue):
             _require(queue.starved_since is not None, "tasks wait in the dark without a limit")
             _require(core.next_deadline is not None, "tasks wait in the dark without a deadline")

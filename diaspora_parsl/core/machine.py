@@ -42,9 +42,9 @@ from diaspora_parsl.core.actions import Action
 from diaspora_parsl.core.attribution.failure_handler import FailureHandler
 from diaspora_parsl.core.attribution.node_second_opinions import NodeSecondOpinions
 from diaspora_parsl.core.attribution.second_opinions import SecondOpinions
-from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Failure, FailureAction, Kind
 from diaspora_parsl.core.health.assessor import HealthAssessor, State
-from diaspora_parsl.core.history import UNTOLD, History, Transition
+from diaspora_parsl.core.history import UNPUBLISHED_STATES, History, Transition
 from diaspora_parsl.core.placement.hedging import SLOT_HOLD_SECONDS, Hedger
 from diaspora_parsl.core.placement.maintenance import MaintenancePlanner
 from diaspora_parsl.core.placement.retry_budget import PacedRequeue, RetryBudget
@@ -89,7 +89,7 @@ class PoolCore(FailureHandler):
         self.second_opinions = SecondOpinions(
             self.specs,
             s,
-            is_hope=lambda label, at: self.scheduler.is_hope(label, at),  # noqa: PLW0108 - it does not exist yet
+            may_recover=lambda label, at: self.scheduler.may_recover(label, at),  # noqa: PLW0108 - it does not exist yet
             is_up=lambda label: label in self.scheduler.open,
         )
         self.scheduler = Scheduler(self.specs, s, self.assessor, self._dispatched, self.second_opinions)
@@ -98,7 +98,7 @@ class PoolCore(FailureHandler):
         self.finished = dict.fromkeys(self.specs, 0)
         self.failed = self.rerouted = self.late = 0
         self.now = 0.0
-        self._hopes = dict.fromkeys(self.specs, True)
+        self._recoverable = dict.fromkeys(self.specs, True)
         self._stopped = False
         self._deadlines = Deadlines()
         self._announced = float("inf")
@@ -133,7 +133,7 @@ class PoolCore(FailureHandler):
             stimuli.HeartbeatReceived: self._on_heartbeat,
             stimuli.StreamEnded: self._on_stream_ended,
             stimuli.FabricPolled: self._on_fabric_polled,
-            stimuli.BridgePolled: lambda s: self.assessor.reachability.seen(s.site, s.at, s.interval),
+            stimuli.BridgePolled: lambda s: self.assessor.reachability.record_bridge_poll(s.site, s.at, s.interval),
             stimuli.PeerReport: self._on_peer_report,
             stimuli.Drain: self.planned.on_drain,
             stimuli.Resume: self.planned.on_resume,
@@ -214,7 +214,7 @@ class PoolCore(FailureHandler):
 
     def _enqueue(self, task: Task) -> None:
         queue = self.scheduler.backlog.queue(
-            task.eligible if task.opinion is None else self.second_opinions.reach(task)
+            task.eligible if task.opinion is None else self.second_opinions.opinion_endpoints(task)
         )
         queue.push(task)
         self.scheduler.place(queue, task, self.now)
@@ -243,7 +243,7 @@ class PoolCore(FailureHandler):
         self.scheduler.attempt_ended(attempt, succeeded_at=s.at)
         self.hedger.observe_end(attempt, s.at, succeeded=True)
         if attempt.generation == self.assessor.health[label].generation:
-            self.assessor.result(label, s.at, attempt.id)
+            self.assessor.record_result(label, s.at, attempt.id)
         if task.state is TaskState.SETTLED:
             self.late += 1
             self._out.append(actions.Discard(s.attempt))
@@ -271,7 +271,7 @@ class PoolCore(FailureHandler):
             return
         label, task, failure = attempt.endpoint, attempt.task, s.failure
         if s.node:
-            self.node_second_opinions.outliers.noted(label, attempt.id)
+            self.node_second_opinions.outliers.record_failed_attempt(label, attempt.id)
         was_bound = attempt.state is AttemptState.BOUND
         worked = self.scheduler.loads[label].service(task.function) is not None
         self.scheduler.attempt_ended(attempt)
@@ -279,20 +279,20 @@ class PoolCore(FailureHandler):
         own, more = failure.is_own, failure.then is FailureAction.MORE
         if own and not failure.costs_worker and attempt.generation == self.assessor.health[label].generation:
             if failure.then is FailureAction.FAIL:
-                self.assessor.result(label, s.at, attempt.id)  # the user's exception proves that the place works
+                self.assessor.record_result(label, s.at, attempt.id)  # the user's exception proves that the place works
             else:
-                self.assessor.sign_of_life(label, s.at)
+                self.assessor.record_response(label, s.at)
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(actions.Discard(s.attempt))
         elif not was_bound and failure.then is not FailureAction.FAIL:
             self._out.append(actions.Discard(s.attempt))  # it runs again already
             self.second_opinions.note(attempt, failure, self.now, worked=worked)
             if task.state is TaskState.WAITING:
-                self._is_alone(task)
+                self._deliver_if_unverifiable(task)
         elif own or more:
             self._handle_failure(attempt, failure, s.node, worked=worked)
         else:
-            task.release(attempt)
+            task.drop_attempt(attempt)
             self._lost(attempt, failure)
         self.assessor.health[label].breaker.probe_ended(attempt.id)
         self._update_health(label)
@@ -304,19 +304,19 @@ class PoolCore(FailureHandler):
         if failure.then is not FailureAction.ANYWHERE:
             until = math.ceil(self.now + self.settings.avoid_time)  # whole seconds, so that many share one deadline
             task.avoid(label, until)
-            self._deadlines.at(until, ("shun", until), lambda: self.scheduler.fill_idle(self.now))
+            self._deadlines.at(until, ("avoid", until), lambda: self.scheduler.fill_idle(self.now))
         if failure.then is FailureAction.FAIL:
-            self._deliver(attempt, failure, Judgement(failure.kind, ALL_RETRIES, "a rule says that it fails"))
+            self._deliver(attempt, failure, Attribution(failure.kind, ALL_RETRIES, "a rule says that it fails"))
             return
         if failure.kind in {Kind.PLACE, Kind.SUBMIT}:
             task.refused_by = {**(task.refused_by or {}), label: str(failure)}
-            others = any(o not in task.refused_by and self.scheduler.is_hope(o, self.now) for o in task.eligible)
+            others = any(o not in task.refused_by and self.scheduler.may_recover(o, self.now) for o in task.eligible)
             self.second_opinions.note(attempt, failure, self.now)
             undecided = task.bound is not None or self.second_opinions.first(task) is not None
             if not undecided and (len(task.refused_by) > 1 or not others):
                 cost = 0.0 if failure.kind is Kind.SUBMIT else ALL_RETRIES if len(task.refused_by) > 1 else 1.0
                 self._deliver(
-                    attempt, failure, Judgement(failure.kind, cost, f"refused by {', '.join(task.refused_by)}")
+                    attempt, failure, Attribution(failure.kind, cost, f"refused by {', '.join(task.refused_by)}")
                 )
                 return
         self._out.append(actions.Discard(attempt.id))
@@ -332,7 +332,7 @@ class PoolCore(FailureHandler):
             self._update_health(label)
         elif attempt.generation == health.generation:
             self._die(label, str(failure))
-        if not self._is_poison(task, str(failure)):
+        if not self._give_up_if_poison(task, str(failure)):
             self._reroute(attempt, f"{failure.kind}: {failure}")
 
     def _may_quarantine(self, label: str, function: str) -> bool:
@@ -347,7 +347,7 @@ class PoolCore(FailureHandler):
             other != label and loads[other].service(function) is not None for other in self.scheduler.open
         )
 
-    def _take_away(self, label: str, reason: str) -> None:
+    def _supersede_all(self, label: str, reason: str) -> None:
         """Give up every wanted attempt at an endpoint."""
         bound = self.scheduler.bound(label)
         for attempt in bound:
@@ -359,9 +359,9 @@ class PoolCore(FailureHandler):
             ids = [attempt.id for attempt in bound]
             self._deadlines.at(self.now + SLOT_HOLD_SECONDS, ("vacate", ids[0]), lambda: self._vacate(label, ids))
         for attempt in bound:
-            attempt.task.release(attempt)
+            attempt.task.drop_attempt(attempt)
             attempt.task.avoid(label)
-            if not self._is_poison(attempt.task, reason):
+            if not self._give_up_if_poison(attempt.task, reason):
                 self._reroute(attempt, reason)
 
     def _vacate(self, label: str, attempts: list[int]) -> None:
@@ -370,8 +370,8 @@ class PoolCore(FailureHandler):
 
     def _settle(self, task: Task) -> None:
         """The task is decided: nothing that is still under way for it is wanted."""
-        if task.state is TaskState.WAITING and not self.paced_requeue.left(task):
-            (task.queue or self.scheduler.backlog.queue(task.eligible)).left()
+        if task.state is TaskState.WAITING and not self.paced_requeue.remove(task):
+            (task.queue or self.scheduler.backlog.queue(task.eligible)).task_settled()
         task.move(TaskState.SETTLED)
         del self.tasks[task.id]
         self._close_opinion(task)
@@ -385,9 +385,9 @@ class PoolCore(FailureHandler):
                     self._update_health(rival.endpoint)
         for attempt in task.given_up or ():
             if attempt.generation != self.assessor.health[attempt.endpoint].generation:
-                self._forget_in_time(attempt)
+                self._forget_later(attempt)
 
-    def _forget_in_time(self, attempt: Attempt) -> None:
+    def _forget_later(self, attempt: Attempt) -> None:
         """A fenced attempt of a settled task may report late, or never."""
         self._fenced.append(attempt.id)
         while len(self._fenced) > _REMEMBERED:
@@ -467,7 +467,7 @@ class PoolCore(FailureHandler):
         health.new_generation(generation)
         for attempt in self.scheduler.fenced(label):
             if attempt.task.state is TaskState.SETTLED:
-                self._forget_in_time(attempt)
+                self._forget_later(attempt)
         self._out.append(actions.Revive(label, generation, reason))
         self._update_health(label)
 
@@ -513,15 +513,15 @@ class PoolCore(FailureHandler):
         if newly_down and health.draining is None and not self._stopped:
             self.outages.lost(label, self.now)  # before what it held is given to its neighbours
         taken = 0 if verdict.keeps else scheduler.live[label]
-        if taken or (verdict.state is not before.state and verdict.state not in UNTOLD):
+        if taken or (verdict.state is not before.state and verdict.state not in UNPUBLISHED_STATES):
             self._history.record_verdict(label, health, verdict, taken)
         if not verdict.keeps and scheduler.held[label]:
-            self._take_away(label, verdict.reason)
-        hope = scheduler.is_hope(label, self.now)
-        if verdict.state is not before.state or hope is not self._hopes[label]:
-            self._hopes[label] = hope
+            self._supersede_all(label, verdict.reason)
+        may_recover = scheduler.may_recover(label, self.now)
+        if verdict.state is not before.state or may_recover is not self._recoverable[label]:
+            self._recoverable[label] = may_recover
             if self.second_opinions.open:
-                self._look_at_opinions()
+                self._review_opinions()
             for queue in scheduler.backlog.of(label):
                 self.starvation.watch(queue)
             scheduler.fill_idle(self.now)
@@ -529,7 +529,7 @@ class PoolCore(FailureHandler):
             self._update_health(label)  # what it held is gone: that may change its state, and when to look again
             return
         if verdict.recheck is not None:
-            self._deadlines.at(verdict.recheck, ("judge", label), lambda: self._update_health(label))
+            self._deadlines.at(verdict.recheck, ("health", label), lambda: self._update_health(label))
         scheduler.fill(label, self.now)
 
     def _overdue(self, label: str) -> bool:

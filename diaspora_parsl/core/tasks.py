@@ -45,28 +45,9 @@ ATTEMPT_MOVES: Final = {
 class Task:
     """One task of the pool."""
 
-    __slots__ = (
-        "attempts",
-        "avoid_until",
-        "avoided",
-        "bound",
-        "eligible",
-        "function",
-        "given_up",
-        "hedge",
-        "id",
-        "idempotent",
-        "imports",
-        "killed_at",
-        "kills",
-        "opinion",
-        "priority",
-        "queue",
-        "refused_by",
-        "state",
-        "waiting_since",
-        "walltime",
-    )  # fmt: skip
+    __slots__ = ("attempts", "avoid_until", "avoided", "bound", "eligible", "function", "given_up", "hedge", "id",
+                 "idempotent", "imports", "killed_at", "kills", "opinion", "priority", "queue", "refused_by",
+                 "state", "waiting_since", "walltime")  # fmt: skip
 
     def __init__(
         self, task: int, function: str, eligible: frozenset[str], priority: float, *, idempotent: bool = False,
@@ -107,7 +88,7 @@ class Task:
             raise AssertionError(f"task {self.id}: {self.state} -> {to} is not a legal move")
         self.state = to
 
-    def release(self, attempt: Attempt) -> None:
+    def drop_attempt(self, attempt: Attempt) -> None:
         """This attempt is not wanted any more; the other one, if there are two, goes on as the only one."""
         if attempt is not self.hedge:
             self.bound = self.hedge
@@ -214,7 +195,7 @@ class TaskQueue:
         self.length -= 1
         return heappop(self._heap)[2]
 
-    def left(self) -> None:
+    def task_settled(self) -> None:
         """A waiting task was settled; its entry is dropped when it comes up."""
         self.length -= 1
         if not self.length:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from diaspora_parsl import events
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.failure_rules import Rulebook
-from diaspora_parsl.core.failures import Judgement
+from diaspora_parsl.core.failures import Attribution
 from diaspora_parsl.core.machine import PoolCore
 from diaspora_parsl.events.trace import Traces
 
@@ -313,11 +313,11 @@ class Driver:
 
     def _reject(self, action: actions.Reject) -> None:
         future = self._open.pop(action.task).future
-        future.verdict = action.judgement
+        future.verdict = action.attribution
         if action.attempt is not None:
             value, error = self._outcomes.pop(action.attempt)
-            if action.judgement is not None:
-                _note(error or adapter.raised_by_user(value), action.judgement)
+            if action.attribution is not None:
+                _note(error or adapter.raised_by_user(value), action.attribution)
             self._delivery.settle(future, value, error)
         else:
             self._delivery.settle(future, None, action.verdict or RuntimeError("rejected without a verdict"))
@@ -419,7 +419,7 @@ class Driver:
         self._emit(status_of_pool, self._label, "")
 
 
-def _note(error: BaseException | None, judgement: Judgement) -> None:
+def _note(error: BaseException | None, judgement: Attribution) -> None:
     """Have a traceback of the exception say what the pool made of it."""
     if error is not None and judgement.reason:
         try:

@@ -11,7 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from diaspora_parsl.core.failures import Judgement
+from diaspora_parsl.core.failures import Attribution
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class TaskFuture(Future[Any]):
         super().__init__()
         self.parsl_executor_task_id = number
         #: Why it was failed, if it was.
-        self.verdict: Judgement | None = None
+        self.verdict: Attribution | None = None
         self._delivery = delivery
 
     def cancel(self) -> bool:

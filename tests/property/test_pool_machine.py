@@ -229,10 +229,10 @@ class PoolMachine(RuleBasedStateMachine):
 
     def check_reject(self, stimulus: stimuli.Stimulus, action: actions.Reject) -> None:
         task, verdict = action.task, action.verdict
-        assert action.judgement is not None
+        assert action.attribution is not None
         if verdict is None and action.attempt in self.kept:
             assert self.kept.pop(action.attempt) == task
-            assert action.judgement.cost < ALL_RETRIES, "nobody has confirmed it"
+            assert action.attribution.cost < ALL_RETRIES, "nobody has confirmed it"
         elif verdict is None:
             assert isinstance(stimulus, stimuli.Failed)
             assert stimulus.attempt == action.attempt
@@ -240,7 +240,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert stimulus.failure.kind not in loss
             if stimulus.failure.then is not FailureAction.FAIL:
                 assert self.wanted.get(task, [stimulus.attempt]) == [stimulus.attempt]
-            if stimulus.failure.then is FailureAction.ELSEWHERE and action.judgement.cost == ALL_RETRIES:
+            if stimulus.failure.then is FailureAction.ELSEWHERE and action.attribution.cost == ALL_RETRIES:
                 places = {label for label, error in self.raised.get(task, []) if error == stimulus.failure.error}
                 assert len(places) > 1, "only what failed the same way at two places is the task's own"
         elif isinstance(verdict, PoisonTaskError):
@@ -518,7 +518,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.drained.pop(label, None)
         self.windows[label] = [window for window in self.windows[label] if window[0] > self.now]
         self.answered(self.tell(stimuli.Resume(self.now, label, "resume")), label, "resume")
-        assert self.core.assessor.health[label].breaker.ordered is None
+        assert self.core.assessor.health[label].breaker.quarantine_reason is None
 
     @rule(label=labels, seconds=st.sampled_from([0.0, 5.0, 60.0]))
     def quarantine(self, label: str, seconds: float) -> None:
@@ -584,7 +584,7 @@ class PoolMachine(RuleBasedStateMachine):
         due = self.core.next_deadline
         assert due is None or self.wake <= due
         for task in set(self.eligible) - set(self.settled) - set(self.wanted):
-            if not any(self.core.scheduler.is_hope(label, self.now) for label in self.eligible[task]):
+            if not any(self.core.scheduler.may_recover(label, self.now) for label in self.eligible[task]):
                 assert due is not None
 
     @invariant()
@@ -596,7 +596,7 @@ class PoolMachine(RuleBasedStateMachine):
     def the_pool_is_never_quarantined_whole(self) -> None:
         states = [self.core.state(label)[0] for label in LABELS]
         living = [state for state in states if state not in {State.DOWN, State.STARTING}]
-        ordered = [label for label in LABELS if self.core.assessor.health[label].breaker.ordered is not None]
+        ordered = [label for label in LABELS if self.core.assessor.health[label].breaker.quarantine_reason is not None]
         if len(living) == len(LABELS) and not ordered:
             assert states.count(State.QUARANTINED) < len(LABELS)
 

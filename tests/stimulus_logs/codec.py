@@ -21,7 +21,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 
 from diaspora_parsl.core import actions, settings, stimuli
-from diaspora_parsl.core.failures import Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.failures import Attribution, Failure, FailureAction, Kind
 from diaspora_parsl.core.health.assessor import State
 
 FOLDER: Final = Path(__file__).parent
@@ -37,7 +37,7 @@ _KNOWN: Final[tuple[type[Any], ...]] = (
     settings.PoolSettings,
     Failure,
     FailureAction,
-    Judgement,
+    Attribution,
     Kind,
     State,
 )

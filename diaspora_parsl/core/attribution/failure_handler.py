@@ -9,7 +9,7 @@ from functools import partial
 from diaspora_parsl.core.actions import Action, Discard, Reject
 from diaspora_parsl.core.attribution.node_second_opinions import NodeSecondOpinions
 from diaspora_parsl.core.attribution.second_opinions import SecondOpinions
-from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Failure, FailureAction, Kind
 from diaspora_parsl.core.health.assessor import HealthAssessor
 from diaspora_parsl.core.history import History
 from diaspora_parsl.core.placement.hedging import SLOT_HOLD_SECONDS
@@ -61,12 +61,12 @@ class FailureHandler(ABC):
         task, label = attempt.task, attempt.endpoint
         was_wanted = attempt is task.bound or attempt is task.hedge
         if was_wanted:
-            task.release(attempt)
+            task.drop_attempt(attempt)
         if failure.costs_worker:
             self._count_kill(task, label)
             if task.kills >= self.settings.max_kills and task.bound is None:
                 self._out.append(Discard(attempt.id))
-                self._is_poison(task, str(failure))
+                self._give_up_if_poison(task, str(failure))
                 return
         if task.bound is not None and failure.then is not FailureAction.FAIL:
             self.second_opinions.note(
@@ -86,7 +86,7 @@ class FailureHandler(ABC):
         if opinion is None:
             return False
         self.second_opinions.note(attempt, failure, self.now, worked=worked)
-        if isinstance(opinion, Judgement):
+        if isinstance(opinion, Attribution):
             self._deliver(attempt, failure, opinion)
         return True
 
@@ -95,10 +95,10 @@ class FailureHandler(ABC):
         task, label = attempt.task, attempt.endpoint
         kept = self.second_opinions.first(task)
         answer = self.second_opinions.ask(attempt, failure, self.now, worked=worked)
-        if isinstance(answer, Judgement):
+        if isinstance(answer, Attribution):
             health = self.assessor.health[label]
             if answer.cost == ALL_RETRIES and failure.raised and attempt.generation == health.generation:
-                self.assessor.result(label, self.now)
+                self.assessor.record_result(label, self.now)
             self._deliver(attempt, failure, answer)
             return
         if kept is not None or self._is_handed_over(task):
@@ -110,7 +110,7 @@ class FailureHandler(ABC):
         for until in {
             math.ceil(self.now + s) for s in (self.settings.avoid_time, self.settings.second_opinion_timeout)
         }:
-            self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+            self._deadlines.at(until, ("opinions", until), self._review_opinions)
         self._reroute(attempt, answer)
         self.scheduler.fill_idle(self.now)
 
@@ -139,27 +139,27 @@ class FailureHandler(ABC):
         lacks_memory = seen is not None and seen.need is not None
         for label, until in self.second_opinions.refuted(task, attempt.endpoint, self.now):
             if until > self.now:  # else it is not enough yet to change anything
-                self._deadlines.at(until, ("opinions", until), self._look_at_opinions)
+                self._deadlines.at(until, ("opinions", until), self._review_opinions)
             if not lacks_memory:
                 may_open = partial(self._may_quarantine, label, task.function)
                 self.assessor.health[label].breaker.failed(self.now, task.function, 0, may_open=may_open)
                 self._update_health(label)
         self.scheduler.fill_idle(self.now)
 
-    def _look_at_opinions(self) -> None:
+    def _review_opinions(self) -> None:
         """Deliver the first errors of tasks whose second opinion can no longer be had; places may have more again."""
         for task in list(self.second_opinions.open.values()):
             if task.state is TaskState.WAITING:
-                self._is_alone(task)
+                self._deliver_if_unverifiable(task)
         self.second_opinions.expire(self.now)
         self.scheduler.fill_idle(self.now)
 
-    def _is_alone(self, task: Task) -> bool:
+    def _deliver_if_unverifiable(self, task: Task) -> bool:
         """Deliver the first error of a task if no second opinion on it can be had."""
         first = self.second_opinions.first(task)
-        if first is None or not self.second_opinions.is_hopeless(task, self.now):
+        if first is None or not self.second_opinions.is_unverifiable(task, self.now):
             return False
-        self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), "there is no other place to try now"))
+        self._deliver(*first, Attribution(first[1].kind, float(first[1].charge), "there is no other place to try now"))
         return True
 
     def _reroute(self, attempt: Attempt, reason: str) -> None:
@@ -172,7 +172,7 @@ class FailureHandler(ABC):
         delay = self.budget.delay(self.now)
         paced = f"; the retry budget is empty: paced for {delay:.1f} s" if delay else ""
         self._history.rerouted(attempt, f"{reason}{paced}")
-        if task.opinion is not None and self._is_alone(task):
+        if task.opinion is not None and self._deliver_if_unverifiable(task):
             return
         if not delay:
             self._queue(task)
@@ -192,14 +192,14 @@ class FailureHandler(ABC):
         self._deadlines.at(
             self.now + SLOT_HOLD_SECONDS, ("vacate", attempt.id), lambda: self._vacate(label, [attempt.id])
         )
-        task.release(attempt)
+        task.drop_attempt(attempt)
         task.avoid(label)
         self._count_kill(task, label)
-        if not self._is_poison(task, str(s.failure)):
+        if not self._give_up_if_poison(task, str(s.failure)):
             self._reroute(attempt, f"{s.failure.kind}: {s.failure}")
         self._update_health(label)
 
-    def _is_poison(self, task: Task, last: str) -> bool:
+    def _give_up_if_poison(self, task: Task, last: str) -> bool:
         """Give the task up if it cost too many workers or attempts."""
         s = self.settings
         if task.bound is not None:
@@ -222,12 +222,12 @@ class FailureHandler(ABC):
 
     # --- how a task fails -----------------------------------------------------------------------------------------
 
-    def _deliver(self, attempt: Attempt, failure: Failure, judgement: Judgement) -> None:
+    def _deliver(self, attempt: Attempt, failure: Failure, attribution: Attribution) -> None:
         """Settle the task with the attempt's own exception."""
         task = attempt.task
         self.failed += 1
-        self._out.append(Reject(task.id, attempt.id, None, judgement))
-        self._history.failed(task, judgement.kind, failure.error, failure.message, attempt, judgement.reason)
+        self._out.append(Reject(task.id, attempt.id, None, attribution))
+        self._history.failed(task, attribution.kind, failure.error, failure.message, attempt, attribution.reason)
         if task.opinion is not None and task.opinion.kept is attempt:
             task.opinion.kept = None
         self._settle(task)
@@ -236,11 +236,11 @@ class FailureHandler(ABC):
         """Settle the task with a verdict of the pool, unless it has an error of its own that nobody refuted."""
         first = self.second_opinions.first(task)
         if first is not None and task.kills < self.settings.max_kills:
-            self._deliver(*first, Judgement(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))
+            self._deliver(*first, Attribution(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))
             return
-        if self.node_second_opinions.pending and self.node_second_opinions.believed(task):
+        if self.node_second_opinions.pending and self.node_second_opinions.deliver_pending(task):
             return
         self.failed += 1
-        self._out.append(Reject(task.id, None, verdict, Judgement(kind, ALL_RETRIES)))
+        self._out.append(Reject(task.id, None, verdict, Attribution(kind, ALL_RETRIES)))
         self._history.failed(task, kind, type(verdict).__name__, str(verdict), None)
         self._settle(task)

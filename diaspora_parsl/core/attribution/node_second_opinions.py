@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from diaspora_parsl import events
 from diaspora_parsl.core import actions, stimuli
-from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Failure, FailureAction, Kind
 from diaspora_parsl.core.health.assessor import HealthAssessor
 from diaspora_parsl.core.health.node_outliers import Change, NodeOutlierDetector
 from diaspora_parsl.core.placement.hedging import Hedger
@@ -28,7 +28,7 @@ _ALL_KNOWN: Final = 2**62
 class PendingVerification:
     """A task whose exception is not believed yet."""
 
-    __slots__ = ("failure", "first", "is_believed", "is_handed_over", "refusals", "seen", "since")
+    __slots__ = ("failure", "first", "is_delivered", "is_handed_over", "refusals", "seen", "since")
 
     def __init__(self, first: Attempt, failure: Failure, since: float) -> None:
         #: The attempt that raised first: the shell keeps its outcome until the task is settled.
@@ -37,7 +37,7 @@ class PendingVerification:
         self.since = since
         self.seen: tuple[Sighting, ...] = ()
         self.refusals = 0
-        self.is_believed = False
+        self.is_delivered = False
         #: The judge keeps the first exception now, and asks other endpoints.
         self.is_handed_over = False
 
@@ -73,7 +73,7 @@ class NodeSecondOpinions:
         act: Callable[[actions.Action], None],
         *,
         reroute: Callable[[Attempt, str], None],
-        deliver: Callable[[Attempt, Failure, Judgement], None],
+        deliver: Callable[[Attempt, Failure, Attribution], None],
         plan: Callable[[float, Any, Callable[[], None]], None],
     ) -> None:
         self.outliers = NodeOutlierDetector(core.specs)
@@ -110,15 +110,15 @@ class NodeSecondOpinions:
         task, label = attempt.task, attempt.endpoint
         if node:
             for change in self.outliers.node_succeeded(label, node, task.function):
-                self._tell(change)
+                self._publish_change(change)
         pending = self.pending.get(task.id)
         for seen in pending.seen if pending is not None else ():
             if (seen.endpoint, seen.node) == (label, node):
                 continue  # it is the same place: whatever that means, it is nothing against it
             for change in self.outliers.proven(seen.endpoint, seen.node, task.function, task.id, self._core.now):
-                self._tell(change)
+                self._publish_change(change)
 
-    def handle_failure(self, attempt: Attempt, failure: Failure, node: str) -> str | Judgement | None:
+    def handle_failure(self, attempt: Attempt, failure: Failure, node: str) -> str | Attribution | None:
         """A wanted attempt raised on a node.
 
         Returns:
@@ -146,13 +146,13 @@ class NodeSecondOpinions:
         for change in self.outliers.failed(
             label, node, task.function, task.id, attempt.id, core.now, awaited=bool(reason)
         ):  # fmt: skip
-            self._tell(change)
+            self._publish_change(change)
         if not reason:
             same = [one.node for one in seen[:-1] if one.error == failure.error and one.node != node]
             if not same:
                 return None
             first, last = (name.partition(" ")[0] for name in (same[0], node))
-            return Judgement(Kind.USER, ALL_RETRIES, f"{failure.error} came from {first} and from {last}")
+            return Attribution(Kind.USER, ALL_RETRIES, f"{failure.error} came from {first} and from {last}")
         if pending is None:
             pending = self.pending[task.id] = PendingVerification(attempt, failure, core.now)
             self._watch(core.now + core.settings.second_opinion_wait)
@@ -189,7 +189,7 @@ class NodeSecondOpinions:
         core.assessor.health[label].breaker.probe_ended(attempt.id)
         if was_wanted and task.state is not TaskState.SETTLED:
             task.attempts -= 1
-            task.release(attempt)
+            task.drop_attempt(attempt)
             pending = self.pending.get(task.id)
             if pending is not None:
                 pending.refusals += 1
@@ -198,26 +198,26 @@ class NodeSecondOpinions:
                 and task.bound is None
                 and (pending.refusals > _MOST_REFUSALS or (not pending.is_handed_over and self._is_over(task, pending)))
             ):
-                self._believe(pending)
+                self._deliver_first(pending)
             else:
                 self._reroute(attempt, f"{s.node.partition(' ')[0]} refused it, as it was told")
         core.scheduler.fill(label, core.now)
 
     # --- doubts ---------------------------------------------------------------------------------------------------
 
-    def believed(self, task: Task) -> bool:
+    def deliver_pending(self, task: Task) -> bool:
         """A task is to be given up: whether its first exception, which nobody refuted, was delivered instead."""
         pending = self.pending.get(task.id)
         if pending is None or task.kills >= self._core.settings.max_kills:
             return False
-        self._believe(pending)
+        self._deliver_first(pending)
         return True
 
-    def _believe(self, pending: PendingVerification) -> None:
-        pending.is_believed = True
+    def _deliver_first(self, pending: PendingVerification) -> None:
+        pending.is_delivered = True
         charge = float(pending.failure.charge)
         self._deliver(
-            pending.first, pending.failure, Judgement(pending.failure.kind, charge, "no other node could be asked")
+            pending.first, pending.failure, Attribution(pending.failure.kind, charge, "no other node could be asked")
         )
 
     def settled(self, task: Task) -> None:
@@ -226,23 +226,23 @@ class NodeSecondOpinions:
         pending = self.pending.pop(task.id, None)
         if pending is None:
             return
-        if not pending.is_believed and not pending.is_handed_over:
+        if not pending.is_delivered and not pending.is_handed_over:
             self._act(actions.Discard(pending.first.id))
         for seen in pending.seen:
             self.outliers.closed(seen.endpoint, seen.node, task.function, task.id)
 
     def _watch(self, at: float) -> None:
         at = math.ceil(at)  # whole seconds, so that many share one deadline
-        self._plan(at, ("opinion", at), self._look)
+        self._plan(at, ("opinion", at), self._check_pending)
 
-    def _look(self) -> None:
+    def _check_pending(self) -> None:
         """Believe what has waited too long for a second opinion."""
         core = self._core
         for number, pending in list(self.pending.items()):
             task = core.tasks.get(number)
             if task is not None and task.state is TaskState.WAITING and not pending.is_handed_over:
                 if self._is_over(task, pending):
-                    self._believe(pending)
+                    self._deliver_first(pending)
                 else:
                     self._watch(max(core.now + 1.0, pending.since + core.settings.second_opinion_wait))
 
@@ -267,7 +267,7 @@ class NodeSecondOpinions:
         core = self._core
         until = math.ceil(core.now + core.settings.avoid_time)
         task.avoid(label, until)
-        self._plan(until, ("shun", until), lambda: core.scheduler.fill_idle(core.now))
+        self._plan(until, ("avoid", until), lambda: core.scheduler.fill_idle(core.now))
 
     # --- nodes ----------------------------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class NodeSecondOpinions:
         if s.generation == self._core.assessor.health[s.endpoint].generation:
             self.outliers.connected(s.endpoint, s.managers, self._core.now, more=s.more)
 
-    def _tell(self, change: Change) -> None:
+    def _publish_change(self, change: Change) -> None:
         node, core = change.node, self._core
         label = node.endpoint
         kind = events.NodeQuarantined if change.out else events.NodeRestored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Failure, FailureAction, Kind
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.core.tasks import Attempt, Opinion, Task
 
@@ -51,7 +51,7 @@ class SecondOpinions:
     Args:
         specs: the endpoints by label.
         settings: of the pool.
-        is_hope: tells whether a task may still wait for an endpoint, at a time.
+        may_recover: tells whether a task may still wait for an endpoint, at a time.
         is_up: tells whether an endpoint takes attempts without reserve.
         may_repeat: asked with the time before anything is run once more; the retry budget, if there is one, says no.
     """
@@ -61,13 +61,13 @@ class SecondOpinions:
         specs: dict[str, EndpointSpec],
         settings: PoolSettings,
         *,
-        is_hope: Callable[[str, float], bool],
+        may_recover: Callable[[str, float], bool],
         is_up: Callable[[str], bool],
         may_repeat: Callable[[float], bool] = lambda _: True,
     ) -> None:
         self._specs = specs
         self._settings = settings
-        self._is_hope = is_hope
+        self._may_recover = may_recover
         self._is_up = is_up
         self.may_repeat = may_repeat
         #: By label and function. Empty as long as nothing failed, so that asking costs nothing.
@@ -77,7 +77,7 @@ class SecondOpinions:
 
     # --- one task -------------------------------------------------------------------------------------------------
 
-    def ask(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool) -> str | Judgement:
+    def ask(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool) -> str | Attribution:
         """An attempt ended with an error that counts.
 
         Args:
@@ -87,15 +87,15 @@ class SecondOpinions:
             worked: the function had succeeded there, last time.
 
         Returns:
-            Why the task runs once more, or the judgement that it failed.
+            Why the task runs once more, or the attribution that it failed.
         """
         task, label = attempt.task, attempt.endpoint
         earlier = dict(task.opinion.places) if task.opinion is not None else {}
-        believed = self._at_once(task, failure)
-        if believed is None:
+        attribution = self._after_one_run(task, failure)
+        if attribution is None:
             opinion = self.note(attempt, failure, at, worked=worked)
-            believed = self._after(opinion, attempt, failure, earlier, at)
-            if believed is None:
+            attribution = self._after_other_runs(opinion, attempt, failure, earlier, at)
+            if attribution is None:
                 opinion.asked += 1
                 if opinion.kept is None:
                     opinion.kept, opinion.failure = attempt, failure
@@ -103,40 +103,40 @@ class SecondOpinions:
                 if failure.then is FailureAction.ELSEWHERE:
                     self._ban(opinion, label, task.function, at)
                 return f"second opinion: {failure} at {label}, so it runs {_WHERE[failure.then]}"
-        return believed
+        return attribution
 
-    def _at_once(self, task: Task, failure: Failure) -> Judgement | None:
+    def _after_one_run(self, task: Task, failure: Failure) -> Attribution | None:
         """What is believed after one execution, wherever it was."""
         charge = 1.0 if failure.charge else 0.0
         if failure.then is FailureAction.FAIL:
-            return Judgement(failure.kind if failure.kind is Kind.POISON else _own(failure), ALL_RETRIES)
+            return Attribution(failure.kind if failure.kind is Kind.POISON else _own(failure), ALL_RETRIES)
         if failure.raised and not task.idempotent:
-            return Judgement(failure.kind, charge, "it must not run twice")
+            return Attribution(failure.kind, charge, "it must not run twice")
         if failure.raised and not self._settings.second_opinion:
-            return Judgement(failure.kind, charge, "second opinions are off")
+            return Attribution(failure.kind, charge, "second opinions are off")
         return None
 
-    def _after(
+    def _after_other_runs(
         self, opinion: Opinion, attempt: Attempt, failure: Failure, earlier: dict[str, str], at: float
-    ) -> Judgement | None:
+    ) -> Attribution | None:
         """What is believed in the light of what other places made of it."""
         task, label, charge = attempt.task, attempt.endpoint, 1.0 if failure.charge else 0.0
         if failure.then is FailureAction.MORE and opinion.need is not None:
             if not any(self._fits(task, other, at) for other in task.eligible):
                 text = f"it ran out of memory with {opinion.need:g} GB per slot at {label}, and there is no more now"
-                return Judgement(Kind.RESOURCE, ALL_RETRIES, text)
+                return Attribution(Kind.RESOURCE, ALL_RETRIES, text)
         elif failure.then is not FailureAction.ANYWHERE:
             same = [other for other, error in earlier.items() if error == failure.error and other != label]
             if same:
-                return Judgement(_own(failure), ALL_RETRIES, f"{failure.error} came from {same[0]} and from {label}")
+                return Attribution(_own(failure), ALL_RETRIES, f"{failure.error} came from {same[0]} and from {label}")
             if not any(self._fits(task, other, at) for other in task.eligible):
-                return Judgement(failure.kind, charge, "there is no other place to try now")
+                return Attribution(failure.kind, charge, "there is no other place to try now")
         if opinion.asked >= MOST_OPINIONS:
-            return Judgement(_own(failure), charge, f"it failed {opinion.asked + 1} times")
+            return Attribution(_own(failure), charge, f"it failed {opinion.asked + 1} times")
         spent = task.attempts >= self._settings.max_attempts
         if spent or not self.may_repeat(at):
             why = f"it had {task.attempts} attempts" if spent else "the retry budget is empty"
-            return Judgement(failure.kind, charge, why)
+            return Attribution(failure.kind, charge, why)
         return None
 
     def note(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool = False) -> Opinion:
@@ -170,14 +170,14 @@ class SecondOpinions:
             for other in task.eligible
         )
 
-    def reach(self, task: Task) -> frozenset[str]:
+    def opinion_endpoints(self, task: Task) -> frozenset[str]:
         """Where it may run: only where a second opinion can come from, if its first error is kept."""
         opinion = task.opinion
         if opinion is None or opinion.kept is None:
             return task.eligible
         return frozenset(label for label in task.eligible if self._suits(opinion, label))
 
-    def is_hopeless(self, task: Task, at: float) -> bool:
+    def is_unverifiable(self, task: Task, at: float) -> bool:
         """Whether the second opinion on this task can no longer be had."""
         opinion = task.opinion
         if opinion is None or opinion.kept is None:
@@ -213,7 +213,7 @@ class SecondOpinions:
     def _fits(self, task: Task, label: str, at: float) -> bool:
         """Whether it may run there, now or soon."""
         opinion = task.opinion
-        if opinion is None or not self._suits(opinion, label) or not self._is_hope(label, at):
+        if opinion is None or not self._suits(opinion, label) or not self._may_recover(label, at):
             return False
         return self._is_up(label) or at < opinion.wait_until
 
@@ -221,9 +221,12 @@ class SecondOpinions:
 
     def avoids(self, task: Task, label: str, at: float) -> bool:
         """Whether the function of this task goes elsewhere first."""
-        if not self._is_sour(label, task.function, at) or self.first(task) is not None:
+        if not self._is_restricted(label, task.function, at) or self.first(task) is not None:
             return False
-        return any(not self._is_sour(other, task.function, at) and self._is_hope(other, at) for other in task.eligible)
+        return any(
+            not self._is_restricted(other, task.function, at) and self._may_recover(other, at)
+            for other in task.eligible
+        )
 
     def function_succeeded(self, label: str, function: str) -> None:
         """A result came from there: whatever was against it for this function is refuted."""
@@ -267,7 +270,7 @@ class SecondOpinions:
             record.banned_until = math.ceil(at + self._settings.second_opinion_timeout)
         record.pending += 1
 
-    def _is_sour(self, label: str, function: str, at: float) -> bool:
+    def _is_restricted(self, label: str, function: str, at: float) -> bool:
         record = self.records.get((label, function))
         return record is not None and (at < record.until or (record.pending > 0 and at < record.banned_until))
 

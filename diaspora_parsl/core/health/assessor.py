@@ -13,11 +13,11 @@ from diaspora_parsl.core.health.evidence import Health
 from diaspora_parsl.core.health.reachability import Reachability
 
 #: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
-_HOPE_AFTER: Final = 30.0
+_RECOVERY_BLOCKS_SECONDS: Final = 30.0
 #: Seconds between two looks at attempts that are not overdue yet.
-_LOOK_AGAIN: Final = 0.5
+_RECHECK_SECONDS: Final = 0.5
 #: For so long (seconds) a result overrules silence; an endpoint may freeze right after its last result.
-_RESULT_SPEAKS: Final = 2.0
+_RESULT_OVERRULES_SECONDS: Final = 2.0
 _NEVER: Final = float("inf")
 
 
@@ -36,7 +36,7 @@ class State(StrEnum):
 
 
 class Verdict(Struct, frozen=True):
-    """The judgement about one endpoint at one time."""
+    """The attribution about one endpoint at one time."""
 
     state: State
     reason: str
@@ -88,7 +88,7 @@ class HealthAssessor:
 
     def fabric_polled(self, at: float) -> bool:
         """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
-        return self.reachability.fabric_read(at)
+        return self.reachability.record_fabric_poll(at)
 
     def observed(self, label: str, at: float, slots: int, *, blocks_expected: bool) -> None:
         """The endpoint's control channel answered."""
@@ -103,13 +103,13 @@ class HealthAssessor:
             health.heartbeats.clear()  # their nodes are gone: silence is no news
         health.slots = slots
 
-    def result(self, label: str, at: float, attempt: int | None = None) -> None:
+    def record_result(self, label: str, at: float, attempt: int | None = None) -> None:
         """A result came from there: the strongest sign of life."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
         health.breaker.probe_succeeded(attempt)
 
-    def sign_of_life(self, label: str, at: float) -> None:
+    def record_response(self, label: str, at: float) -> None:
         """An error came from there that may be its fault: it lives, which is all that this says."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
@@ -120,7 +120,7 @@ class HealthAssessor:
         self.health[label].peer_report = (at, until, reason)
         return until
 
-    # --- judgement ------------------------------------------------------------------------------------------------
+    # --- attribution ------------------------------------------------------------------------------------------------
 
     def verdict(self, label: str, at: float, live: int, overdue: Callable[[], bool]) -> Verdict:
         """Judge one endpoint.
@@ -151,7 +151,7 @@ class HealthAssessor:
             recheck=verdict.recheck,
         )
 
-    def hopeful(self, label: str, state: State, at: float) -> bool:
+    def may_recover(self, label: str, state: State, at: float) -> bool:
         """Whether tasks may still wait for it; an endpoint that died is a hope only once it is up again."""
         if state in {State.UP, State.SUSPECT, State.QUARANTINED}:
             return True
@@ -162,14 +162,17 @@ class HealthAssessor:
             return False
         started = health.started_at
         return health.deaths == 0 or (
-            health.blocks_expected and started is not None and at - started >= _HOPE_AFTER and not health.had_slots
+            health.blocks_expected
+            and started is not None
+            and at - started >= _RECOVERY_BLOCKS_SECONDS
+            and not health.had_slots
         )
 
     def _empty(self, health: Health, at: float, live: int) -> Verdict:
         reason = "no worker is connected" if health.had_slots else "no worker has connected yet"
         unanswered = _NEVER if health.unanswered_since is None else health.unanswered_since + self._stall_limit
         if at >= unanswered:
-            return Verdict(State.WAITING, f"{reason}, and {_mute(health, at)}", keeps=False, fatal=True)
+            return Verdict(State.WAITING, f"{reason}, and {_unanswered(health, at)}", keeps=False, fatal=True)
         stalled = _NEVER if health.stalled_since is None else health.stalled_since + self._stall_limit
         if at >= stalled:
             reason = f"for {self._stall_limit:.0f} s there was work, but no worker and no block requested"
@@ -184,18 +187,18 @@ class HealthAssessor:
 
     def _open(self, health: Health, at: float) -> Verdict:
         breaker, peer_report = health.breaker, health.peer_report
-        suspect_from = _sooner(self._mute_from(health))
+        suspect_from = _sooner(self._unanswered_suspect_at(health))
         if breaker.open_until is not None:
-            reason = breaker.ordered or "attempts were lost there in a row"
+            reason = breaker.quarantine_reason or "attempts were lost there in a row"
             if breaker.is_half_open(at):
                 return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=suspect_from)
             resume = breaker.open_until if at < breaker.open_until else _NEVER
             return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, suspect_from))
         if peer_report is not None:
-            told, until, reason = peer_report
+            reported_at, until, reason = peer_report
             newest = health.heartbeats.newest
-            heard = float("-inf") if newest is None else newest.last
-            if at < until and health.last_result <= told and heard <= told:
+            heartbeat_at = float("-inf") if newest is None else newest.last
+            if at < until and health.last_result <= reported_at and heartbeat_at <= reported_at:
                 return Verdict(State.SUSPECT, reason, last_resort=True, recheck=_sooner(until, suspect_from))
             health.peer_report = None
         reason = f"{health.slots} slot{'s' if health.slots != 1 else ''}"
@@ -207,33 +210,33 @@ class HealthAssessor:
         breaker = health.breaker
         silence = self._silence(health, at)
         if silence is None:
-            health.left = False
+            health.silence_confirmed = False
             breaker.clear_silence()
             return None
         reason, phi = silence
         breaker.trip_on_silence(at)
         confirmed = live > 0 and overdue()
         if confirmed:
-            health.left = True
+            health.silence_confirmed = True
             breaker.probe_lost(at)
         stale = self.reachability.stale_at(health)
         over = stale if stale > at else _NEVER
-        if health.left and live == 0 and health.unanswered_since is not None:
+        if health.silence_confirmed and live == 0 and health.unanswered_since is not None:
             limit = health.unanswered_since + self._stall_limit
             over = min(over, limit)
             if at >= limit:
-                return Verdict(State.DOWN, _mute(health, at), keeps=False, fatal=True)
+                return Verdict(State.DOWN, _unanswered(health, at), keeps=False, fatal=True)
         probe = live == 0 and breaker.is_half_open(at)
         resume = breaker.open_until if breaker.open_until is not None and breaker.open_until > at else _NEVER
-        recheck = _sooner(over, at + _LOOK_AGAIN if live and not confirmed else resume)
-        if health.left:
+        recheck = _sooner(over, at + _RECHECK_SECONDS if live and not confirmed else resume)
+        if health.silence_confirmed:
             return Verdict(State.DOWN, reason, keeps=not confirmed, probe=probe, phi=phi, recheck=recheck)
-        resort = not breaker.is_tripped
-        return Verdict(State.SUSPECT, reason, probe=probe, last_resort=resort, phi=phi, recheck=recheck)
+        last_resort = not breaker.is_tripped
+        return Verdict(State.SUSPECT, reason, probe=probe, last_resort=last_resort, phi=phi, recheck=recheck)
 
     def _silence(self, health: Health, at: float) -> tuple[str, float] | None:
-        """The reason and phi, if nothing was heard for suspiciously long and no result speaks against it."""
-        if at < health.last_result + _RESULT_SPEAKS:
+        """The reason and phi, if nothing was heartbeat_at for suspiciously long and no result speaks against it."""
+        if at < health.last_result + _RESULT_OVERRULES_SECONDS:
             return None
         reachable_until = self.reachability.reachable_until(health, at)
         newest = health.heartbeats.newest
@@ -242,18 +245,18 @@ class HealthAssessor:
                 return None
             phi = health.heartbeats.phi(reachable_until)
             return f"no heartbeat for {at - newest.last:.1f} s (phi {min(phi, 999):.0f}), and no result", phi
-        if at >= self._mute_from(health):
-            return f"{_mute(health, at)}, and no result came", 0.0
+        if at >= self._unanswered_suspect_at(health):
+            return f"{_unanswered(health, at)}, and no result came", 0.0
         return None
 
-    def _mute_from(self, health: Health) -> float:
+    def _unanswered_suspect_at(self, health: Health) -> float:
         """From when on an unanswered question makes the endpoint suspect."""
         if health.unanswered_since is None:
             return _NEVER
-        return max(health.unanswered_since + self._silence_limit, health.last_result + _RESULT_SPEAKS)
+        return max(health.unanswered_since + self._silence_limit, health.last_result + _RESULT_OVERRULES_SECONDS)
 
 
-def _mute(health: Health, at: float) -> str:
+def _unanswered(health: Health, at: float) -> str:
     since = at if health.unanswered_since is None else health.unanswered_since
     return f"its control channel has not answered for {at - since:.1f} s"
 

@@ -28,8 +28,8 @@ class CircuitBreaker:
         longest_pause: upper bound of the doubling, seconds.
     """
 
-    __slots__ = ("_backoff", "_last_failure", "_tasks", "_threshold", "doubted",
-                 "open_until", "ordered", "probe")  # fmt: skip
+    __slots__ = ("_backoff", "_last_failure", "_tasks", "_threshold", "open_until", "probe", "quarantine_reason",
+                 "tripped_by_silence")  # fmt: skip
 
     def __init__(
         self, threshold: int = THRESHOLD, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE
@@ -42,9 +42,9 @@ class CircuitBreaker:
         #: The attempt that is the probe now.
         self.probe: int | None = None
         #: A doubt, not failures, opened it.
-        self.doubted = False
-        #: Somebody ordered it open, and why: results of attempts that were there before say nothing against that.
-        self.ordered: str | None = None
+        self.tripped_by_silence = False
+        #: Reason of the operator who quarantined it.
+        self.quarantine_reason: str | None = None
 
     @property
     def failures(self) -> int:
@@ -54,7 +54,7 @@ class CircuitBreaker:
     @property
     def is_tripped(self) -> bool:
         """Failures opened it."""
-        return self.open_until is not None and not self.doubted
+        return self.open_until is not None and not self.tripped_by_silence
 
     def is_half_open(self, at: float) -> bool:
         """Exactly one attempt may go there now, as a probe."""
@@ -68,39 +68,39 @@ class CircuitBreaker:
     def probe_succeeded(self, attempt: int | None = None) -> None:
         """A result of this attempt came back: closed, and all is forgotten."""
         self._tasks.clear()
-        if self.ordered is None or (attempt is not None and attempt == self.probe):
+        if self.quarantine_reason is None or (attempt is not None and attempt == self.probe):
             self._close()
 
-    def order(self, reason: str, until: float) -> None:
+    def quarantine(self, reason: str, until: float) -> None:
         """Open it by order; from then on a probe may go."""
-        self.open_until, self.ordered, self.doubted, self.probe = until, reason, False, None
+        self.open_until, self.quarantine_reason, self.tripped_by_silence, self.probe = until, reason, False, None
 
-    def put_off(self, at: float, seconds: float) -> None:
+    def postpone_probe(self, at: float, seconds: float) -> None:
         """If no probe may go yet, let the next one wait for so much longer."""
         if self.open_until is not None and self.open_until > at:
             self.open_until += seconds
 
-    def release(self) -> None:
+    def end_quarantine(self) -> None:
         """Close it, if it was opened by order."""
-        if self.ordered is not None:
+        if self.quarantine_reason is not None:
             self._close()
 
     def for_next_generation(self) -> CircuitBreaker:
         """Return a fresh breaker that keeps only an operator's quarantine."""
         fresh = CircuitBreaker(self._threshold, self._backoff.first, self._backoff.longest)
-        if self.ordered is not None and self.open_until is not None:
-            fresh.order(self.ordered, self.open_until)
+        if self.quarantine_reason is not None and self.open_until is not None:
+            fresh.quarantine(self.quarantine_reason, self.open_until)
         return fresh
 
     def trip_on_silence(self, at: float) -> None:
         """Open it now, on other evidence than failures; does nothing if it is open already."""
         if self.open_until is None:
             self.open_until = at + self._backoff.delay
-            self.doubted = True
+            self.tripped_by_silence = True
 
     def clear_silence(self) -> None:
         """The doubt is gone: closed, if the doubt had opened it."""
-        if self.doubted:
+        if self.tripped_by_silence:
             self._close()
 
     def probe_ended(self, attempt: int) -> None:
@@ -128,7 +128,7 @@ class CircuitBreaker:
         if self.open_until is not None:
             if self.probe != attempt:
                 return False  # an old attempt; the pause is running already
-            if self.ordered is None and not self.doubted and not may_open():
+            if self.quarantine_reason is None and not self.tripped_by_silence and not may_open():
                 self.probe_succeeded()  # panic: a bad place is better than none
                 return False
             self._reopen(at)
@@ -150,5 +150,5 @@ class CircuitBreaker:
         self._backoff.reset()
         self.open_until = None
         self.probe = None
-        self.doubted = False
-        self.ordered = None
+        self.tripped_by_silence = False
+        self.quarantine_reason = None

@@ -38,16 +38,16 @@ class Sites:
     def __init__(self, sites: Mapping[str, str], window: float) -> None:
         self._sites = sites
         self._window = window
-        self._members: dict[str, list[str]] = {}
+        self._endpoints: dict[str, list[str]] = {}
         for label, site in sites.items():
             if site:
-                self._members.setdefault(site, []).append(label)
+                self._endpoints.setdefault(site, []).append(label)
         self._failed: dict[str, dict[str, float]] = {}
 
     def failed(self, label: str, at: float) -> str | None:
         """An endpoint was lost; returns the reason to suspect the others of its site, if it was not the only one."""
         site = self._sites[label]
-        if not site or len(self._members[site]) < _OUTAGE:
+        if not site or len(self._endpoints[site]) < _OUTAGE:
             return None
         recent = self._recent(site, at)
         recent.pop(label, None)  # the last to fail is the last in order
@@ -59,7 +59,7 @@ class Sites:
 
     def others(self, label: str) -> list[str]:
         """The other endpoints of its site."""
-        return [other for other in self._members.get(self._sites[label], ()) if other != label]
+        return [other for other in self._endpoints.get(self._sites[label], ()) if other != label]
 
     def delay(self, label: str, at: float) -> float:
         """Seconds that its revival should wait for those of its site that failed before it."""
@@ -90,7 +90,7 @@ class CommonCauseFilter:
     def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str], reachability: Reachability) -> None:
         self._health = health
         self._sites = sites
-        self._ways = reachability
+        self._reachability = reachability
         self._counted_at = float("-inf")
         self._silent: set[Health] = set()
 
@@ -102,22 +102,22 @@ class CommonCauseFilter:
         return health in self._silent
 
     def _count(self, at: float) -> set[Health]:
-        voices = 0
+        senders = 0
         silent: list[tuple[float, str, Health]] = []
         for label, health in self._health.items():
             newest = health.heartbeats.newest
-            if newest is None or not health.slots or health.left or health.dead_reason is not None:
+            if newest is None or not health.slots or health.silence_confirmed or health.dead_reason is not None:
                 continue
-            if self._ways.reachable_until(health, at) is None:
+            if self._reachability.reachable_until(health, at) is None:
                 continue
-            voices += 1
+            senders += 1
             if at - newest.last > _LATE[0] * newest.mean + _LATE[1]:
                 silent.append((newest.last, self._sites.get(label) or label, health))
         if not silent:
             return set()
         last = max(silent, key=lambda voice: voice[0])[0]
         together = [voice for voice in silent if last - voice[0] <= _TOGETHER]
-        is_common = len(together) >= _NEARLY_ALL * voices and len({site for _, site, _ in together}) > 1
+        is_common = len(together) >= _NEARLY_ALL * senders and len({site for _, site, _ in together}) > 1
         if not is_common or at - last >= _COMMON_LIMIT:
             return set()
         return {health for _, _, health in together}

@@ -10,8 +10,9 @@ class Health:
     """Everything known about one endpoint."""
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
-                 "generation", "had_slots", "heartbeats", "last_death", "last_result", "left", "peer_report", "slots",
-                 "stalled_since", "started_at", "unanswered_since", "up_since", "via_site")  # fmt: skip
+                 "generation", "had_slots", "heartbeats", "last_death", "last_result", "peer_report",
+                 "silence_confirmed", "slots", "stalled_since", "started_at", "unanswered_since", "up_since",
+                 "via_site")  # fmt: skip
 
     def __init__(self) -> None:
         self.generation = 0
@@ -37,7 +38,7 @@ class Health:
         self.unanswered_since: float | None = None
         self.peer_report: tuple[float, float, str] | None = None
         #: Its silence was confirmed and its attempts were taken away.
-        self.left = False
+        self.silence_confirmed = False
         self.breaker = CircuitBreaker()
 
     def new_generation(self, generation: int) -> None:
@@ -45,7 +46,7 @@ class Health:
         self.generation = generation
         self.started_at = None
         self.slots = 0
-        self.had_slots = self.blocks_expected = self.left = False
+        self.had_slots = self.blocks_expected = self.silence_confirmed = False
         self.empty_since = self.stalled_since = self.unanswered_since = self.up_since = None
         self.last_death, self.dead_reason = self.dead_reason, None
         self.heartbeats.clear()

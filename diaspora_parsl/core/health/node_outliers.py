@@ -72,7 +72,7 @@ class _Streak:
 class Node:
     """What is known of one node of an endpoint, over all managers that it had one after the other."""
 
-    __slots__ = ("backoff", "bad", "block", "endpoint", "functions", "good", "host", "inherited", "left_at",
+    __slots__ = ("backoff", "bad", "block", "disconnected_at", "endpoint", "functions", "good", "host", "inherited",
                  "manager", "out_until", "row")  # fmt: skip
 
     def __init__(self, endpoint: str, host: str, block: str, manager: str) -> None:
@@ -81,7 +81,7 @@ class Node:
         self.block = block
         self.manager = manager
         #: When its manager was gone.
-        self.left_at: float | None = None
+        self.disconnected_at: float | None = None
         self.functions: dict[str, _Streak] = {}
         #: Functions and tasks that failed here and succeeded elsewhere, since the last success of anything here.
         self.row: set[tuple[str, int]] = set()
@@ -105,7 +105,7 @@ class Node:
         """Whether anything is held against it."""
         return self.out_until is not None or any(s.row or s.until is not None for s in self.functions.values())
 
-    def counted(self, *, good: bool) -> None:
+    def record_outcome(self, *, good: bool) -> None:
         """One more outcome for the success rate."""
         if good:
             self.good += 1
@@ -116,16 +116,16 @@ class Node:
             self.bad /= 2
 
 
-class _Guarded:
+class _EndpointNodes:
     """The nodes of one endpoint."""
 
-    __slots__ = ("blocks", "in_doubt", "known", "managers", "more", "nodes")
+    __slots__ = ("blocks", "known", "managers", "more", "nodes", "suspects")
 
     def __init__(self) -> None:
         #: By what the gate reports.
         self.nodes: dict[str, Node] = {}
         #: Those with anything held against them.
-        self.in_doubt: dict[str, Node] = {}
+        self.suspects: dict[str, Node] = {}
         self.managers: frozenset[str] = frozenset()
         self.blocks: dict[str, int] = {}
         self.more = False
@@ -145,62 +145,62 @@ class NodeOutlierDetector:
     """
 
     def __init__(self, endpoints: Iterable[str]) -> None:
-        self._evidence = {label: _Guarded() for label in endpoints}
+        self._evidence = {label: _EndpointNodes() for label in endpoints}
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
     def connected(self, endpoint: str, managers: Iterable[tuple[str, str]], at: float, *, more: bool) -> None:
         """Which managers (id, block) the endpoint has now, and whether more are on their way."""
-        guarded = self._evidence[endpoint]
+        evidence = self._evidence[endpoint]
         pairs = list(managers)
-        guarded.managers = frozenset(manager for manager, _ in pairs)
-        guarded.more = more
-        guarded.blocks = {}
+        evidence.managers = frozenset(manager for manager, _ in pairs)
+        evidence.more = more
+        evidence.blocks = {}
         for _, block in pairs:
-            guarded.blocks[block] = guarded.blocks.get(block, 0) + 1
-        for key, node in list(guarded.nodes.items()):
-            if node.manager in guarded.managers:
-                node.left_at = None
+            evidence.blocks[block] = evidence.blocks.get(block, 0) + 1
+        for key, node in list(evidence.nodes.items()):
+            if node.manager in evidence.managers:
+                node.disconnected_at = None
                 continue
-            if node.left_at is None:
-                node.left_at = at
-            if key not in guarded.in_doubt or at - node.left_at > LONGEST_PAUSE:
-                self._forget(guarded, key)
+            if node.disconnected_at is None:
+                node.disconnected_at = at
+            if key not in evidence.suspects or at - node.disconnected_at > LONGEST_PAUSE:
+                self._forget(evidence, key)
 
     def node(self, endpoint: str, name: str) -> Node:
         """The node that a gate reported as "host block manager"."""
-        guarded = self._evidence[endpoint]
-        node = guarded.nodes.get(name)
-        return node if node is not None else self._met(guarded, endpoint, name)
+        evidence = self._evidence[endpoint]
+        node = evidence.nodes.get(name)
+        return node if node is not None else self._add_node(evidence, endpoint, name)
 
     def find(self, endpoint: str, name: str) -> Node | None:
         """The node with that manager, if it is remembered; one that came back is another name."""
         return self._evidence[endpoint].nodes.get(name)
 
-    def _met(self, guarded: _Guarded, endpoint: str, name: str) -> Node:
+    def _add_node(self, evidence: _EndpointNodes, endpoint: str, name: str) -> Node:
         host, block, manager = name.split(" ", 2)
-        for key, old in list(guarded.in_doubt.items()):
-            if old.host == host and old.left_at is not None:
-                if self._has_neighbour(guarded, old):
-                    self._forget(guarded, key)  # not the host was bad, but that manager
+        for key, old in list(evidence.suspects.items()):
+            if old.host == host and old.disconnected_at is not None:
+                if self._has_neighbour(evidence, old):
+                    self._forget(evidence, key)  # not the host was bad, but that manager
                     continue
-                del guarded.in_doubt[key], guarded.nodes[key]
-                old.block, old.manager, old.left_at, old.inherited = block, manager, None, True
-                guarded.nodes[name] = guarded.in_doubt[name] = old
+                del evidence.suspects[key], evidence.nodes[key]
+                old.block, old.manager, old.disconnected_at, old.inherited = block, manager, None, True
+                evidence.nodes[name] = evidence.suspects[name] = old
                 return old
-        node = guarded.nodes[name] = Node(endpoint, host, block, manager)
+        node = evidence.nodes[name] = Node(endpoint, host, block, manager)
         return node
 
     def node_succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
         """An attempt succeeded there."""
-        guarded = self._evidence[endpoint]
-        node = guarded.nodes.get(name) or self._met(guarded, endpoint, name)
-        node.counted(good=True)
+        evidence = self._evidence[endpoint]
+        node = evidence.nodes.get(name) or self._add_node(evidence, endpoint, name)
+        node.record_outcome(good=True)
         streak = node.functions.get(function)
         if streak is None:
             streak = self._streak(node, function)
         streak.worked = True
-        if name not in guarded.in_doubt:
+        if name not in evidence.suspects:
             return []
         changes = []
         if node.out_until is not None:
@@ -213,7 +213,7 @@ class NodeOutlierDetector:
         streak.row.clear()
         streak.until = None
         streak.backoff.reset()
-        self._tidy(guarded, name, node)
+        self._tidy(evidence, name, node)
         return changes
 
     def failed(
@@ -223,13 +223,13 @@ class NodeOutlierDetector:
 
         A probe that fails keeps the function, or everything, from the node for twice as long.
         """
-        self.noted(endpoint, attempt)
-        guarded = self._evidence[endpoint]
+        self.record_failed_attempt(endpoint, attempt)
+        evidence = self._evidence[endpoint]
         node = self.node(endpoint, name)
         streak = self._streak(node, function)
         if len(streak.row) < _ROW:
             streak.row[task] = _AWAITED if awaited else _ALONE
-        guarded.in_doubt[name] = node
+        evidence.suspects[name] = node
         if streak.until is not None:
             if at >= streak.until - _PROBE_PERIOD:
                 streak.backoff.next()
@@ -242,8 +242,8 @@ class NodeOutlierDetector:
             streak.until is None
             and not streak.worked
             and len(streak.row) >= IN_A_ROW
-            and self._works_elsewhere(guarded, node, function)
-            and self._may_leave_out(guarded, node, function)
+            and self._works_elsewhere(evidence, node, function)
+            and self._may_leave_out(evidence, node, function)
         ):
             why = f"{len(streak.row)} tasks failed there, and others succeed elsewhere"
             return [self._keep_away(node, streak, function, at, why)]
@@ -251,43 +251,43 @@ class NodeOutlierDetector:
 
     def proven(self, endpoint: str, name: str, function: str, task: int, at: float) -> list[Change]:
         """A task that had failed there succeeded at another place."""
-        guarded = self._evidence[endpoint]
-        node = guarded.nodes.get(name)
+        evidence = self._evidence[endpoint]
+        node = evidence.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is None or streak is None or task not in streak.row:
             return []  # the node has had a success since: it comes and goes, which the success rate knows
         streak.row[task] = _PROVEN
         node.row.add((function, task))
-        node.counted(good=False)
+        node.record_outcome(good=False)
         changes = []
         if (
             streak.until is None
             and list(streak.row.values()).count(_PROVEN) >= (_TRIED if streak.worked else _NEW)
-            and self._may_leave_out(guarded, node, function)
+            and self._may_leave_out(evidence, node, function)
         ):
             why = f"task {task} failed there and succeeded elsewhere"
             changes.append(self._keep_away(node, streak, function, at, why))
-        reason = self._why_out(guarded, node)
-        if reason and node.out_until is None and self._may_leave_out(guarded, node, ""):
+        reason = self._why_out(evidence, node)
+        if reason and node.out_until is None and self._may_leave_out(evidence, node, ""):
             node.out_until = at + node.backoff.delay
             changes.append(Change(node, out=True, reason=reason))
         return changes
 
     def closed(self, endpoint: str, name: str, function: str, task: int) -> None:
         """A task that failed there is settled; if nothing was proven, it is nothing against the node."""
-        guarded = self._evidence[endpoint]
-        node = guarded.nodes.get(name)
+        evidence = self._evidence[endpoint]
+        node = evidence.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is not None and streak is not None and streak.row.get(task) == _AWAITED:
             del streak.row[task]
-            self._tidy(guarded, name, node)
+            self._tidy(evidence, name, node)
 
     # --- what follows ---------------------------------------------------------------------------------------------
 
-    def noted(self, endpoint: str, attempt: int) -> None:
+    def record_failed_attempt(self, endpoint: str, attempt: int) -> None:
         """An attempt failed there, for whatever reason: workers need not hold back for it any more."""
-        guarded = self._evidence[endpoint]
-        guarded.known = max(guarded.known, attempt)
+        evidence = self._evidence[endpoint]
+        evidence.known = max(evidence.known, attempt)
 
     def known(self, endpoint: str) -> int:
         """The last failed attempt whose failure is taken into account; 0 if nothing has failed."""
@@ -298,21 +298,21 @@ class NodeOutlierDetector:
 
         Once the time of a node is over, one attempt in `_PROBE_PERIOD` seconds is free to go there.
         """
-        guarded = self._evidence[endpoint]
+        evidence = self._evidence[endpoint]
         names: list[str] = []
         doubted = []
         count = 0
-        for node in guarded.in_doubt.values():
+        for node in evidence.suspects.values():
             streak = node.functions.get(function)
             if node.out_until is not None or (streak is not None and streak.until is not None):
-                count += node.left_at is None
+                count += node.disconnected_at is None
                 if self._stays_out(node, streak, at):
                     names += self.names_of(node)
             elif streak is not None and streak.is_awaited:
                 doubted.append(node)
         for node in doubted:
             count += 1
-            if 2 * count > len(guarded.managers) + guarded.more:
+            if 2 * count > len(evidence.managers) + evidence.more:
                 break
             names += self.names_of(node)
         return tuple(names)
@@ -327,10 +327,10 @@ class NodeOutlierDetector:
 
     def has_other(self, endpoint: str, avoid: Iterable[str], *, expected: bool = True) -> bool:
         """Whether the endpoint has managers, or expects some, that are none of these nodes."""
-        guarded = self._evidence[endpoint]
+        evidence = self._evidence[endpoint]
         named = set(avoid)
-        managers = {node.manager for node in guarded.nodes.values() if not named.isdisjoint((node.host, node.manager))}
-        return (expected and guarded.more) or bool(guarded.managers - managers - named)
+        managers = {node.manager for node in evidence.nodes.values() if not named.isdisjoint((node.host, node.manager))}
+        return (expected and evidence.more) or bool(evidence.managers - managers - named)
 
     def works(self, endpoint: str, function: str) -> bool:
         """Whether the function has succeeded on any node of the endpoint."""
@@ -353,11 +353,11 @@ class NodeOutlierDetector:
         streak.until = at + streak.backoff.delay
         return Change(node, out=True, reason=why, function=function)
 
-    def _why_out(self, guarded: _Guarded, node: Node) -> str:
+    def _why_out(self, evidence: _EndpointNodes, node: Node) -> str:
         if len(node.row) >= IN_A_ROW:
             return f"{len(node.row)} tasks in a row failed there and succeeded elsewhere"
         mine = node.rate
-        peers = [rate for other in guarded.nodes.values() if other is not node and (rate := other.rate) is not None]
+        peers = [rate for other in evidence.nodes.values() if other is not node and (rate := other.rate) is not None]
         if mine is None or len(peers) < 2:  # noqa: PLR2004 - a deviation needs two
             return ""
         mean = statistics.fmean(peers)
@@ -365,26 +365,26 @@ class NodeOutlierDetector:
             return ""
         return f"{mine:.0%} of what it ran succeeded, and {mean:.0%} on its {len(peers)} peers"
 
-    def _works_elsewhere(self, guarded: _Guarded, node: Node, function: str) -> bool:
+    def _works_elsewhere(self, evidence: _EndpointNodes, node: Node, function: str) -> bool:
         return any(
             other is not node and (streak := other.functions.get(function)) is not None and streak.worked
-            for other in guarded.nodes.values()
+            for other in evidence.nodes.values()
         )
 
-    def _may_leave_out(self, guarded: _Guarded, node: Node, function: str) -> bool:
+    def _may_leave_out(self, evidence: _EndpointNodes, node: Node, function: str) -> bool:
         """Half of the nodes stay in."""
         out = 1
-        for other in guarded.in_doubt.values():
-            if other is not node and other.left_at is None:
+        for other in evidence.suspects.values():
+            if other is not node and other.disconnected_at is None:
                 streak = other.functions.get(function)
                 out += other.out_until is not None or (streak is not None and streak.until is not None)
-        return 2 * out <= len(guarded.managers) + guarded.more
+        return 2 * out <= len(evidence.managers) + evidence.more
 
-    def _has_neighbour(self, guarded: _Guarded, node: Node) -> bool:
+    def _has_neighbour(self, evidence: _EndpointNodes, node: Node) -> bool:
         """Whether a manager on the same host may well be good."""
         return any(
-            other is not node and other.host == node.host and other.left_at is None and other.out_until is None
-            for other in guarded.nodes.values()
+            other is not node and other.host == node.host and other.disconnected_at is None and other.out_until is None
+            for other in evidence.nodes.values()
         )
 
     def _streak(self, node: Node, function: str) -> _Streak:
@@ -395,20 +395,20 @@ class NodeOutlierDetector:
             streak = node.functions[function] = _Streak()
         return streak
 
-    def _tidy(self, guarded: _Guarded, name: str, node: Node) -> None:
+    def _tidy(self, evidence: _EndpointNodes, name: str, node: Node) -> None:
         if not node.is_suspect:
-            guarded.in_doubt.pop(name, None)
+            evidence.suspects.pop(name, None)
             node.inherited = False
 
-    def _forget(self, guarded: _Guarded, key: str) -> None:
-        guarded.in_doubt.pop(key, None)
-        guarded.nodes.pop(key, None)
+    def _forget(self, evidence: _EndpointNodes, key: str) -> None:
+        evidence.suspects.pop(key, None)
+        evidence.nodes.pop(key, None)
 
     # --- looking --------------------------------------------------------------------------------------------------
 
     def out(self, endpoint: str) -> list[Node]:
         """The nodes that are left out for everything."""
-        return [node for node in self._evidence[endpoint].in_doubt.values() if node.out_until is not None]
+        return [node for node in self._evidence[endpoint].suspects.values() if node.out_until is not None]
 
     def nodes(self, endpoint: str) -> list[Node]:
         """Every node met and not forgotten."""

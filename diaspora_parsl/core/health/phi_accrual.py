@@ -86,7 +86,7 @@ class PhiAccrual:
         self._sum += interval
         self._sum_sq += interval * interval
 
-    def forgive(self, at: float) -> None:
+    def discount_silence(self, at: float) -> None:
         """The observer itself was away until now: the silence was its own."""
         self.last = max(self.last, at)
 
@@ -135,10 +135,10 @@ class NodeHeartbeats:
         self._detectors.clear()
         self._silent_from = None
 
-    def forgive(self, at: float) -> None:
+    def discount_silence(self, at: float) -> None:
         """The observer itself was away until now: no node was silent."""
         for detector in self._detectors.values():
-            detector.forgive(at)
+            detector.discount_silence(at)
         self._silent_from = None
 
     @property

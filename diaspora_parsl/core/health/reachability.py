@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 #: A way on which nothing was heard for so long (seconds) says nothing about anybody's silence.
 _STALE: Final = 5.0
 #: A gap between two reads of the fabric (seconds) beyond which the observer distrusts itself.
-_SELF_DISTRUST: Final = 1.5
+_MAX_POLL_GAP: Final = 1.5
 #: The same for ways over bridges, in intervals of what their bridges tell.
 _STALE_INTERVALS: Final = 2.5
 _GAP_INTERVALS: Final = 2.0
@@ -38,24 +38,24 @@ class Reachability:
         """When the fabric was last read to its end."""
         return self._fabric
 
-    def fabric_read(self, at: float) -> bool:
+    def record_fabric_poll(self, at: float) -> bool:
         """The fabric was read to its end; False if the observer was away itself, and forgives everybody."""
-        steady = at - self._fabric < _SELF_DISTRUST
+        steady = at - self._fabric < _MAX_POLL_GAP
         self._fabric = at
         if not steady:
-            self._forgive(at, lambda _: True)
+            self._discount_silence(at, lambda _: True)
         return steady
 
-    def seen(self, site: str, at: float, interval: float) -> None:
+    def record_bridge_poll(self, site: str, at: float, interval: float) -> None:
         """A bridge told that what comes from a site can be heard, and will say so again after ``interval``."""
         used = {health.via_site for health in self._health.values()}
         if site not in used:
             return  # anybody may name any number of sites
-        self._bridged = {known: told for known, told in self._bridged.items() if known in used}
+        self._bridged = {known: poll for known, poll in self._bridged.items() if known in used}
         last, usual = self._bridged.get(site, (float("-inf"), interval))
         self._bridged[site] = (at, interval)
-        if at - last >= max(_SELF_DISTRUST, _GAP_INTERVALS * max(usual, interval)):
-            self._forgive(at, lambda health: health.via_site == site)
+        if at - last >= max(_MAX_POLL_GAP, _GAP_INTERVALS * max(usual, interval)):
+            self._discount_silence(at, lambda health: health.via_site == site)
 
     def reachable_until(self, health: Health, at: float) -> float | None:
         """Up to when this endpoint would have been heard; None if it cannot be heard now."""
@@ -71,6 +71,6 @@ class Reachability:
         seen, interval = self._bridged.get(health.via_site, (float("-inf"), 0.0))
         return min(own, seen + max(_STALE, _STALE_INTERVALS * interval))
 
-    def _forgive(self, at: float, whom: Callable[[Health], bool]) -> None:
+    def _discount_silence(self, at: float, whom: Callable[[Health], bool]) -> None:
         for health in filter(whom, self._health.values()):
-            health.heartbeats.forgive(at)
+            health.heartbeats.discount_silence(at)

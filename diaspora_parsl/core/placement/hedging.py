@@ -16,9 +16,9 @@ from diaspora_parsl.core.timers import Deadlines
 #: Durations remembered per function and endpoint.
 _REMEMBERED: Final = 100
 #: New durations after which the limit is worked out again.
-_FRESH: Final = 10
+_REFRESH_RESULTS: Final = 10
 #: Seconds between two looks at an endpoint where something is slow, but cannot be hedged now.
-_AGAIN: Final = 0.5
+_RECHECK_SECONDS: Final = 0.5
 #: Seconds that an attempt which was given up counts as occupying its slot at an endpoint that lives.
 SLOT_HOLD_SECONDS: Final = 60.0
 #: Idle endpoints compared for one hedge.
@@ -28,13 +28,13 @@ _COMPARED: Final = 32
 class RunTimes:
     """The last durations of one function at one endpoint, and which of their quantiles is remarkable."""
 
-    __slots__ = ("_durations", "_quantile", "_worked_out", "count")
+    __slots__ = ("_computed_at", "_durations", "_quantile", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._durations: deque[float] = deque(maxlen=_REMEMBERED)
         self._quantile = 0.0
-        self._worked_out = -_FRESH
+        self._computed_at = -_REFRESH_RESULTS
 
     def add(self, seconds: float) -> None:
         """An attempt took so long."""
@@ -43,8 +43,8 @@ class RunTimes:
 
     def quantile(self, share: float) -> float:
         """The smallest duration that this share of the last ones does not exceed; up to ten results old."""
-        if self.count - self._worked_out >= _FRESH:
-            self._worked_out = self.count
+        if self.count - self._computed_at >= _REFRESH_RESULTS:
+            self._computed_at = self.count
             ordered = sorted(self._durations)
             self._quantile = ordered[math.ceil(share * len(ordered)) - 1]
         return self._quantile
@@ -78,18 +78,18 @@ class Hedger:
         budget: RetryBudget,
         deadlines: Deadlines,
         clock: Callable[[], float],
-        second_opinions: Callable[[str], None],
+        update_health: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._scheduler = scheduler
         self._budget = budget
         self._deadlines = deadlines
         self._clock = clock
-        self._update_health = second_opinions
+        self._update_health = update_health
         self._is_on = settings.hedging and len(scheduler.loads) > 1
         self._histories: dict[str, dict[str, RunTimes]] = {label: {} for label in scheduler.loads}
         #: Attempts that were sent ahead and have not begun, in order.
-        self._ahead: dict[str, deque[Attempt]] = {label: deque() for label in scheduler.loads}
+        self._prefetched: dict[str, deque[Attempt]] = {label: deque() for label in scheduler.loads}
         #: When each endpoint is looked at next.
         self._next = dict.fromkeys(scheduler.loads, float("inf"))
         self._live: list[Task] = []
@@ -104,11 +104,11 @@ class Hedger:
             return
         label = attempt.endpoint
         if attempt.queued:
-            self._ahead[label].append(attempt)
+            self._prefetched[label].append(attempt)
         if attempt.task.idempotent and self._next[label] > attempt.dispatched_at + self._settings.hedge_min_seconds:
             limit = self.limit(label, attempt.task.function)
             if limit is not None:
-                self._look_at(label, attempt.dispatched_at + limit)
+                self._check_at(label, attempt.dispatched_at + limit)
 
     def observe_end(self, attempt: Attempt, at: float, *, succeeded: bool) -> None:
         """An attempt ended, and its slot is free: learn, and let the next in the queue begin."""
@@ -122,17 +122,17 @@ class Hedger:
                 history = histories[attempt.task.function] = RunTimes()
             history.add(at - began)
             if history.count == self._settings.hedge_min_results:
-                self._look_at(label, at + self._settings.hedge_min_seconds)
-        if self._ahead[label]:
+                self._check_at(label, at + self._settings.hedge_min_seconds)
+        if self._prefetched[label]:
             self._begin(label, at)
 
     def _begin(self, label: str, at: float) -> None:
-        prefetch_seconds, held, load = self._ahead[label], self._scheduler.held[label], self._scheduler.loads[label]
-        while prefetch_seconds:
-            if prefetch_seconds[0].id not in held:
-                prefetch_seconds.popleft()
-            elif load.in_flight - len(prefetch_seconds) < load.slots:
-                prefetch_seconds.popleft().began = at
+        prefetched, held, load = self._prefetched[label], self._scheduler.held[label], self._scheduler.loads[label]
+        while prefetched:
+            if prefetched[0].id not in held:
+                prefetched.popleft()
+            elif load.in_flight - len(prefetched) < load.slots:
+                prefetched.popleft().began = at
             else:
                 return
 
@@ -148,12 +148,12 @@ class Hedger:
         floor = s.hedge_min_seconds * max(1.0, self._scheduler.loads[label].prefetch_seconds / s.prefetch_seconds)
         return max(floor, s.hedge_factor * history.quantile(s.hedge_quantile))
 
-    def _look_at(self, label: str, at: float) -> None:
+    def _check_at(self, label: str, at: float) -> None:
         if at < self._next[label]:
             self._next[label] = at
-            self._deadlines.at(at, ("hedge", label), lambda: self._look(label))
+            self._deadlines.at(at, ("hedge", label), lambda: self._check(label))
 
-    def _look(self, label: str) -> None:
+    def _check(self, label: str) -> None:
         """Hedge what is late at this endpoint, and plan the next look while anything there may become so."""
         now = self._clock()
         self._next[label] = float("inf")
@@ -162,7 +162,7 @@ class Hedger:
         for attempt in list(self._scheduler.held[label].values()):
             task, began = attempt.task, attempt.began
             if began is None:
-                following = min(following, now + _AGAIN)
+                following = min(following, now + _RECHECK_SECONDS)
                 break  # those behind it have not begun either
             if attempt.state is not AttemptState.BOUND or not task.idempotent or task.hedge is not None:
                 continue
@@ -172,10 +172,10 @@ class Hedger:
             if now - began < limit:
                 following = min(following, began + limit)
             elif not self._hedge(attempt, now - began, limit):
-                following = min(following, now + _AGAIN)
+                following = min(following, now + _RECHECK_SECONDS)
         if following < float("inf"):
             # Not more often than is of use, or a look at ten thousand slots would cost too much.
-            self._look_at(label, max(following, now + self._settings.hedge_min_seconds / 2))
+            self._check_at(label, max(following, now + self._settings.hedge_min_seconds / 2))
 
     def _hedge(self, late: Attempt, age: float, limit: float) -> bool:
         """Send a second attempt, if a place, the budget and the number of hedges under way allow it."""

@@ -40,7 +40,7 @@ class MaintenancePlanner:
         back: Callable[[str], None],
     ) -> None:
         self.calendar = Calendar(assessor.health)
-        self._board = assessor
+        self._assessor = assessor
         self._scheduler = scheduler
         self._deadlines = deadlines
         self._history = history
@@ -58,13 +58,13 @@ class MaintenancePlanner:
     def on_resume(self, s: stimuli.Resume) -> None:
         """Whatever holds it now is over, a quarantine by hand included."""
         self.calendar.resume(s.endpoint, s.at)
-        self._board.health[s.endpoint].breaker.release()
+        self._assessor.health[s.endpoint].breaker.end_quarantine()
         self._follow(s.endpoint, s.at)
         self._answer(s.request, s.endpoint)
 
     def on_quarantine(self, s: stimuli.Quarantine) -> None:
         """No new attempts for a while, and then only once a probe succeeded."""
-        self._board.health[s.endpoint].breaker.order(s.reason, s.until)
+        self._assessor.health[s.endpoint].breaker.quarantine(s.reason, s.until)
         self._update_health(s.endpoint)
         self._answer(s.request, s.endpoint)
 
@@ -85,7 +85,7 @@ class MaintenancePlanner:
 
     def _follow(self, label: str, at: float) -> None:
         """Do what the calendar says of now, and look again when it says something else."""
-        health, calendar = self._board.health[label], self.calendar
+        health, calendar = self._assessor.health[label], self.calendar
         hold = calendar.hold(label, at)
         self._scheduler.walltime_fit.window_at(label, calendar.next_start(label, at))
         was_held = health.draining is not None
@@ -117,7 +117,7 @@ class MaintenancePlanner:
 
     def on_environment(self, s: stimuli.Environment) -> None:
         """An endpoint said what it has: functions that need more go elsewhere first."""
-        if s.generation == self._board.health[s.endpoint].generation:
+        if s.generation == self._assessor.health[s.endpoint].generation:
             self._try_again_at(self._scheduler.environments.learn(s.endpoint, s.modules, s.at), s.endpoint)
             self._scheduler.fill_idle(s.at)
 

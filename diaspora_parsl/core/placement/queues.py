@@ -9,25 +9,25 @@ class Backlog:
     """All lines."""
 
     def __init__(self, labels: list[str]) -> None:
-        self._lines: dict[tuple[frozenset[str], str | None], TaskQueue] = {}
+        self._queues: dict[tuple[frozenset[str], str | None], TaskQueue] = {}
         self._of: dict[str, list[TaskQueue]] = {label: [] for label in labels}
 
     def queue(self, eligible: frozenset[str], function: str | None = None) -> TaskQueue:
         """The line for this set of endpoints, or that of one function for it."""
-        queue = self._lines.get((eligible, function))
+        queue = self._queues.get((eligible, function))
         if queue is None:
-            queue = self._lines[eligible, function] = TaskQueue(eligible, function)
+            queue = self._queues[eligible, function] = TaskQueue(eligible, function)
             for label in eligible:
                 self._of[label].append(queue)
         return queue
 
     def queues(self) -> list[TaskQueue]:
         """Every line there is."""
-        return list(self._lines.values())
+        return list(self._queues.values())
 
     def of(self, label: str) -> list[TaskQueue]:
         """The lines that this endpoint may take from."""
         return self._of[label]
 
     def __len__(self) -> int:
-        return sum(queue.length for queue in self._lines.values())
+        return sum(queue.length for queue in self._queues.values())

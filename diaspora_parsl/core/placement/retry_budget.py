@@ -10,9 +10,9 @@ from diaspora_parsl.core.tasks import Task
 from diaspora_parsl.core.timers import Deadlines
 
 #: A pool that starts has saved this many seconds of the floor (Finagle keeps its tokens for ten seconds).
-_HEAD_START: Final = 10.0
+_INITIAL_SECONDS: Final = 10.0
 #: Paced tasks are let go together so many times per second, so that many share one deadline.
-_PER_SECOND: Final = 10
+_RELEASES_PER_SECOND: Final = 10
 
 
 class RetryBudget:
@@ -30,16 +30,17 @@ class RetryBudget:
             and ``retry_max_delay``.
     """
 
-    __slots__ = ("_at", "_floor", "_most", "_seen", "_share", "_tokens", "_wait", "firsts", "refused", "spent")
+    __slots__ = ("_counted_firsts", "_floor", "_most", "_refilled_at", "_share", "_tokens", "_wait", "firsts",
+                 "refused", "spent")  # fmt: skip
 
     def __init__(self, settings: PoolSettings) -> None:
         self._share = settings.retry_budget_ratio
         self._floor = settings.retry_budget_per_second
         self._most = settings.retry_budget_max
         self._wait = settings.retry_max_delay
-        self._tokens = min(self._most, self._floor * _HEAD_START)
-        self._at = 0.0
-        self._seen = 0
+        self._tokens = min(self._most, self._floor * _INITIAL_SECONDS)
+        self._refilled_at = 0.0
+        self._counted_firsts = 0
         #: First attempts made: the only thing counted for each task.
         self.firsts = 0
         #: Extra attempts made, reroutes among them.
@@ -79,9 +80,9 @@ class RetryBudget:
         return self._tokens
 
     def _refill(self, now: float) -> None:
-        earned = (self.firsts - self._seen) * self._share + max(0.0, now - self._at) * self._floor
-        self._seen = self.firsts
-        self._at = max(self._at, now)
+        earned = (self.firsts - self._counted_firsts) * self._share + max(0.0, now - self._refilled_at) * self._floor
+        self._counted_firsts = self.firsts
+        self._refilled_at = max(self._refilled_at, now)
         self._tokens = min(self._most, self._tokens + earned)
 
 
@@ -103,11 +104,11 @@ class PacedRequeue:
 
     def keep(self, task: Task, seconds: float) -> None:
         """Let a task wait so long, rounded up."""
-        until = (int((self._clock() + seconds) * _PER_SECOND) + 1) / _PER_SECOND
+        until = (int((self._clock() + seconds) * _RELEASES_PER_SECOND) + 1) / _RELEASES_PER_SECOND
         self.tasks[task.id] = (until, task)
         self._deadlines.at(until, ("paced", until), self._open)
 
-    def left(self, task: Task) -> bool:
+    def remove(self, task: Task) -> bool:
         """A task was settled while it waited; False if it is not here."""
         return self.tasks.pop(task.id, None) is not None
 

@@ -20,7 +20,7 @@ _COMPARED = 32
 #: Busy endpoints asked for room when no slot is idle.
 _ASKED = 4
 #: Waiting tasks looked at behind one that prefers another place.
-LOOKED_PAST = 16
+MAX_PASSED = 16
 
 
 class FunctionEvidence(Protocol):
@@ -63,7 +63,7 @@ class Scheduler:
         self.backlog = Backlog(list(specs))
         self.held: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
         #: Attempts that were given up with their slot, and may still report: late results, or fenced for good.
-        self._forsaken: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
+        self._unreported: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
         self.live = dict.fromkeys(specs, 0)
         #: Endpoints that take attempts without reserve.
         self.open: set[str] = set()
@@ -72,7 +72,7 @@ class Scheduler:
         self.environments = Environments(self.loads)
         self.walltime_fit = WalltimeFit(self.loads, self.relative_speed, settings.prefetch_seconds)
         self.second_opinions = second_opinions
-        self._board = assessor
+        self._assessor = assessor
         self._dispatched = dispatched
         #: An ordered set, so that a log of stimuli replays to the same actions.
         self._idle: dict[str, None] = {}
@@ -103,15 +103,15 @@ class Scheduler:
                 service = load.record_success(function, succeeded_at, attempt.dispatched_at, queued=attempt.queued)
                 self.relative_speed.learn(load, function, service)
         attempt.move(AttemptState.ENDED)
-        if self._forsaken[label]:
-            self._forsaken[label].pop(attempt.id, None)
+        if self._unreported[label]:
+            self._unreported[label].pop(attempt.id, None)
         self.vacate(label, (attempt.id,))
 
     def superseded(self, attempt: Attempt) -> None:
         """Its outcome is no longer needed; it still occupies its slot until it ends."""
         attempt.move(AttemptState.SUPERSEDED)
         self.live[attempt.endpoint] -= 1
-        self._board.health[attempt.endpoint].breaker.probe_ended(attempt.id)
+        self._assessor.health[attempt.endpoint].breaker.probe_ended(attempt.id)
         if attempt.task.given_up is None:
             attempt.task.given_up = []
         attempt.task.given_up.append(attempt)
@@ -124,20 +124,20 @@ class Scheduler:
             if attempt is not None:
                 load.release(attempt.work)
                 if attempt.state is not AttemptState.ENDED:
-                    self._forsaken[label][number] = attempt
+                    self._unreported[label][number] = attempt
         self._note_idle(label)
 
     def emptied(self, label: str) -> None:
         """The endpoint is gone with all it held; its attempts are superseded already."""
-        self._forsaken[label].update(self.held[label])
+        self._unreported[label].update(self.held[label])
         self.held[label].clear()
         self.loads[label].reset()
         self._note_idle(label)
 
     def fenced(self, label: str) -> list[Attempt]:
         """A new generation begins: the attempts of the old one that never reported. They are told once."""
-        found = list(self._forsaken[label].values())
-        self._forsaken[label].clear()
+        found = list(self._unreported[label].values())
+        self._unreported[label].clear()
         return found
 
     def bound(self, label: str) -> list[Attempt]:
@@ -176,7 +176,7 @@ class Scheduler:
         """Let an endpoint take what it has room for."""
         load = self.loads[label]
         passed: list[tuple[TaskQueue, Task]] = []
-        while len(passed) < LOOKED_PAST:
+        while len(passed) < MAX_PASSED:
             queue = self._next_queue(label, at)
             head = queue.head() if queue is not None else None
             if queue is None or head is None:
@@ -218,12 +218,12 @@ class Scheduler:
             return False
         refused = task.refused_by
         if refused is not None and label in refused:
-            return any(other not in refused and self.is_hope(other, at) for other in task.eligible)
+            return any(other not in refused and self.may_recover(other, at) for other in task.eligible)
         return at < task.avoid_until and any(o in self.open and o not in task.avoided for o in task.eligible)
 
-    def is_hope(self, label: str, at: float) -> bool:
+    def may_recover(self, label: str, at: float) -> bool:
         """Whether tasks may still wait for this endpoint."""
-        return self._board.hopeful(label, self.verdicts[label].state, at)
+        return self._assessor.may_recover(label, self.verdicts[label].state, at)
 
     def _next_queue(self, label: str, at: float) -> TaskQueue | None:
         """The line with the most urgent head that this endpoint may serve now."""
@@ -254,7 +254,7 @@ class Scheduler:
         self._dispatched(attempt, reason)
 
     def _bind(self, task: Task, label: str, at: float) -> Attempt:
-        health, load = self._board.health[label], self.loads[label]
+        health, load = self._assessor.health[label], self.loads[label]
         number = self._next_attempt
         self._next_attempt += 1
         queued = not load.has_idle_slot()

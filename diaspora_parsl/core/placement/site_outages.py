@@ -35,7 +35,7 @@ class SiteOutages:
         window: float,
         update_health: Callable[[str], None],
     ) -> None:
-        self._board = assessor
+        self._assessor = assessor
         self._scheduler = scheduler
         self._deadlines = deadlines
         self._history = history
@@ -48,16 +48,16 @@ class SiteOutages:
         if reason is None:
             return
         for rank, other in enumerate(self._sites.others(label)):
-            health = self._board.health[other]
+            health = self._assessor.health[other]
             if health.dead_reason is not None:
                 continue
-            health.breaker.put_off(at, rank)
-            until = self._board.peer_report(other, at, reason)
+            health.breaker.postpone_probe(at, rank)
+            until = self._assessor.peer_report(other, at, reason)
             if self._scheduler.verdicts[other].accepts:
                 suspect = Verdict(State.SUSPECT, reason, last_resort=True)
                 self._scheduler.apply_verdict(other, suspect, health.slots)
                 self._history.record_verdict(other, health, suspect, 0)
-                self._deadlines.at(until, ("judge", other), self._update_later(other))
+                self._deadlines.at(until, ("health", other), self._update_later(other))
 
     def _update_later(self, label: str) -> Callable[[], None]:
         return lambda: self._update_health(label)

@@ -34,20 +34,20 @@ class Starvation:
         give_up: Callable[[Task, Kind, PoolError], None],
     ) -> None:
         self._limit = limit
-        self._board = assessor
+        self._assessor = assessor
         self._scheduler = scheduler
         self._deadlines = deadlines
         self._clock = clock
         self._give_up = give_up
 
-    def has_hope(self, queue: TaskQueue) -> bool:
+    def any_may_recover(self, queue: TaskQueue) -> bool:
         """Whether any endpoint may yet take the tasks of this line."""
         now = self._clock()
-        return any(self._scheduler.is_hope(label, now) for label in queue.eligible)
+        return any(self._scheduler.may_recover(label, now) for label in queue.eligible)
 
     def watch(self, queue: TaskQueue) -> None:
         """The line, or one of its endpoints, has changed."""
-        if self.has_hope(queue):
+        if self.any_may_recover(queue):
             queue.starved_since = None
         elif queue.starved_since is None:
             queue.starved_since = self._clock()
@@ -56,10 +56,10 @@ class Starvation:
     def _check(self, queue: TaskQueue) -> None:
         """See whether tasks of this line have waited too long."""
         starved_since, now = queue.starved_since, self._clock()
-        if starved_since is None or self.has_hope(queue) or not queue.length:
+        if starved_since is None or self.any_may_recover(queue) or not queue.length:
             queue.starved_since = None
             return
-        seen = "; ".join(self._seen(label) for label in sorted(queue.eligible))
+        states = "; ".join(self._describe(label) for label in sorted(queue.eligible))
         until = float("inf")
         for task in queue.tasks():
             since = max(starved_since, task.waiting_since)
@@ -67,14 +67,14 @@ class Starvation:
                 until = min(until, since + self._limit)
                 continue
             text = f"task {task.id} ({task.function}): no endpoint was up for {now - since:.0f} s"
-            self._give_up(task, Kind.ENDPOINT_LOST, EndpointsUnavailableError(f"{text}. {seen}"))
+            self._give_up(task, Kind.ENDPOINT_LOST, EndpointsUnavailableError(f"{text}. {states}"))
         if queue.length:
-            self._deadlines.at(until, ("dark", queue.eligible, queue.function), lambda: self._check(queue))
+            self._deadlines.at(until, ("starvation", queue.eligible, queue.function), lambda: self._check(queue))
         else:
             queue.starved_since = None
 
-    def _seen(self, label: str) -> str:
+    def _describe(self, label: str) -> str:
         """The state of an endpoint in words, with the end of its last generation if this one has shown nothing yet."""
-        verdict, before = self._scheduler.verdicts[label], self._board.health[label].last_death
+        verdict, before = self._scheduler.verdicts[label], self._assessor.health[label].last_death
         known = before is None or verdict.state is State.DOWN
         return f"{label} is {verdict.state}: {verdict.reason}" + ("" if known else f", after {before}")

@@ -28,8 +28,8 @@ class WalltimeFit:
 
     def __init__(self, loads: Mapping[str, Load], relative_speed: RelativeSpeed, prefetch_seconds: float) -> None:
         self._loads = loads
-        self._pace = relative_speed
-        self._ahead = prefetch_seconds
+        self._relative_speed = relative_speed
+        self._prefetch_seconds = prefetch_seconds
         self._windows: dict[str, float] = {}
         self._blocks: dict[str, tuple[float, float]] = {}
         #: Whether any endpoint has a known end. Read for every task.
@@ -65,12 +65,12 @@ class WalltimeFit:
         else:
             learnt = load.service(task.function)
             if learnt is None:
-                mean = self._pace.mean(task.function)
+                mean = self._relative_speed.mean(task.function)
                 learnt = None if mean is None else mean * load.relative_speed
             if learnt is None:
                 return None
             seconds = learnt * _MARGIN
-        return seconds if load.has_idle_slot() else seconds + self._ahead
+        return seconds if load.has_idle_slot() else seconds + self._prefetch_seconds
 
     def ends_too_late(self, label: str, task: Task, at: float, is_open: Collection[str]) -> str | None:
         """Why this task should rather wait than go there now, or None.

@@ -229,11 +229,11 @@ def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench
     old = pool.attempt(task)
     pool.live(10)
     assert pool.where(task) == "beta"
-    left_at = next(
+    disconnected_at = next(
         at for at, action in pool.actions
         if isinstance(action, actions.Publish) and isinstance(action.payload, events.EndpointDown)
     )  # fmt: skip
-    assert 3.5 < left_at - last_beat <= 5.0
+    assert 3.5 < disconnected_at - last_beat <= 5.0
     reason = pool.of(events.TaskRerouted)[0].reason
     assert "no heartbeat for" in reason
     assert "phi" in reason

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diaspora_parsl.core.failures import ALL_RETRIES, Judgement, Kind
+from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Kind
 from diaspora_parsl.executors.retries import retry_handler
 from diaspora_parsl.executors.runtime.futures import Delivery, TaskFuture
 
@@ -21,7 +21,7 @@ def delivery() -> Iterator[Delivery]:
 
 def failed(delivery: Delivery, kind: Kind, cost: float) -> TaskFuture:
     future = TaskFuture(1, delivery)
-    future.verdict = Judgement(kind, cost)
+    future.verdict = Attribution(kind, cost)
     delivery.settle(future, None, ValueError("no"))
     assert isinstance(future.exception(5), ValueError)
     return future

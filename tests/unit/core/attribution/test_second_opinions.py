@@ -6,7 +6,7 @@ import pytest
 
 from diaspora_parsl import events
 from diaspora_parsl.core import actions, stimuli
-from diaspora_parsl.core.failures import ALL_RETRIES, Failure, FailureAction, Judgement, Kind
+from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Failure, FailureAction, Kind
 from diaspora_parsl.core.health.assessor import State
 from diaspora_parsl.errors import PoisonTaskError
 
@@ -28,9 +28,9 @@ def raises(pool: Any, task: int, failure: Failure) -> int:
     return attempt
 
 
-def judgement(pool: Any, task: int) -> Judgement:
-    (found,) = [reject.judgement for reject in pool.of(actions.Reject) if reject.task == task]
-    assert isinstance(found, Judgement)
+def attribution(pool: Any, task: int) -> Attribution:
+    (found,) = [reject.attribution for reject in pool.of(actions.Reject) if reject.task == task]
+    assert isinstance(found, Attribution)
     return found
 
 
@@ -45,7 +45,7 @@ def test_what_cannot_depend_on_the_place_fails_after_one_execution(pool: Any) ->
     task = pool.up().submit(idempotent=True)
     attempt = raises(pool, task, OWN)
     assert pool.rejected(task, attempt)
-    assert judgement(pool, task).cost == ALL_RETRIES
+    assert attribution(pool, task).cost == ALL_RETRIES
 
 
 def test_the_same_error_at_two_places_is_the_tasks_own(pool: Any) -> None:
@@ -59,7 +59,7 @@ def test_the_same_error_at_two_places_is_the_tasks_own(pool: Any) -> None:
     last = raises(pool, task, LACKS)
     assert pool.rejected(task, last)
     assert discarded(pool) == {first}
-    said = judgement(pool, task)
+    said = attribution(pool, task)
     assert (said.kind, said.cost) == (Kind.USER, ALL_RETRIES)
     assert "alpha" in said.reason
     assert "beta" in said.reason
@@ -121,8 +121,8 @@ def test_an_opinion_that_cannot_be_had_delivers_the_error_at_once(bench: Any, wh
     task = pool.submit(idempotent=why != "not repeatable")
     attempt = raises(pool, task, LACKS)
     assert pool.rejected(task, attempt)
-    assert judgement(pool, task).cost == 1.0
-    assert judgement(pool, task).kind is Kind.PLACE
+    assert attribution(pool, task).cost == 1.0
+    assert attribution(pool, task).kind is Kind.PLACE
 
 
 @pytest.mark.parametrize("how", ["dies", "drains", "is lost while it runs", "refuses", "stops"])
@@ -146,7 +146,7 @@ def test_an_opinion_that_can_no_longer_be_had_delivers_the_first_error(bench: An
         case "stops":
             pool.tell(stimuli.Stopped)
     assert pool.rejected(task, first)
-    assert judgement(pool, task).cost == 1.0
+    assert attribution(pool, task).cost == 1.0
 
 
 def test_a_place_that_is_not_up_yet_is_waited_for_in_bounds(pool: Any) -> None:
@@ -188,7 +188,7 @@ def test_a_transient_error_may_run_again_at_the_same_place_in_bounds(bench: Any)
         count += 1
         assert count < 10
     assert count == 4
-    assert judgement(pool, task).cost == 0.0
+    assert attribution(pool, task).cost == 0.0
 
 
 def test_one_bad_function_quarantines_nothing(bench: Any) -> None:
@@ -235,7 +235,7 @@ def test_a_task_that_ran_out_of_memory_goes_where_there_is_more(bench: Any) -> N
     assert seen in (["middle", "large"], ["large"])
     assert pool.rejected(task, last)
     assert first in discarded(pool)
-    assert judgement(pool, task) == Judgement(
+    assert attribution(pool, task) == Attribution(
         Kind.RESOURCE, ALL_RETRIES, "it ran out of memory with 16 GB per slot at large, and there is no more now"
     )
 
@@ -270,7 +270,7 @@ def test_poison_names_function_places_and_kills(pool: Any) -> None:
     error = reject.verdict
     assert isinstance(error, PoisonTaskError)
     assert (error.function, set(error.places), error.kills) == ("cruncher", {"alpha", "beta"}, 3)
-    assert judgement(pool, task) == Judgement(Kind.POISON, ALL_RETRIES)
+    assert attribution(pool, task) == Attribution(Kind.POISON, ALL_RETRIES)
     assert pool.of(events.TaskFailed)[0].kind == "poison"
 
 
@@ -278,4 +278,4 @@ def test_a_rule_can_end_what_was_lost(pool: Any) -> None:
     task = pool.up().submit()
     attempt = raises(pool, task, Failure(Kind.WORKER_LOST, "WorkerLost", "", FailureAction.FAIL))
     assert pool.rejected(task, attempt)
-    assert judgement(pool, task).cost == ALL_RETRIES
+    assert attribution(pool, task).cost == ALL_RETRIES

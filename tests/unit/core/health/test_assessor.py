@@ -141,7 +141,7 @@ def test_one_stream_alive_is_enough(bench: Bench) -> None:
 def test_a_recent_result_overrules_silence_for_a_while(bench: Bench) -> None:
     bench.beat_until(30)
     bench.read_until(31, 35)
-    bench.assessor.result("alpha", 34.5)
+    bench.assessor.record_result("alpha", 34.5)
     assert bench.verdict(35.0).state is State.UP
     bench.read_until(36, 37)
     assert bench.verdict(37.0).state is State.SUSPECT
@@ -175,7 +175,7 @@ def test_an_unanswered_control_channel(bench: Bench) -> None:
 
 def test_results_overrule_an_unanswered_control_channel(bench: Bench) -> None:
     bench.health.unanswered_since = 10.0
-    bench.assessor.result("alpha", 14.0)
+    bench.assessor.record_result("alpha", 14.0)
     verdict = bench.verdict(15.0)
     assert (verdict.state, verdict.recheck) == (State.UP, 16.0)
     assert bench.verdict(16.0).state is State.SUSPECT
@@ -192,7 +192,7 @@ def test_a_rumour_avoids_for_a_while(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "sign",
     [
-        lambda assessor: assessor.result("alpha", 12.0),
+        lambda assessor: assessor.record_result("alpha", 12.0),
         lambda assessor: assessor.record_heartbeat("alpha", "block/node", 12.0, 1.0),
     ],
 )
@@ -229,12 +229,12 @@ def test_silence_in_quarantine_is_no_last_resort(bench: Bench) -> None:
 def test_hope(bench: Bench) -> None:
     assessor, health = bench.assessor, bench.health
     for state in (State.UP, State.SUSPECT, State.QUARANTINED, State.STARTING, State.WAITING):
-        assert assessor.hopeful("alpha", state, 1.0)
+        assert assessor.may_recover("alpha", state, 1.0)
     for state in (State.DOWN, State.DRAINING, State.DRAINED):
-        assert not assessor.hopeful("alpha", state, 1.0)
+        assert not assessor.may_recover("alpha", state, 1.0)
     health.new_generation(1)
     health.deaths = 1
     health.started_at = 100.0
     assessor.observed("alpha", 101.0, 0, blocks_expected=True)
-    assert not assessor.hopeful("alpha", State.WAITING, 129.0)
-    assert assessor.hopeful("alpha", State.WAITING, 130.0), "its blocks are kept in the queue"
+    assert not assessor.may_recover("alpha", State.WAITING, 129.0)
+    assert assessor.may_recover("alpha", State.WAITING, 130.0), "its blocks are kept in the queue"

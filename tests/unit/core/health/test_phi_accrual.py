@@ -70,9 +70,9 @@ def test_an_outage_teaches_nothing_about_normal_intervals() -> None:
 
 def test_forgiveness_starts_the_silence_anew_and_never_backwards() -> None:
     detector = _steady()
-    detector.forgive(500.0)
+    detector.discount_silence(500.0)
     assert detector.last == 500.0
-    detector.forgive(100.0)
+    detector.discount_silence(100.0)
     assert detector.last == 500.0
     assert detector.phi(501.0) < 1.0
 
@@ -117,9 +117,9 @@ def test_the_nodes_of_an_endpoint_answer_as_their_detectors_asked_one_by_one(
                 nodes.forget(node)
                 detectors.pop(node, None)
             case "forgive":
-                nodes.forgive(at)
+                nodes.discount_silence(at)
                 for detector in detectors.values():
-                    detector.forgive(at)
+                    detector.discount_silence(at)
             case "clear":
                 nodes.clear()
                 detectors.clear()

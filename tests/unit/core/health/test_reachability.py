@@ -34,7 +34,7 @@ class Far:
             if line and self.now % self.interval == 0:
                 if far:
                     self.assessor.record_heartbeat("far", "block/node", self.now, self.interval, "uc")
-                self.assessor.reachability.seen("uc", self.now, self.interval)
+                self.assessor.reachability.record_bridge_poll("uc", self.now, self.interval)
             self.assessor.fabric_polled(self.now)
 
     def verdict(self, label: str) -> Verdict:
@@ -91,5 +91,5 @@ def test_a_way_of_which_no_bridge_tells_blames_nobody() -> None:
 
 def test_ways_of_no_endpoint_are_not_remembered(far: Far) -> None:
     for number in range(100):
-        far.assessor.reachability.seen(f"site-{number}", far.now, 1.0)
+        far.assessor.reachability.record_bridge_poll(f"site-{number}", far.now, 1.0)
     assert set(far.assessor.reachability._bridged) == {"uc"}
