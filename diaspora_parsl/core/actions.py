@@ -17,9 +17,9 @@ class Dispatch(Struct, frozen=True, gc=False):
     endpoint: str
     generation: int
     avoid: tuple[str, ...] = ()
-    """Hosts and managers of that endpoint that must refuse it."""
+    """Hosts and managers of the endpoint that must refuse the attempt."""
     known: int = 0
-    """The last failed attempt of that endpoint whose failure is taken into account here."""
+    """Last failed attempt of the endpoint whose failure ``avoid`` takes into account."""
 
 
 class Resolve(Struct, frozen=True, gc=False):
@@ -30,26 +30,26 @@ class Resolve(Struct, frozen=True, gc=False):
 
 
 class Reject(Struct, frozen=True, gc=False):
-    """Settle the task with an error: this attempt's own exception, or the pool's verdict.
+    """Settle the task with an attempt's own exception or with an error of the pool.
 
-    The attempt may be one that ended earlier: a first error is kept while a second opinion is asked for.
+    The attempt may have ended earlier: the pool keeps the first error while a second opinion is pending.
     """
 
     task: int
     attempt: int | None
     verdict: PoolError | None = None
     attribution: Attribution | None = None
-    """Why, and what it says about trying again."""
+    """Reason, and cost in Parsl's retries."""
 
 
 class Discard(Struct, frozen=True, gc=False):
-    """Nobody wants the outcome of this attempt any more."""
+    """Drop the outcome of this attempt."""
 
     attempt: int
 
 
 class Publish(Struct, frozen=True, gc=False):
-    """Tell the fabric."""
+    """Publish an event to the fabric."""
 
     payload: Payload
     subject: int | str
@@ -65,7 +65,7 @@ class Revive(Struct, frozen=True, gc=False):
 
 
 class Evict(Struct, frozen=True, gc=False):
-    """Send a bad node of an endpoint away: nothing new for its manager; its block is ended if it has no other node."""
+    """Evict a bad node: hold its manager, and end its block if that has no other node."""
 
     endpoint: str
     generation: int
@@ -74,7 +74,7 @@ class Evict(Struct, frozen=True, gc=False):
 
 
 class WakeAt(Struct, frozen=True, gc=False):
-    """Send a `Tick` at this time, unless an earlier one is asked for."""
+    """Send a `Tick` at this time, unless an earlier one is due."""
 
     at: float
 

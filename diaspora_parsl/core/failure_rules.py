@@ -1,4 +1,4 @@
-"""The rules: from an exception to what it means and what is done about it. The first that matches counts."""
+"""Failure rules: map an exception to a kind of failure and an action; the first matching rule applies."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from msgspec.structs import force_setattr
 from diaspora_parsl.core.failures import Failure, FailureAction, Kind
 from diaspora_parsl.errors import ConfigurationError
 
-#: Characters of an exception's text that are searched, and that are told.
+#: Characters of an exception's text that rules search, and that events carry.
 _SEARCHED: Final = 10_000
 _SHOWN: Final = 300
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """What an exception means. Of the conditions, all that are given must hold.
+    """Classifies the exceptions that satisfy all given conditions.
 
     Example:
         >>> Rule(error="OSError", message="Stale file handle", kind="place", action="elsewhere").action
         <FailureAction.ELSEWHERE: 'elsewhere'>
 
     Raises:
-        ConfigurationError: it cannot work; the message says what to write instead.
+        ConfigurationError: the rule is invalid; the message says what to write instead.
     """
 
     error: str | type[BaseException] | None = None
     """Type of the exception or of one of its bases: a class, its name, or its full dotted name."""
     message: str | None = None
-    """A regular expression that is found somewhere in its text."""
+    """Regular expression searched in the text of the exception."""
     exit_code: int | None = None
-    """Of the program that it reports about; a signal is negative."""
+    """Exit code of the program that failed; negative for a signal."""
     raised: bool | None = None
-    """True: only if the task's own code raised it; False: only if it came from around that."""
+    """True: match only what the task's own code raised; False: only what the endpoint raised."""
     kind: Kind | str | None = None
-    """What it is; if not given, what it would be without this rule."""
+    """Kind of the failure; None: the kind without this rule."""
     action: FailureAction | str | None = None
-    """What is done; if not given, what is usual for the kind."""
+    """Action that follows; None: the default of the kind."""
     charge: bool = True
-    """Whether it counts against Parsl's retries, should it reach Parsl."""
+    """Whether the failure counts against Parsl's retries if it is delivered."""
 
     def __post_init__(self) -> None:
         shown = f"Rule(error={self.error!r}, message={self.message!r}, exit_code={self.exit_code!r})"
@@ -66,7 +66,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(f'{shown}: action="fail" ends the task, so charge=False is no use.')
 
     def matches(self, names: frozenset[str], text: str, code: int | None, *, raised: bool) -> bool:
-        """Whether it is about this exception: its type names, text, exit code, and where it came from."""
+        """Whether all conditions hold for these type names, this text, exit code and origin."""
         if self.raised is not None and self.raised is not raised:
             return False
         if self.error is not None:
@@ -92,7 +92,7 @@ def _fails(error: str) -> Rule:
     return Rule(error=error, kind=Kind.USER, action=FailureAction.FAIL, raised=True)
 
 
-#: What endpoints themselves raise, by full name: the core imports no executor.
+#: Rules for exceptions of executors, by full name because the core imports no executor.
 INFRASTRUCTURE: Final = (
     _around("parsl.executors.high_throughput.errors.WorkerLost", Kind.WORKER_LOST),
     _around("parsl.executors.high_throughput.errors.ManagerLost", Kind.MANAGER_LOST),
@@ -110,11 +110,11 @@ INFRASTRUCTURE: Final = (
     _around("diaspora_parsl.errors.AttemptLostError", Kind.MANAGER_LOST),
     _around("diaspora_parsl.errors.PayloadTooLargeError", Kind.PLACE),
     _around("globus_compute_sdk.errors.error_types.SerializationError", Kind.INVALID),
-    # Globus Compute has one exception for whatever went wrong around a task; the class is named in its text only.
+    # Globus Compute raises one exception for all failures around a task; only its text names the class.
     _remote(r"\bWorkerLost\b", Kind.WORKER_LOST),
     _remote(r"\bManagerLost\b", Kind.MANAGER_LOST),
     _remote(r"MaxResultSizeExceeded|DeserializationError|SerializationError", Kind.PLACE),
-    _around("zmq.error.Again", Kind.ENDPOINT_LOST),  # a bounded send to an interchange that takes nothing
+    _around("zmq.error.Again", Kind.ENDPOINT_LOST),  # a bounded send to a blocked interchange
     _around("concurrent.futures._base.CancelledError", Kind.MANAGER_LOST),
     _around("concurrent.futures.process.BrokenProcessPool", Kind.WORKER_LOST),
     _around("concurrent.futures.thread.BrokenThreadPool", Kind.ENDPOINT_LOST),
@@ -123,23 +123,23 @@ INFRASTRUCTURE: Final = (
 _GPU: Final = r"(?i)\bCUDA|cuDNN|cuBLAS|NCCL|\bHIP error|ROCm|\bNVML|no GPU|device-side|ECC error"
 _OUT_OF_MEMORY: Final = r"(?i)out of memory|cannot allocate memory|oom.?kill|std::bad_alloc"
 
-#: What tasks raise. What no rule knows may depend on the place too, and gets a second opinion.
+#: Rules for exceptions of tasks. An exception without a rule may depend on the endpoint and gets a second opinion.
 USERS: Final = (
-    # Resources: there may be more of it elsewhere.
+    # Resources: another endpoint may have more.
     Rule(error="MemoryError", kind=Kind.RESOURCE, action=FailureAction.MORE),
     Rule(message=_OUT_OF_MEMORY, kind=Kind.RESOURCE, action=FailureAction.MORE, raised=True),
-    Rule(exit_code=137, kind=Kind.RESOURCE, action=FailureAction.MORE, raised=True),  # a shell's word for SIGKILL
+    Rule(exit_code=137, kind=Kind.RESOURCE, action=FailureAction.MORE, raised=True),  # SIGKILL, reported by a shell
     Rule(exit_code=-9, kind=Kind.RESOURCE, action=FailureAction.MORE, raised=True),
     Rule(error="OSError", message="Too many open files", kind=Kind.RESOURCE, action=FailureAction.ELSEWHERE),
     Rule(error="parsl.app.errors.AppTimeout", kind=Kind.RESOURCE, action=FailureAction.ELSEWHERE),
-    # Places: a package, a program, a file system or a GPU that others may have.
+    # Places: a package, a program, a file system or a GPU that another endpoint may have.
     Rule(error="ImportError", kind=Kind.PLACE, action=FailureAction.ELSEWHERE),
     Rule(error="OSError", kind=Kind.PLACE, action=FailureAction.ELSEWHERE),  # missing, full, stale, ...
-    Rule(exit_code=126, kind=Kind.PLACE, action=FailureAction.ELSEWHERE, raised=True),  # a shell: cannot be executed
-    Rule(exit_code=127, kind=Kind.PLACE, action=FailureAction.ELSEWHERE, raised=True),  # a shell: not found
+    Rule(exit_code=126, kind=Kind.PLACE, action=FailureAction.ELSEWHERE, raised=True),  # shell: not executable
+    Rule(exit_code=127, kind=Kind.PLACE, action=FailureAction.ELSEWHERE, raised=True),  # shell: not found
     Rule(message=_GPU, kind=Kind.PLACE, action=FailureAction.ELSEWHERE, raised=True),
     Rule(message="size changed, may indicate binary incompat", kind=Kind.PLACE, action=FailureAction.ELSEWHERE),
-    # The task's own: these come the same way everywhere.
+    # The task's own: every endpoint raises the same.
     _fails("ArithmeticError"),
     _fails("AssertionError"),
     _fails("AttributeError"),
@@ -152,7 +152,7 @@ USERS: Final = (
     _fails("ValueError"),
 )
 
-#: All rules that hold without any being given.
+#: Rules of every pool.
 BUILT_IN: Final = INFRASTRUCTURE + USERS
 
 
@@ -160,7 +160,7 @@ class Rulebook:
     """The rules of one pool.
 
     Args:
-        rules: of the user, looked at before the built-in ones.
+        rules: Rules of the user, matched before the built-in ones.
     """
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
@@ -169,18 +169,18 @@ class Rulebook:
     def classify(
         self, error: BaseException, *, raised: bool = False, from_submit: bool = False, app: bool = False
     ) -> Failure:
-        """What an exception means.
+        """Classify an exception.
 
         Args:
-            error: what a task raised, or an endpoint raised or put into its future.
-            raised: it is known that the task's own code raised it.
-            from_submit: the endpoint's ``submit`` itself raised it.
-            app: the callable was a Parsl app. An app wraps its own exceptions into its *result*, so what still arrives
-                as an exception was raised around the user's code, not by it: the worker could not load the task.
+            error: Exception of a task or of an endpoint.
+            raised: Whether the task's own code is known to have raised it.
+            from_submit: Whether the endpoint's ``submit`` raised it.
+            app: Whether the callable was a Parsl app. An app returns its own exceptions as a *result*, so an exception
+                was raised around the user's code: the worker could not load the task.
 
         Returns:
-            The failure. An exception that no rule knows is the endpoint's if the endpoint refused to take the task,
-            the place's if it came from around the user's code, and else may be either's.
+            The failure. Without a matching rule its kind is ``SUBMIT`` for a refusal, ``PLACE`` for an exception from
+            around the user's code, and otherwise ``USER``, with a second opinion.
         """
         names, text, code = _names(error), _text(error), _exit_code(error)
         known = None
@@ -211,12 +211,12 @@ def _names(error: BaseException) -> frozenset[str]:
 def _text(error: BaseException) -> str:
     try:
         return " ".join(str(error)[:_SEARCHED].split())
-    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything, and must not hide the failure
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"(its text cannot be shown: {type(broken).__name__})"
 
 
 def _exit_code(error: Any) -> int | None:
-    for name in ("exitcode", "returncode"):  # of Parsl's BashExitFailure, of subprocess
+    for name in ("exitcode", "returncode"):  # Parsl's BashExitFailure, subprocess
         code = getattr(error, name, None)
         if isinstance(code, int):
             return code
@@ -224,10 +224,10 @@ def _exit_code(error: Any) -> int | None:
 
 
 def as_rules(given: Iterable[Rule]) -> tuple[Rule, ...]:
-    """A user's rules.
+    """Validate a user's rules.
 
     Raises:
-        ConfigurationError: something else is among them.
+        ConfigurationError: an item is not a `Rule`.
     """
     rules = tuple(given)
     for rule in rules:

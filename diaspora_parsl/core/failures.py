@@ -1,4 +1,4 @@
-"""What one attempt came to: what kind of failure, whose, and what is to be done about it."""
+"""The failure of an attempt: its kind, its cause and the action that follows."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from msgspec import Struct
 
 
 class Kind(StrEnum):
-    """What went wrong with one attempt."""
+    """Kind of failure of an attempt."""
 
     USER = "user"
     """The task's own code raised."""
     INVALID = "invalid"
-    """The task cannot be sent to any place: it cannot be serialised, or asks for what does not exist."""
+    """No endpoint can run the task: it cannot be serialised, or asks for unknown resources."""
     PLACE = "place"
-    """Something the task needs is missing or broken there: a package, a file system, a GPU, other versions."""
+    """The endpoint lacks something that the task needs: a package, a file system, a GPU, matching versions."""
     RESOURCE = "resource"
-    """It ran out of something: memory, walltime, open files."""
+    """The task ran out of memory, walltime or open files."""
     WORKER_LOST = "worker-lost"
-    """The process that ran it died; the task itself may be the cause."""
+    """The worker process died; the task itself may be the cause."""
     MANAGER_LOST = "manager-lost"
-    """The node or pilot job that held it is gone."""
+    """The node or pilot job that held the attempt is gone."""
     ENDPOINT_LOST = "endpoint-lost"
-    """The endpoint as a whole is gone, or declared itself unusable."""
+    """The whole endpoint is gone, or declared itself unusable."""
     SUBMIT = "submit"
-    """The endpoint refused to take it."""
+    """The endpoint refused the attempt."""
     POISON = "poison"
-    """It takes down the workers that run it."""
+    """The task kills the workers that run it."""
 
 
 class FailureAction(StrEnum):
-    """What is done about a failed attempt."""
+    """Action that follows a failed attempt."""
 
     FAIL = "fail"
-    """Nothing: the task fails with this error, after this one execution."""
+    """Fail the task with this error after one run."""
     ANYWHERE = "anywhere"
-    """It runs again, at any place, this one included."""
+    """Run the task again at any endpoint, this one included."""
     ELSEWHERE = "elsewhere"
-    """It runs again at another place, and fails if the same error comes from there too."""
+    """Run the task again at another endpoint or node; fail if it raises the same error."""
     MORE = "more"
-    """It runs again where there is more memory, and fails if there is no such place."""
+    """Run the task again at an endpoint with more memory; fail if there is none."""
 
 
 class Blame(StrEnum):
-    """Whose fault a failure is."""
+    """Presumed cause of a failure."""
 
     TASK = "task"
     PLACE = "place"
@@ -64,48 +64,48 @@ _BLAME: Final = {
     Kind.POISON: Blame.TASK,
 }
 
-#: What cannot be another place's fault.
+#: Kinds that do not depend on the endpoint.
 _OWN: Final = frozenset({Kind.USER, Kind.INVALID, Kind.POISON})
-#: Parsl's own retries that are no longer worth it: more than anybody allows, and still a number for its database.
+#: Cost that exhausts any limit of Parsl's retries; finite, because Parsl stores it in its database.
 ALL_RETRIES: Final = 1_000_000.0
 
 
 class Failure(Struct, frozen=True):
-    """One failure of one attempt, as the rules see it."""
+    """One failure of one attempt, as the rules classify it."""
 
     kind: Kind
     error: str
     """Type name of the exception."""
     message: str
     action: FailureAction | None = None
-    """What is to be done; None: what is usual for its kind."""
+    """Action; None: the default of the kind."""
     charge: bool = True
-    """Whether it counts against the user's retries, should the user see it."""
+    """Whether it counts against Parsl's retries if it is delivered."""
     raised: bool = False
-    """The task's own code raised it, so that running it again means running that code again."""
+    """Whether the task's own code raised it, so that a second attempt repeats side effects."""
     killed: bool = False
-    """The worker died of it, whatever its kind."""
+    """Whether the worker died with it, whatever its kind."""
 
     @property
     def blame(self) -> Blame:
-        """Whose fault it seems to be."""
+        """Presumed cause."""
         return _BLAME[self.kind]
 
     @property
     def is_own(self) -> bool:
-        """It came from the task's own code, or can only be the task's fault."""
+        """Whether the task's own code raised it, or no endpoint can cause it."""
         return self.raised or self.kind in _OWN
 
     @property
     def then(self) -> FailureAction:
-        """What is to be done."""
+        """Action that follows."""
         if self.action is not None:
             return self.action
         return FailureAction.FAIL if self.kind in _OWN else FailureAction.ELSEWHERE
 
     @property
     def costs_worker(self) -> bool:
-        """A worker died with it."""
+        """Whether a worker died with it."""
         return self.killed or self.kind is Kind.WORKER_LOST
 
     def __str__(self) -> str:
@@ -113,9 +113,9 @@ class Failure(Struct, frozen=True):
 
 
 class Attribution(Struct, frozen=True):
-    """Why a task was failed, and what that says about trying it again. It rides on the pool's future."""
+    """Cause of a task's failure and its cost in retries; the pool's future carries it."""
 
     kind: Kind
     cost: float
-    """Of Parsl's retries: 0 none, 1 one, `ALL_RETRIES` all."""
+    """Number of Parsl's retries charged: 0, 1, or `ALL_RETRIES`."""
     reason: str = ""

@@ -1,4 +1,4 @@
-"""What the core tells: events for the fabric, chapters for the stories."""
+"""History: builds the events of the core and keeps the transitions of each task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diaspora_parsl.core.health.evidence import Health
 from diaspora_parsl.core.settings import EndpointSpec
 from diaspora_parsl.core.tasks import Attempt, Task
 
-#: States in which an endpoint says nothing new to the fabric.
+#: States of which the core publishes no event.
 UNPUBLISHED_STATES = {State.STARTING, State.WAITING}
 
 
@@ -29,33 +29,33 @@ class Transition(NamedTuple):
 
 
 class History:
-    """Puts what happens into words.
+    """Publishes events and keeps the latest transitions.
 
     Args:
-        specs: the endpoints by label.
-        length: chapters kept.
+        specs: Endpoints by label.
+        length: Number of transitions kept.
     """
 
     def __init__(self, specs: Mapping[str, EndpointSpec], length: int) -> None:
         self._specs = specs
         self._transitions: deque[Transition] = deque(maxlen=length)
-        #: Where `Publish` actions go: the answer to the stimulus at hand.
+        #: Actions that answer the current stimulus.
         self.out: list[Action] = []
         self.now = 0.0
 
     def history(self, task: int) -> list[Transition]:
-        """What happened to a task, oldest first, as far back as kept."""
+        """Return the kept transitions of a task, oldest first."""
         return [transition for transition in self._transitions if transition.task == task]
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def submitted(self, task: Task, tags: tuple[str, ...]) -> None:
-        """A task entered."""
+        """Publish a submitted task."""
         payload = events.TaskSubmitted(task=task.id, function=task.function, tags=tags)
         self.out.append(Publish(payload, task.id, ""))
 
     def dispatched(self, attempt: Attempt, reason: str) -> None:
-        """An attempt was sent off."""
+        """Publish a dispatched attempt."""
         task, label = attempt.task, attempt.endpoint
         payload = events.TaskDispatched(
             task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
@@ -63,7 +63,7 @@ class History:
         self._record(payload, task, "dispatched", attempt.id, label, reason)
 
     def hedged(self, attempt: Attempt, reason: str) -> None:
-        """A second attempt is sent off beside one that is late."""
+        """Publish a second attempt beside a slow one."""
         task, label = attempt.task, attempt.endpoint
         payload = events.TaskHedged(
             task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
@@ -71,7 +71,7 @@ class History:
         self._record(payload, task, "hedged", attempt.id, label, reason)
 
     def rerouted(self, attempt: Attempt, reason: str) -> None:
-        """A wanted attempt was lost; its task waits again."""
+        """Publish a lost attempt whose task waits again."""
         task, label = attempt.task, attempt.endpoint
         payload = events.TaskRerouted(
             task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
@@ -79,7 +79,7 @@ class History:
         self._record(payload, task, "rerouted", attempt.id, label, reason)
 
     def finished(self, attempt: Attempt, seconds: float) -> None:
-        """A task got its result."""
+        """Publish the result of a task."""
         task, label = attempt.task, attempt.endpoint
         payload = events.TaskFinished(
             task=task.id,
@@ -94,7 +94,7 @@ class History:
     def failed(
         self, task: Task, kind: str, error: str, message: str, attempt: Attempt | None, reason: str = ""
     ) -> None:
-        """A task is settled with an error."""
+        """Publish the failure of a task."""
         label, number = (attempt.endpoint, attempt.id) if attempt else ("", 0)
         payload = events.TaskFailed(
             task=task.id,
@@ -110,7 +110,7 @@ class History:
         self._record(payload, task, "failed", number, label, f"{error}: {message}" + (f" ({reason})" if reason else ""))
 
     def late(self, attempt: Attempt) -> None:
-        """A result came after its task was settled."""
+        """Publish a result that came after its task was settled."""
         task, label = attempt.task, attempt.endpoint
         payload = events.TaskLate(task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site)
         self._record(payload, task, "late", attempt.id, label, "the task was settled already")
@@ -122,7 +122,7 @@ class History:
     # --- endpoints ------------------------------------------------------------------------------------------------
 
     def record_verdict(self, label: str, health: Health, verdict: Verdict, taken: int) -> None:
-        """The state of an endpoint changed, or so many attempts were taken away from it."""
+        """Publish a changed state of an endpoint, or the number of attempts taken away from it."""
         kind: type[events.EndpointPayload] = events.EndpointDown
         extra: dict[str, Any] = {"in_flight": taken}
         if not taken:
@@ -140,7 +140,7 @@ class History:
         self.out.append(Publish(payload, label, label))
 
     def answered(self, request: str, label: str, verdict: Verdict, live: int) -> None:
-        """A request from outside was followed; this is how the endpoint stands now."""
+        """Publish the answer to an operator's request with the resulting state."""
         payload = events.RequestAnswered(
             request=request, endpoint=label, site=self._specs[label].site, state=verdict.state, reason=verdict.reason,
             in_flight=live,
@@ -148,7 +148,7 @@ class History:
         self.out.append(Publish(payload, label, label))
 
     def reviving(self, label: str, generation: int, reason: str, delay: float) -> None:
-        """A new generation of an endpoint is planned."""
+        """Publish the planned revival of an endpoint."""
         payload = events.EndpointReviving(
             endpoint=label, site=self._specs[label].site, reason=reason, generation=generation, delay=delay
         )

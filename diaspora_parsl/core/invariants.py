@@ -1,4 +1,4 @@
-"""The invariants of the core, checked from outside."""
+"""Invariants of the core, checked from outside."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def validate(core: PoolCore) -> None:
     """Check every invariant.
 
     Raises:
-        AssertionError: one is broken; the message says which.
+        AssertionError: an invariant is violated; the message names it.
     """
     _check_books(core.scheduler, core.now)
     _check_tasks(core)
     _check_starvation(core)
 
 
-def _require(truth: object, sentence: str) -> None:
-    if not truth:
-        raise AssertionError(sentence)
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
 
 
 def _check_books(scheduler: Scheduler, now: float) -> None:

@@ -4,24 +4,24 @@ Theory of operation
 -------------------
 The shell (`executors/runtime/driver.py`) hands the core one *stimulus* at a time: a task was submitted, an attempt
 ended, a heartbeat came, a timer is due. `PoolCore.handle` returns the *actions* that follow, in order: dispatch an
-attempt, settle a task, publish an event, revive an endpoint, wake up later. The core has no clock, thread or wire. Time
-is an argument, so that tests run it in virtual time and a log of stimuli replays to the same actions.
+attempt, settle a task, publish an event, revive an endpoint, wake up later. The core has no clock, thread or wire: time
+is an argument, tests run in virtual time, and a log of stimuli replays to the same actions.
 
 1. ``Submitted`` puts a task into the queue of its eligible endpoints (`placement/queues.py`). Tasks are bound late: the
    scheduler fills an endpoint only with what its connected workers start soon.
 2. Evidence (``Observed``, ``HeartbeatReceived``, ``Unanswered``, ``Died``, results) goes to `health/`. The assessor
    answers one verdict per endpoint; `_update_health` applies it: it takes attempts away, plans a revival, fills slots.
 3. ``Finished`` resolves the task with the first result. A later result is counted and discarded.
-4. ``Failed`` goes to `attribution/`. An exception of the user's code is delivered unchanged, if necessary after a
-   second opinion. A loss of infrastructure reroutes the task, within the retry budget, and is not charged to the user.
-5. Whatever waits has a timer (`timers.py`). ``WakeAt`` asks the shell for a ``Tick`` when the next one is due.
+4. ``Failed`` goes to `attribution/`. The core delivers an exception of the user's code unchanged, if necessary after a
+   second opinion. It reroutes the task after a loss of infrastructure, within the retry budget, and charges no retry.
+5. Every wait has a timer (`timers.py`). ``WakeAt`` asks the shell for a ``Tick`` when the next one is due.
 
 =========  ============================================  ==========================================
 task       moves to                                      when
 =========  ============================================  ==========================================
 NEW        WAITING                                       it is submitted
 WAITING    RUNNING                                       an attempt is dispatched
-RUNNING    WAITING                                       its last wanted attempt is lost or doubted
+RUNNING    WAITING                                       its last wanted attempt is lost or needs a second opinion
 any        SETTLED                                       it is resolved or rejected, once
 =========  ============================================  ==========================================
 
@@ -57,20 +57,20 @@ from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.core.timers import Deadlines
 from diaspora_parsl.errors import PoolShutdownError
 
-#: Attempts of fenced generations that are remembered, so that a late result of one can be told.
+#: Number of settled attempts of fenced generations that are kept, so that late results are published.
 _REMEMBERED = 10_000
 
 
 class PoolCore(FailureHandler):
-    """Decides everything, does nothing itself.
+    """Decides; the shell acts.
 
-    For every `Finished`, `Failed` and `Bounced` exactly one of `Resolve`, `Reject` (with the attempt) and `Discard`
-    names the attempt, so that the shell can let go of its outcome: in the answer, or later, at the latest when the task
-    is settled, if it is a first error that is kept while a second opinion is asked for.
+    For every `Finished`, `Failed` and `Bounced` exactly one `Resolve`, `Reject` or `Discard` names the attempt, so that
+    the shell can drop its outcome. It follows at once, or when the task is settled if the core keeps the first error
+    while a second opinion is pending.
 
     Args:
-        endpoints: what is known of each endpoint; labels are unique.
-        settings: limits and time constants.
+        endpoints: Specifications of the endpoints, with unique labels.
+        settings: Limits and time constants.
     """
 
     def __init__(self, endpoints: Sequence[EndpointSpec], settings: PoolSettings | None = None) -> None:
@@ -89,7 +89,7 @@ class PoolCore(FailureHandler):
         self.second_opinions = SecondOpinions(
             self.specs,
             s,
-            may_recover=lambda label, at: self.scheduler.may_recover(label, at),  # noqa: PLW0108 - it does not exist yet
+            may_recover=lambda label, at: self.scheduler.may_recover(label, at),  # noqa: PLW0108 - built below
             is_up=lambda label: label in self.scheduler.open,
         )
         self.scheduler = Scheduler(self.specs, s, self.assessor, self._dispatched, self.second_opinions)
@@ -146,15 +146,15 @@ class PoolCore(FailureHandler):
     # --- the public face ------------------------------------------------------------------------------------------
 
     def handle(self, stimulus: Stimulus) -> list[Action]:
-        """Take one stimulus; return what is to be done, in order."""
+        """Return the actions that answer one stimulus, in order."""
         out: list[Action] = []
         self._out = self._history.out = out
         self.now = self._history.now = max(self.now, stimulus.at)
-        if type(stimulus) is not stimuli.Stopped:  # nothing begins any more
-            self._deadlines.run(self.now)  # a late timer must not let anything see a state that time has ended
+        if type(stimulus) is not stimuli.Stopped:
+            self._deadlines.run(self.now)  # first, so that no handler sees an expired state
         self._handlers[type(stimulus)](stimulus)
         if self.scheduler.walltime_fit.limits and len(self.scheduler.backlog):
-            self.scheduler.fill_idle(self.now)  # what a task waits for may be known differently now
+            self.scheduler.fill_idle(self.now)  # a known duration or end may have changed
         due = self._deadlines.next
         if due is not None and due < self._announced:
             self._announced = due
@@ -162,11 +162,11 @@ class PoolCore(FailureHandler):
         return out
 
     def history(self, task: int) -> list[Transition]:
-        """What happened to a task, oldest first, as far back as kept."""
+        """Return the kept transitions of a task, oldest first."""
         return self._history.history(task)
 
     def state(self, label: str) -> tuple[State, str]:
-        """The state of an endpoint and its reason."""
+        """Return the state of an endpoint and its reason."""
         verdict = self.scheduler.verdicts[label]
         return verdict.state, verdict.reason
 
@@ -175,11 +175,11 @@ class PoolCore(FailureHandler):
 
     @property
     def next_deadline(self) -> float | None:
-        """When time alone will change something."""
+        """Time of the next timer; None without one."""
         return self._deadlines.next
 
     def demand(self, label: str) -> int:
-        """What the scaling of this endpoint should see: what is bound there, plus its share of the backlog."""
+        """Return the number of attempts for which the endpoint should scale: held ones plus a share of the backlog."""
         share = 0.0
         if self._scales(label):
             weight = max(1, self.specs[label].capacity)
@@ -207,7 +207,7 @@ class PoolCore(FailureHandler):
         self._queue(task)
 
     def _queue(self, task: Task) -> None:
-        """Put a task into its line, and let an endpoint take it."""
+        """Put a task into its queue, and offer it to an endpoint."""
         task.move(TaskState.WAITING)
         task.waiting_since = self.now
         self._enqueue(task)
@@ -279,13 +279,13 @@ class PoolCore(FailureHandler):
         own, more = failure.is_own, failure.then is FailureAction.MORE
         if own and not failure.costs_worker and attempt.generation == self.assessor.health[label].generation:
             if failure.then is FailureAction.FAIL:
-                self.assessor.record_result(label, s.at, attempt.id)  # the user's exception proves that the place works
+                self.assessor.record_result(label, s.at, attempt.id)  # the user's exception proves that it works
             else:
                 self.assessor.record_response(label, s.at)
         if task.state is TaskState.SETTLED or not (was_bound or own):
             self._out.append(actions.Discard(s.attempt))
         elif not was_bound and failure.then is not FailureAction.FAIL:
-            self._out.append(actions.Discard(s.attempt))  # it runs again already
+            self._out.append(actions.Discard(s.attempt))  # the task was rerouted before
             self.second_opinions.note(attempt, failure, self.now, worked=worked)
             if task.state is TaskState.WAITING:
                 self._deliver_if_unverifiable(task)
@@ -298,7 +298,7 @@ class PoolCore(FailureHandler):
         self._update_health(label)
 
     def _lost(self, attempt: Attempt, failure: Failure) -> None:
-        """A wanted attempt was lost to its place: reroute it, unless that is hopeless."""
+        """Reroute the task of an attempt that its endpoint lost, unless no endpoint can run it."""
         label, task = attempt.endpoint, attempt.task
         health = self.assessor.health[label]
         if failure.then is not FailureAction.ANYWHERE:
@@ -322,9 +322,9 @@ class PoolCore(FailureHandler):
         self._out.append(actions.Discard(attempt.id))
         if failure.costs_worker:
             self._count_kill(task, label)
-        # The place is judged before the task goes back into the line, or it might be sent there again.
+        # Update the health first, or the task might be sent to the same endpoint again.
         if failure.kind is not Kind.ENDPOINT_LOST:
-            # What one function lacks there must not count once for each of its tasks.
+            # A function that lacks something counts once, not once per task.
             incident = task.function if failure.kind is Kind.PLACE else task.id
             health.breaker.failed(
                 self.now, incident, attempt.id, may_open=lambda: self._may_quarantine(label, task.function)
@@ -336,7 +336,7 @@ class PoolCore(FailureHandler):
             self._reroute(attempt, f"{failure.kind}: {failure}")
 
     def _may_quarantine(self, label: str, function: str) -> bool:
-        """Others are open, one of them runs this function well, and half of the living pool stays in."""
+        """Whether another open endpoint runs this function, and half of the living pool stays in (panic threshold)."""
         loads, breakers = (
             self.scheduler.loads,
             [h.breaker for h in self.assessor.health.values() if h.dead_reason is None],
@@ -348,7 +348,7 @@ class PoolCore(FailureHandler):
         )
 
     def _supersede_all(self, label: str, reason: str) -> None:
-        """Give up every wanted attempt at an endpoint."""
+        """Supersede and reroute every wanted attempt at an endpoint."""
         bound = self.scheduler.bound(label)
         for attempt in bound:
             self.scheduler.superseded(attempt)
@@ -369,7 +369,7 @@ class PoolCore(FailureHandler):
         self._update_health(label)
 
     def _settle(self, task: Task) -> None:
-        """The task is decided: nothing that is still under way for it is wanted."""
+        """Mark a task as settled, and supersede its remaining attempts."""
         if task.state is TaskState.WAITING and not self.paced_requeue.remove(task):
             (task.queue or self.scheduler.backlog.queue(task.eligible)).task_settled()
         task.move(TaskState.SETTLED)
@@ -388,7 +388,7 @@ class PoolCore(FailureHandler):
                 self._forget_later(attempt)
 
     def _forget_later(self, attempt: Attempt) -> None:
-        """A fenced attempt of a settled task may report late, or never."""
+        """Keep a fenced attempt of a settled task for a late report, up to a limit."""
         self._fenced.append(attempt.id)
         while len(self._fenced) > _REMEMBERED:
             self.attempts.pop(self._fenced.popleft(), None)
@@ -440,7 +440,7 @@ class PoolCore(FailureHandler):
             self._die(s.endpoint, s.reason)
 
     def _die(self, label: str, reason: str) -> None:
-        """This generation is over: take everything away, and plan the next one."""
+        """End this generation: reroute its attempts, and plan a revival."""
         health = self.assessor.health[label]
         if health.dead_reason is not None or self._stopped:
             return
@@ -451,7 +451,7 @@ class PoolCore(FailureHandler):
     def _plan_revival(self, label: str) -> None:
         health = self.assessor.health[label]
         if health.draining is not None or not self.specs[label].revivable:
-            return  # nobody can build it again, or it was to go away and `Resume` brings it back
+            return  # it cannot be rebuilt, or `Resume` revives it
         delay = backoff_delay(self.settings.revive_first, self.settings.revive_longest, health.deaths)
         delay += self.outages.delay(label, self.now)
         health.deaths += 1
@@ -495,13 +495,13 @@ class PoolCore(FailureHandler):
             self._update_health(s.endpoint)
 
     def _bring_back(self, label: str) -> None:
-        """The endpoint is not held any more: if it died meanwhile, it is rebuilt."""
+        """Revive an endpoint that died while it was drained."""
         dead = self.assessor.health[label].dead_reason is not None
         if dead and not self._stopped and ("revive", label) not in self._deadlines:
             self._plan_revival(label)
 
     def _update_health(self, label: str) -> None:
-        """Ask for the verdict, and act on what changed."""
+        """Compute the verdict on an endpoint, and act on the changes."""
         health, scheduler = self.assessor.health[label], self.scheduler
         verdict = self.assessor.verdict(label, self.now, scheduler.live[label], lambda: self._overdue(label))
         if verdict.fatal and not self._stopped:
@@ -511,7 +511,7 @@ class PoolCore(FailureHandler):
         scheduler.apply_verdict(label, verdict, health.slots)
         newly_down = verdict.state is State.DOWN and before.state is not State.DOWN
         if newly_down and health.draining is None and not self._stopped:
-            self.outages.lost(label, self.now)  # before what it held is given to its neighbours
+            self.outages.lost(label, self.now)  # before its attempts are rerouted to its neighbours
         taken = 0 if verdict.keeps else scheduler.live[label]
         if taken or (verdict.state is not before.state and verdict.state not in UNPUBLISHED_STATES):
             self._history.record_verdict(label, health, verdict, taken)
@@ -526,17 +526,17 @@ class PoolCore(FailureHandler):
                 self.starvation.watch(queue)
             scheduler.fill_idle(self.now)
         if taken:
-            self._update_health(label)  # what it held is gone: that may change its state, and when to look again
+            self._update_health(label)  # its attempts are gone: state and recheck time may change
             return
         if verdict.recheck is not None:
             self._deadlines.at(verdict.recheck, ("health", label), lambda: self._update_health(label))
         scheduler.fill(label, self.now)
 
     def _overdue(self, label: str) -> bool:
-        """Whether an attempt there should have ended by now: twice what its function is known to take, plus a second.
+        """Whether an attempt has run longer than twice its expected service time plus one second.
 
-        Time counts from when it plausibly began; where that is not known, what was sent ahead has a queue of known
-        length before it. Of a function never seen to succeed nothing is known, so its silence counts after a second.
+        Time counts from the estimated start; without one, the known work before a prefetched attempt is added to the
+        expected time. A function that never succeeded there is allowed one second.
         """
         load = self.scheduler.loads[label]
         for attempt in self.scheduler.bound(label):
@@ -550,4 +550,4 @@ class PoolCore(FailureHandler):
         return False
 
     def _on_tick(self, _: stimuli.Tick) -> None:
-        self._announced = float("inf")  # what is due was done on the way in; the next wake-up is to be asked for
+        self._announced = float("inf")  # `handle` ran the due timers, and requests the next wake-up

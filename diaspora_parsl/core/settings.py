@@ -1,4 +1,4 @@
-"""Settings: what the core knows of each endpoint, and the limits and time constants of a pool."""
+"""Settings of each endpoint, and the limits and time constants of a pool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from diaspora_parsl.errors import ConfigurationError
 
 
 class EndpointSpec(Struct, frozen=True, kw_only=True):
-    """What the core knows of an endpoint from the configuration."""
+    """Configuration of an endpoint, as far as the core uses it."""
 
     label: str
     """Unique name of the endpoint in the pool."""
@@ -34,15 +34,15 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     max_attempts: int = 20
     """Attempts per task in all."""
     max_kills: int = 3
-    """Workers that may die under one task before it counts as poison."""
+    """Number of workers that one task may kill before it counts as poison."""
     empty_grace: float = 1.0
     """Seconds that attempts may be outstanding at an endpoint without a connected worker."""
     stall_limit: float = 60.0
     """Seconds that an endpoint may have demand without workers or requested blocks before it is revived."""
     silence_limit: float = 3.0
-    """Seconds that a control channel may leave a question unanswered before the endpoint is suspect."""
+    """Seconds without an answer of the control channel after which the endpoint is suspect."""
     peer_report_time: float = 30.0
-    """Seconds that a report of a peer about an endpoint in trouble counts."""
+    """Seconds for which a peer's report about an endpoint is valid."""
     outage_window: float = 30.0
     """Seconds within which lost endpoints of one site count as one outage of the site."""
     prefetch_seconds: float = 1.0
@@ -60,7 +60,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     revive_longest: float = 300.0
     """Upper bound of the delay before a revival, in seconds."""
     healthy_after: float = 60.0
-    """Seconds that an endpoint must stay up before its deaths are forgotten."""
+    """Seconds that an endpoint must stay up before its revival delay is reset."""
     second_opinion: bool = True
     """Whether a task runs once elsewhere before an exception that its endpoint may have caused is delivered."""
     second_opinion_timeout: float = 60.0
@@ -72,7 +72,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     retry_budget_per_second: float = 10.0
     """Extra attempts allowed per second, besides the ratio."""
     retry_budget_max: float = 1000.0
-    """Extra attempts that may be saved up."""
+    """Upper bound of the saved extra attempts."""
     retry_max_delay: float = 5.0
     """Seconds that a lost task waits at most while the retry budget is empty."""
     hedging: bool = True
@@ -91,10 +91,10 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """Transitions kept for `PoolCore.history`."""
 
     def __post_init__(self) -> None:
-        """Refuse budgets that mean nothing.
+        """Validate the budgets.
 
         Raises:
-            ConfigurationError: naming the setting and what to write.
+            ConfigurationError: a value is out of range; the message says what to write.
         """
         for name in (
             "retry_budget_ratio", "retry_budget_per_second", "retry_budget_max", "retry_max_delay", "hedge_min_seconds",

@@ -1,4 +1,4 @@
-"""The words the core speaks: stimuli in, actions out. All times are seconds on one monotonic clock."""
+"""Stimuli: the inputs of the core. All times are seconds on one monotonic clock."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from diaspora_parsl.core.failures import Failure
 
 
 class Submitted(Struct, frozen=True, gc=False):
-    """A task entered. ``eligible`` are the labels of the endpoints whose tags and resources fit it."""
+    """A task was submitted."""
 
     at: float
     task: int
     function: str
     eligible: frozenset[str]
+    """Labels of the endpoints whose tags and resources fit the task."""
     priority: float = 0.0
-    """Lower goes first."""
+    """Lower values run first."""
     tags: tuple[str, ...] = ()
     idempotent: bool = False
-    """A second attempt does no harm, not even beside the first."""
+    """Whether a second attempt is safe, even beside the first."""
     walltime: float | None = None
-    """Seconds that it takes at most, as its user says."""
+    """Upper bound of the run time in seconds, given by the user."""
     imports: frozenset[str] = frozenset()
-    """Modules that it imports, the standard library aside, by normalised names."""
+    """Normalised names of the imported modules, without the standard library."""
 
 
 class Finished(Struct, frozen=True, gc=False):
@@ -31,11 +32,11 @@ class Finished(Struct, frozen=True, gc=False):
     at: float
     attempt: int
     node: str = ""
-    """Where inside the endpoint: host, block and manager, separated by blanks; empty if that is not known."""
+    """Host, block and manager, separated by blanks; empty if unknown."""
 
 
 class Failed(Struct, frozen=True, gc=False):
-    """An attempt ended with an exception, already judged."""
+    """An attempt ended with an exception, which is classified."""
 
     at: float
     attempt: int
@@ -45,7 +46,7 @@ class Failed(Struct, frozen=True, gc=False):
 
 
 class Orphaned(Struct, frozen=True, gc=False):
-    """The worker that ran an attempt is gone; the executor has not missed it yet, and will say so by `Failed`."""
+    """The worker of an attempt is gone before its executor noticed; `Failed` follows."""
 
     at: float
     attempt: int
@@ -53,7 +54,7 @@ class Orphaned(Struct, frozen=True, gc=False):
 
 
 class Bounced(Struct, frozen=True, gc=False):
-    """A node refused to run an attempt, as it was told to; nothing of the task was run."""
+    """A node refused an attempt that must avoid it; no user code ran."""
 
     at: float
     attempt: int
@@ -61,15 +62,15 @@ class Bounced(Struct, frozen=True, gc=False):
 
 
 class Nodes(Struct, frozen=True, gc=False):
-    """Which managers of an endpoint are connected: told when that changes."""
+    """The set of connected managers of an endpoint changed."""
 
     at: float
     endpoint: str
     generation: int
     managers: tuple[tuple[str, str], ...]
-    """Of each its id and its block."""
+    """Id and block of each connected manager."""
     more: bool = False
-    """Blocks run or wait whose managers have not connected."""
+    """Whether blocks run or wait whose managers have not connected."""
 
 
 class Started(Struct, frozen=True, gc=False):
@@ -81,27 +82,27 @@ class Started(Struct, frozen=True, gc=False):
 
 
 class Observed(Struct, frozen=True, gc=False):
-    """What the endpoint itself says: its control channel answered."""
+    """The control channel of the endpoint answered."""
 
     at: float
     endpoint: str
     generation: int
     slots: int
-    """Workers connected now."""
+    """Number of connected workers."""
     blocks_expected: bool = False
-    """Blocks are requested or running, so that workers may still come."""
+    """Whether blocks are requested or running, so that workers may still connect."""
     until: float | None = None
-    """When the last of the connected blocks ends, if that is known."""
+    """Time at which the last connected block ends; None: unknown."""
 
 
 class Environment(Struct, frozen=True, gc=False):
-    """What is installed at an endpoint, as far as it says."""
+    """An endpoint reported its installed modules."""
 
     at: float
     endpoint: str
     generation: int
     modules: frozenset[str]
-    """By normalised names."""
+    """Normalised names of the modules."""
 
 
 class Unanswered(Struct, frozen=True, gc=False):
@@ -114,7 +115,7 @@ class Unanswered(Struct, frozen=True, gc=False):
 
 
 class Died(Struct, frozen=True, gc=False):
-    """A generation of an endpoint is over for good, or could not be started."""
+    """A generation of an endpoint ended, or could not be started."""
 
     at: float
     endpoint: str
@@ -130,11 +131,11 @@ class HeartbeatReceived(Struct, frozen=True, gc=False):
     stream: str
     interval: float = 1.0
     via_site: str = ""
-    """The site where it was born, if it came over a bridge."""
+    """Site of origin, if the heartbeat came over a bridge."""
 
 
 class StreamEnded(Struct, frozen=True, gc=False):
-    """A stream said goodbye."""
+    """A stream of heartbeats announced its end."""
 
     at: float
     endpoint: str
@@ -142,44 +143,45 @@ class StreamEnded(Struct, frozen=True, gc=False):
 
 
 class FabricPolled(Struct, frozen=True, gc=False):
-    """The fabric was read to its end just now: silence up to here is real silence."""
+    """The fabric was read to its end: no heartbeat up to this time is missing."""
 
     at: float
 
 
 class BridgePolled(Struct, frozen=True, gc=False):
-    """A bridge told that what comes from this site can be heard; the next such word is due after ``interval`` s."""
+    """A bridge reported that events of this site arrive."""
 
     at: float
     site: str
     interval: float = 1.0
+    """Seconds until the next such report is due."""
 
 
 class PeerReport(Struct, frozen=True, gc=False):
-    """Somebody else saw the endpoint in trouble."""
+    """A peer reported the endpoint as suspect."""
 
     at: float
     endpoint: str
     source: str
     reason: str
     lasts: float | None = None
-    """Seconds that it counts; None: as long as the settings say."""
+    """Seconds for which the report is valid; None: the value of `PoolSettings`."""
 
 
 class Drain(Struct, frozen=True, gc=False):
-    """No new attempts for this endpoint; those that run may finish."""
+    """Drain an endpoint: send it no new attempts, and let the running ones finish."""
 
     at: float
     endpoint: str
     reason: str
     until: float | None = None
-    """When it takes attempts again by itself; None: at `Resume`."""
+    """Time at which the drain ends; None: at `Resume`."""
     request: str = ""
-    """The event that asked for it, and waits for an answer; as in the next three."""
+    """Id of the event that requested it and expects an answer; the same in the next three."""
 
 
 class Resume(Struct, frozen=True, gc=False):
-    """The endpoint takes attempts again: a drain, a window that is open now and a quarantine by hand are over."""
+    """End a drain, an open maintenance window and an operator's quarantine of the endpoint."""
 
     at: float
     endpoint: str
@@ -187,7 +189,7 @@ class Resume(Struct, frozen=True, gc=False):
 
 
 class Quarantine(Struct, frozen=True, gc=False):
-    """No new attempts until then, and after that only once a probe succeeded."""
+    """Quarantine an endpoint: send nothing until this time, and then one probe."""
 
     at: float
     endpoint: str
@@ -197,7 +199,7 @@ class Quarantine(Struct, frozen=True, gc=False):
 
 
 class Maintenance(Struct, frozen=True, gc=False):
-    """The endpoint is not to be used from ``start`` to ``end``; with None for both, every such plan is called off."""
+    """Plan a maintenance window from ``start`` to ``end``; None for both cancels every window."""
 
     at: float
     endpoint: str
@@ -208,13 +210,13 @@ class Maintenance(Struct, frozen=True, gc=False):
 
 
 class Tick(Struct, frozen=True, gc=False):
-    """The time that a `WakeAt` asked for has come."""
+    """The time of a `WakeAt` has come."""
 
     at: float
 
 
 class Stopped(Struct, frozen=True, gc=False):
-    """The pool is shut down: everything open is rejected."""
+    """The pool shuts down: reject every open task."""
 
     at: float
 

@@ -1,4 +1,4 @@
-"""Tasks and attempts: their states, and which moves are legal."""
+"""Tasks, attempts and their legal state transitions; queues of waiting tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diaspora_parsl.core.settings import PoolSettings
 
 
 class TaskState(StrEnum):
-    """Where a task stands."""
+    """State of a task."""
 
     NEW = "new"
     WAITING = "waiting"
@@ -21,11 +21,11 @@ class TaskState(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """Where an attempt stands."""
+    """State of an attempt."""
 
     BOUND = "bound"
     SUPERSEDED = "superseded"
-    """Given up; what it still brings is taken if it is first, dropped if not."""
+    """Given up; a result still counts if it is the first."""
     ENDED = "ended"
 
 
@@ -62,40 +62,44 @@ class Task:
         self.imports = imports
         self.state = TaskState.NEW
         self.waiting_since = 0.0
-        #: The line it waits in, or waited in last.
+        #: The queue in which it waits, or waited last.
         self.queue: TaskQueue | None = None
         self.attempts = 0
         self.kills = 0
         self.bound: Attempt | None = None
-        #: A second attempt beside it, at another endpoint; the first result wins.
+        #: A second attempt at another endpoint; the first result wins.
         self.hedge: Attempt | None = None
-        #: Endpoints where an attempt was lost: others are preferred for a while. None until there is one, to save
-        #: memory, as in the next two.
+        #: Endpoints that lost an attempt. None while empty, to save memory; the same below.
         self.avoided: set[str] | None = None
+        #: Time until which the task prefers endpoints that are not ``avoided``.
         self.avoid_until = float("-inf")
-        #: Attempts that were superseded.
+        #: Superseded attempts.
         self.given_up: list[Attempt] | None = None
-        #: Endpoints that could not load it, with what they said.
+        #: Endpoints that could not load the task, with their errors.
         self.refused_by: dict[str, str] | None = None
-        #: What the judge knows about it, if an error of it may be the fault of a place.
+        #: Failures that an endpoint may have caused.
         self.opinion: Opinion | None = None
-        #: Where workers died while they ran it.
+        #: Endpoints whose workers died while they ran the task.
         self.killed_at: list[str] | None = None
 
     def move(self, to: TaskState) -> None:
-        """Change the state, if that is legal."""
+        """Change the state.
+
+        Raises:
+            AssertionError: the transition is not legal.
+        """
         if to not in TASK_MOVES[self.state]:
             raise AssertionError(f"task {self.id}: {self.state} -> {to} is not a legal move")
         self.state = to
 
     def drop_attempt(self, attempt: Attempt) -> None:
-        """This attempt is not wanted any more; the other one, if there are two, goes on as the only one."""
+        """Forget this attempt; its rival, if any, becomes the only one."""
         if attempt is not self.hedge:
             self.bound = self.hedge
         self.hedge = None
 
     def avoid(self, endpoint: str, until: float | None = None) -> None:
-        """Note that an attempt was lost there; prefer other endpoints until then."""
+        """Record that the endpoint lost an attempt; prefer others until then."""
         if self.avoided is None:
             self.avoided = set()
         self.avoided.add(endpoint)
@@ -117,43 +121,43 @@ class Attempt:
         self.generation = generation
         self.dispatched_at = at
         self.work = work
-        #: It was sent ahead: no slot was idle.
+        #: Whether it was prefetched: no slot was idle.
         self.queued = queued
-        #: When it plausibly began to run; None while it waits behind others.
+        #: Estimated start of its run; None while it waits behind others.
         self.began = None if queued else at
         self.state = AttemptState.BOUND
 
     def move(self, to: AttemptState) -> None:
-        """Change the state, if that is legal."""
+        """Change the state; see `Task.move`."""
         if to not in ATTEMPT_MOVES[self.state]:
             raise AssertionError(f"attempt {self.id}: {self.state} -> {to} is not a legal move")
         self.state = to
 
 
 class Opinion:
-    """What is known of a task whose error may be the fault of a place."""
+    """Failures of a task that an endpoint may have caused."""
 
     __slots__ = ("asked", "banned", "failure", "kept", "local_until", "need", "places", "wait_until", "worked")
 
     def __init__(self, at: float, settings: PoolSettings) -> None:
         # Whole seconds, so that many share one deadline.
-        #: Another site is preferred until then.
+        #: Time until which another site is preferred.
         self.local_until = math.ceil(at + settings.avoid_time)
-        #: A place that is not up is waited for until then.
+        #: Time until which the task waits for an endpoint that is not up.
         self.wait_until = math.ceil(at + settings.second_opinion_timeout)
-        #: Places that get nothing more of its function meanwhile.
+        #: Endpoints that get no other task of the function meanwhile.
         self.banned: list[str] = []
-        #: Where it failed, and the type of the error.
+        #: Type of the error per endpoint that failed the task.
         self.places: dict[str, str] = {}
-        #: Of these, where its function had worked before.
+        #: Those of ``places`` where the function succeeded before.
         self.worked: set[str] = set()
-        #: The first attempt that raised: the shell keeps its outcome until the task is settled.
+        #: The first attempt that raised; the shell keeps its outcome until the task is settled.
         self.kept: Attempt | None = None
-        #: Of that attempt.
+        #: Failure of ``kept``.
         self.failure: Failure | None = None
-        #: It needs more memory than this (GB per slot).
+        #: GB of memory per slot that did not suffice.
         self.need: float | None = None
-        #: Further runs that were asked for.
+        #: Number of further runs requested.
         self.asked = 0
 
 
@@ -161,8 +165,8 @@ class TaskQueue:
     """The waiting tasks that may run at the same set of endpoints.
 
     Args:
-        eligible: their labels.
-        function: of all its tasks, if some endpoint would rather not have that function: nobody waits behind it.
+        eligible: Labels of the endpoints.
+        function: The only function in the queue, if an endpoint avoids it, so that no other task waits behind it.
     """
 
     __slots__ = ("_heap", "eligible", "function", "length", "starved_since")
@@ -171,18 +175,18 @@ class TaskQueue:
         self.eligible = eligible
         self.function = function
         self.length = 0
-        #: Since when none of the endpoints is a hope.
+        #: Time since which no endpoint of the queue may recover.
         self.starved_since: float | None = None
         self._heap: list[tuple[float, int, Task]] = []
 
     def push(self, task: Task) -> None:
-        """Add a task; task ids count up, so an older task goes first, a rerouted one too."""
+        """Add a task; an older task, with a lower id, goes first."""
         task.queue = self
         heappush(self._heap, (task.priority, task.id, task))
         self.length += 1
 
     def head(self) -> tuple[float, int, Task] | None:
-        """The next task, without taking it. Tasks settled while they waited are dropped on the way."""
+        """Return the next task and drop settled ones before it."""
         heap = self._heap
         while heap:
             if heap[0][2].state is TaskState.WAITING:
@@ -191,16 +195,16 @@ class TaskQueue:
         return None
 
     def pop(self) -> Task:
-        """Take the head, which `head` has just returned."""
+        """Remove the task that `head` has just returned."""
         self.length -= 1
         return heappop(self._heap)[2]
 
     def task_settled(self) -> None:
-        """A waiting task was settled; its entry is dropped when it comes up."""
+        """Count out a settled task; `head` drops its entry later."""
         self.length -= 1
         if not self.length:
             self._heap.clear()
 
     def tasks(self) -> list[Task]:
-        """All waiting tasks, in order."""
+        """Return all waiting tasks in order."""
         return [entry[2] for entry in sorted(self._heap, key=lambda e: e[:2]) if entry[2].state is TaskState.WAITING]

@@ -104,7 +104,7 @@ class Load:
 class RelativeSpeed:
     """Mean service time per function over the pool, to compare endpoints with each other."""
 
-    __slots__ = "_mean"
+    __slots__ = ("_mean",)
 
     def __init__(self) -> None:
         self._mean: dict[str, float] = {}
