@@ -118,7 +118,7 @@ def test_a_cut_line_is_told_from_a_dead_endpoint(pool_of: PoolOf, tree: Tree) ->
 
         tree.lines["uc"].cut("drop")
         steady(7.0)
-        anl.until(lambda: far_says("no word comes from uc, whose line may be cut"))
+        anl.until(lambda: far_says("no event arrives from uc, whose link may be cut"))
         assert tree.status("anl", "beta").state == "up"
         assert not tree.bridges["uc"].stats()[0].is_up
         assert tree.bridges["anl"].stats()[0].is_up

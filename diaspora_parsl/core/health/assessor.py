@@ -1,4 +1,4 @@
-"""The health board: all evidence about the endpoints, and one verdict for each, with its reason."""
+"""The health assessor: combines the evidence about each endpoint into one verdict with a reason."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from diaspora_parsl.core.health.correlated_failures import CommonCauseFilter
 from diaspora_parsl.core.health.evidence import Health
 from diaspora_parsl.core.health.reachability import Reachability
 
-#: Seconds that a revived endpoint must have kept blocks requested before it counts as a hope.
+#: Seconds that a revived endpoint must keep blocks requested before it may recover.
 _RECOVERY_BLOCKS_SECONDS: Final = 30.0
-#: Seconds between two looks at attempts that are not overdue yet.
+#: Seconds between two checks of attempts that are not overdue yet.
 _RECHECK_SECONDS: Final = 0.5
-#: For so long (seconds) a result overrules silence; an endpoint may freeze right after its last result.
+#: Seconds for which a result overrules silence; short, because an endpoint may freeze right after a result.
 _RESULT_OVERRULES_SECONDS: Final = 2.0
 _NEVER: Final = float("inf")
 
 
 class State(StrEnum):
-    """What an endpoint is, in one word."""
+    """State of an endpoint."""
 
     STARTING = "starting"
     WAITING = "waiting"
-    """It works, but no worker is connected (yet)."""
+    """The endpoint works, but no worker is connected."""
     UP = "up"
     SUSPECT = "suspect"
     QUARANTINED = "quarantined"
@@ -36,27 +36,27 @@ class State(StrEnum):
 
 
 class Verdict(Struct, frozen=True):
-    """The attribution about one endpoint at one time."""
+    """State of one endpoint at one time, what follows from it, and the reason."""
 
     state: State
     reason: str
     accepts: bool = False
-    """New attempts may go there."""
+    """Whether it accepts new attempts."""
     probe: bool = False
-    """One attempt may go there, to see."""
+    """Whether it accepts one attempt as a probe."""
     last_resort: bool = False
-    """New attempts may go there if there is no other place."""
+    """Whether it accepts new attempts while no other endpoint does (Kubernetes: prefer-not)."""
     keeps: bool = True
-    """Attempts that are there may stay."""
+    """Whether it keeps its attempts; otherwise they are rerouted."""
     fatal: bool = False
-    """This generation is over."""
+    """Whether this generation ends."""
     phi: float = 0.0
     recheck: float | None = None
-    """When time alone may change the verdict."""
+    """Time at which the verdict may change without new evidence."""
 
 
 class HealthAssessor:
-    """Collects evidence and judges. Knows nothing of tasks beyond counts."""
+    """Collects evidence about endpoints and computes verdicts; see `PoolSettings` for the arguments."""
 
     def __init__(
         self,
@@ -82,16 +82,16 @@ class HealthAssessor:
     # --- evidence -------------------------------------------------------------------------------------------------
 
     def record_heartbeat(self, label: str, stream: str, at: float, interval: float, via_site: str = "") -> None:
-        """A heartbeat came in, by this way."""
+        """Record a heartbeat and its site of origin, if it came over a bridge."""
         self.health[label].via_site = via_site
         self.health[label].heartbeats.beat(stream, at, interval, threshold=self._phi_threshold, pause=self._pause)
 
     def fabric_polled(self, at: float) -> bool:
-        """The fabric was read to its end; False if the observer was away itself and forgives everybody."""
+        """Record a poll; return False after a gap in the polls, which discards all evidence of silence."""
         return self.reachability.record_fabric_poll(at)
 
     def observed(self, label: str, at: float, slots: int, *, blocks_expected: bool) -> None:
-        """The endpoint's control channel answered."""
+        """Record an answer of the control channel."""
         health = self.health[label]
         health.unanswered_since = None
         health.blocks_expected = blocks_expected
@@ -100,36 +100,36 @@ class HealthAssessor:
             health.empty_since = None
         elif health.slots or health.empty_since is None:
             health.empty_since = at
-            health.heartbeats.clear()  # their nodes are gone: silence is no news
+            health.heartbeats.clear()  # their nodes are gone
         health.slots = slots
 
     def record_result(self, label: str, at: float, attempt: int | None = None) -> None:
-        """A result came from there: the strongest sign of life."""
+        """Record a result, which proves that the endpoint works."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
         health.breaker.probe_succeeded(attempt)
 
     def record_response(self, label: str, at: float) -> None:
-        """An error came from there that may be its fault: it lives, which is all that this says."""
+        """Record an error that the endpoint may have caused: it only proves that the endpoint is alive."""
         health = self.health[label]
         health.last_result = max(health.last_result, at)
 
     def peer_report(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
-        """Somebody else saw it in trouble; returns until when that counts."""
+        """Record a peer's report; return the time until which it is valid."""
         until = at + (self._peer_report_time if lasts is None else lasts)
         self.health[label].peer_report = (at, until, reason)
         return until
 
-    # --- attribution ------------------------------------------------------------------------------------------------
+    # --- verdict --------------------------------------------------------------------------------------------------
 
     def verdict(self, label: str, at: float, live: int, overdue: Callable[[], bool]) -> Verdict:
-        """Judge one endpoint.
+        """Compute the verdict on one endpoint.
 
         Args:
-            label: which.
-            at: now, seconds.
-            live: attempts that are there and wanted.
-            overdue: tells whether one of them should have ended by now.
+            label: Label of the endpoint.
+            at: Current time in seconds.
+            live: Number of wanted attempts that it holds.
+            overdue: Returns whether one of them should have ended.
         """
         health = self.health[label]
         if health.dead_reason is not None:
@@ -142,7 +142,7 @@ class HealthAssessor:
             verdict = self._suspected(health, at, live, overdue) or self._open(health, at)
         if health.draining is None:
             return verdict
-        # A drained place may die too: what it holds must not be forgotten.
+        # A draining endpoint may die, and its attempts must be rerouted.
         return Verdict(
             State.DRAINING if live and verdict.keeps else State.DRAINED,
             health.draining if verdict.keeps else f"{health.draining}; {verdict.reason}",
@@ -152,12 +152,12 @@ class HealthAssessor:
         )
 
     def may_recover(self, label: str, state: State, at: float) -> bool:
-        """Whether tasks may still wait for it; an endpoint that died is a hope only once it is up again."""
+        """Whether tasks may wait for the endpoint; after a death, only once it is up or shows blocks."""
         if state in {State.UP, State.SUSPECT, State.QUARANTINED}:
             return True
         health = self.health[label]
         if health.draining is not None and health.drained_until != _NEVER:
-            return True  # it is back when that is over
+            return True
         if state not in {State.STARTING, State.WAITING}:
             return False
         started = health.started_at
@@ -203,7 +203,7 @@ class HealthAssessor:
             health.peer_report = None
         reason = f"{health.slots} slot{'s' if health.slots != 1 else ''}"
         if health.via_site and health.heartbeats and self.reachability.reachable_until(health, at) is None:
-            reason += f"; no word comes from {health.via_site}, whose line may be cut"
+            reason += f"; no event arrives from {health.via_site}, whose link may be cut"
         return Verdict(State.UP, reason, accepts=True, recheck=suspect_from)
 
     def _suspected(self, health: Health, at: float, live: int, overdue: Callable[[], bool]) -> Verdict | None:
@@ -235,7 +235,7 @@ class HealthAssessor:
         return Verdict(State.SUSPECT, reason, probe=probe, last_resort=last_resort, phi=phi, recheck=recheck)
 
     def _silence(self, health: Health, at: float) -> tuple[str, float] | None:
-        """The reason and phi, if nothing was heartbeat_at for suspiciously long and no result speaks against it."""
+        """Return the reason and phi if the endpoint is silent and has no recent result."""
         if at < health.last_result + _RESULT_OVERRULES_SECONDS:
             return None
         reachable_until = self.reachability.reachable_until(health, at)
@@ -250,7 +250,7 @@ class HealthAssessor:
         return None
 
     def _unanswered_suspect_at(self, health: Health) -> float:
-        """From when on an unanswered question makes the endpoint suspect."""
+        """Time at which a silent control channel makes the endpoint suspect."""
         if health.unanswered_since is None:
             return _NEVER
         return max(health.unanswered_since + self._silence_limit, health.last_result + _RESULT_OVERRULES_SECONDS)
@@ -262,5 +262,5 @@ def _unanswered(health: Health, at: float) -> str:
 
 
 def _sooner(*times: float | None) -> float | None:
-    """The earliest of the times that ever come."""
+    """Return the earliest of the times that come."""
     return min((time for time in times if time is not None and time != _NEVER), default=None)

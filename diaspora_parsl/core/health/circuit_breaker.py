@@ -16,16 +16,16 @@ SAME_INCIDENT: Final = 0.5
 class CircuitBreaker:
     """Opens after consecutive infrastructure failures; one probe decides whether it closes.
 
-    Failures less than half a second apart are one incident (a lost node fails all it held at once), and one task counts
-    once in a row, so that a single bad input opens nothing. The pause doubles each time the probe fails.
+    Failures less than half a second apart are one incident, because a lost node fails all its attempts together. One
+    task counts once in a row, so that a bad input does not open the breaker. Each failed probe doubles the pause.
 
-    A doubt (silence) opens it too, and closes it by ending; what failures opened only a result closes. What was opened
-    by order closes by the result of a probe, or by order.
+    Silence opens the breaker until it ends. Only a result closes a breaker that failures opened. A successful probe or
+    the operator ends a quarantine.
 
     Args:
-        threshold: incidents in a row, without a success between them, that open it.
-        first_pause: seconds until the first probe.
-        longest_pause: upper bound of the doubling, seconds.
+        threshold: Number of consecutive incidents that open the breaker.
+        first_pause: Seconds until the first probe.
+        longest_pause: Upper bound of the pause in seconds.
     """
 
     __slots__ = ("_backoff", "_last_failure", "_tasks", "_threshold", "open_until", "probe", "quarantine_reason",
@@ -39,49 +39,48 @@ class CircuitBreaker:
         self._tasks: set[int | str] = set()
         self._last_failure = float("-inf")
         self.open_until: float | None = None
-        #: The attempt that is the probe now.
+        #: Id of the attempt that is the probe.
         self.probe: int | None = None
-        #: A doubt, not failures, opened it.
         self.tripped_by_silence = False
-        #: Reason of the operator who quarantined it.
+        #: Reason of an operator's quarantine; only a probe or the operator ends it.
         self.quarantine_reason: str | None = None
 
     @property
     def failures(self) -> int:
-        """Incidents in a row."""
+        """Number of consecutive incidents."""
         return len(self._tasks)
 
     @property
     def is_tripped(self) -> bool:
-        """Failures opened it."""
+        """Whether failures or an operator, not silence, opened it."""
         return self.open_until is not None and not self.tripped_by_silence
 
     def is_half_open(self, at: float) -> bool:
-        """Exactly one attempt may go there now, as a probe."""
+        """Whether one attempt may be dispatched as a probe."""
         return self.open_until is not None and at >= self.open_until and self.probe is None
 
     def dispatched(self, at: float, attempt: int) -> None:
-        """An attempt went there; in the half-open state it is the probe."""
+        """Record a dispatched attempt; in the half-open state it is the probe."""
         if self.is_half_open(at):
             self.probe = attempt
 
     def probe_succeeded(self, attempt: int | None = None) -> None:
-        """A result of this attempt came back: closed, and all is forgotten."""
+        """Close after a result; an operator's quarantine only ends by the result of the probe."""
         self._tasks.clear()
         if self.quarantine_reason is None or (attempt is not None and attempt == self.probe):
             self._close()
 
     def quarantine(self, reason: str, until: float) -> None:
-        """Open it by order; from then on a probe may go."""
+        """Open for an operator until this time, and then allow a probe."""
         self.open_until, self.quarantine_reason, self.tripped_by_silence, self.probe = until, reason, False, None
 
     def postpone_probe(self, at: float, seconds: float) -> None:
-        """If no probe may go yet, let the next one wait for so much longer."""
+        """Delay the next probe by these seconds unless it is due."""
         if self.open_until is not None and self.open_until > at:
             self.open_until += seconds
 
     def end_quarantine(self) -> None:
-        """Close it, if it was opened by order."""
+        """End an operator's quarantine."""
         if self.quarantine_reason is not None:
             self._close()
 
@@ -93,43 +92,43 @@ class CircuitBreaker:
         return fresh
 
     def trip_on_silence(self, at: float) -> None:
-        """Open it now, on other evidence than failures; does nothing if it is open already."""
+        """Open on silence; does nothing while open."""
         if self.open_until is None:
             self.open_until = at + self._backoff.delay
             self.tripped_by_silence = True
 
     def clear_silence(self) -> None:
-        """The doubt is gone: closed, if the doubt had opened it."""
+        """Close if silence had opened it."""
         if self.tripped_by_silence:
             self._close()
 
     def probe_ended(self, attempt: int) -> None:
-        """An attempt ended, or is not waited for any more; a probe that told nothing makes room for another."""
+        """Record the end of an attempt without evidence; a probe makes room for another."""
         if self.probe == attempt:
             self.probe = None
 
     def probe_lost(self, at: float) -> None:
-        """The probe, if there is one, found no sign of life: pause for twice as long."""
+        """Double the pause if the endpoint is silent during a probe."""
         if self.probe is not None:
             self._reopen(at)
 
     def failed(self, at: float, task: int | str, attempt: int, *, may_open: Callable[[], bool] = lambda: True) -> bool:
-        """An attempt was lost there.
+        """Record a lost attempt.
 
         Args:
-            at: time, seconds.
-            task: whose attempt it was; the function, if one bad function could fail many tasks.
-            attempt: which it was.
-            may_open: asked last; False while too much of the pool is out already, or nobody else could do better.
+            at: Current time in seconds.
+            task: Id of its task, or its function if one bad function could fail many tasks.
+            attempt: Id of the attempt.
+            may_open: Called last; returns False under the panic threshold.
 
         Returns:
-            True if the breaker opened now.
+            Whether the breaker opened.
         """
         if self.open_until is not None:
             if self.probe != attempt:
-                return False  # an old attempt; the pause is running already
+                return False  # an attempt from before the pause
             if self.quarantine_reason is None and not self.tripped_by_silence and not may_open():
-                self.probe_succeeded()  # panic: a bad place is better than none
+                self.probe_succeeded()  # panic threshold: a bad endpoint is better than none
                 return False
             self._reopen(at)
             return True

@@ -1,4 +1,4 @@
-"""Endpoints that fail together: the outage of a site, and silence that is common to all."""
+"""Correlated failures: the outage of a site, and silence with a common cause."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ if TYPE_CHECKING:
     from diaspora_parsl.core.health.evidence import Health
     from diaspora_parsl.core.health.reachability import Reachability
 
-#: How the reason of a suspicion begins that is for others of the site.
+#: Prefix of the reason that is given for the other endpoints of the site.
 SITE_OUTAGE: Final = "site outage"
-#: So many endpoints of a site that fail within the window are an outage of the site.
+#: Number of endpoints of a site that must fail within the window to be an outage.
 _OUTAGE: Final = 2
-#: Seconds between the probes, and between the revivals, of two endpoints of a site in an outage.
+#: Seconds between the probes and between the revivals of two endpoints of a site in an outage.
 _SPREAD: Final = 1.0
 _LONGEST_SPREAD: Final = 30.0
 
-#: Silence of at least this share of all endpoints that send heartbeats is common silence.
+#: Share of the endpoints with heartbeats that must be silent for a common cause.
 _NEARLY_ALL: Final = 0.8
-#: Streams that stop within so many seconds stop together.
+#: Seconds within which streams stop together.
 _TOGETHER: Final = 5.0
-#: A heartbeat is missed once it is this much later (intervals, seconds) than due.
+#: Intervals plus seconds since the last heartbeat after which the next is missing.
 _LATE: Final = (1.5, 0.3)
-#: Seconds after which common silence is taken for real: all may have died, after all.
+#: Seconds after which common silence counts against the endpoints.
 _COMMON_LIMIT: Final = 60.0
 
 
 class Sites:
-    """Remembers what failed when, per site.
+    """Keeps the recent failures of each site.
 
     Args:
-        sites: of each endpoint, by label; one without a name fails alone.
-        window: seconds within which failures belong together.
+        sites: Site of each endpoint by label; an endpoint without a site fails alone.
+        window: Seconds within which failures belong together.
     """
 
     def __init__(self, sites: Mapping[str, str], window: float) -> None:
@@ -45,12 +45,12 @@ class Sites:
         self._failed: dict[str, dict[str, float]] = {}
 
     def failed(self, label: str, at: float) -> str | None:
-        """An endpoint was lost; returns the reason to suspect the others of its site, if it was not the only one."""
+        """Record a lost endpoint; return the reason to suspect the rest of its site, if others failed too."""
         site = self._sites[label]
         if not site or len(self._endpoints[site]) < _OUTAGE:
             return None
         recent = self._recent(site, at)
-        recent.pop(label, None)  # the last to fail is the last in order
+        recent.pop(label, None)  # keep the order of the failures
         recent[label] = at
         if len(recent) < _OUTAGE:
             return None
@@ -58,11 +58,11 @@ class Sites:
         return f"{SITE_OUTAGE}: {names} of {site} failed within {at - min(recent.values()):.0f} s"
 
     def others(self, label: str) -> list[str]:
-        """The other endpoints of its site."""
+        """Return the other endpoints of the site."""
         return [other for other in self._endpoints.get(self._sites[label], ()) if other != label]
 
     def delay(self, label: str, at: float) -> float:
-        """Seconds that its revival should wait for those of its site that failed before it."""
+        """Seconds by which the revival follows those of endpoints of the site that failed before."""
         recent = self._recent(self._sites[label], at)
         rank = list(recent).index(label) if label in recent else 0
         return min(_LONGEST_SPREAD, rank * _SPREAD)
@@ -75,16 +75,16 @@ class Sites:
 
 
 class CommonCauseFilter:
-    """Tells the silence of all from the silence of some.
+    """Discards silence that has a common cause.
 
-    Sites are independent. If the heartbeats of nearly all endpoints, of more than one site, stop together while the
-    fabric is still read, then what is broken is more likely the way that they all came; local evidence may say
-    otherwise. As in Lifeguard (Dadgar, Phillips, Currey 2018), the observer doubts itself before the others.
+    Sites are independent. If the heartbeats of nearly all endpoints of more than one site stop together while the pool
+    still polls the fabric, the common path is more likely broken than all endpoints. Local evidence overrules this. In
+    Lifeguard (Dadgar, Phillips, Currey 2018), too, the observer suspects itself first.
 
     Args:
-        health: of each endpoint, by label.
-        sites: of each endpoint, by label.
-        ways: tell who cannot be heard, and so has no voice here.
+        health: Evidence of each endpoint by label.
+        sites: Site of each endpoint by label.
+        reachability: Reports the endpoints whose events cannot arrive, which do not count here.
     """
 
     def __init__(self, health: Mapping[str, Health], sites: Mapping[str, str], reachability: Reachability) -> None:
@@ -95,7 +95,7 @@ class CommonCauseFilter:
         self._silent: set[Health] = set()
 
     def has(self, health: Health, at: float) -> bool:
-        """Whether the silence of this endpoint is part of a common one, as seen when the fabric was read at ``at``."""
+        """Whether the silence of this endpoint had a common cause when the fabric was polled at ``at``."""
         if at != self._counted_at:
             self._counted_at = at
             self._silent = self._count(at)

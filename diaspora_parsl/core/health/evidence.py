@@ -1,4 +1,4 @@
-"""Evidence: everything known about one endpoint."""
+"""Evidence about one endpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from diaspora_parsl.core.health.phi_accrual import NodeHeartbeats
 
 
 class Health:
-    """Everything known about one endpoint."""
+    """Evidence about one endpoint."""
 
     __slots__ = ("blocks_expected", "breaker", "dead_reason", "deaths", "drained_until", "draining", "empty_since",
                  "generation", "had_slots", "heartbeats", "last_death", "last_result", "peer_report",
@@ -23,26 +23,26 @@ class Health:
         self.empty_since: float | None = None
         self.stalled_since: float | None = None
         self.draining: str | None = None
-        #: When that ends by itself; infinity: never.
+        #: Time at which the drain ends; infinity: never.
         self.drained_until: float | None = None
         self.dead_reason: str | None = None
-        #: Why the generation before this one ended.
+        #: Reason for which the last generation ended.
         self.last_death: str | None = None
-        #: Deaths since it was last up for long enough.
+        #: Number of deaths since it was last up for ``healthy_after`` seconds.
         self.deaths = 0
         self.up_since: float | None = None
         self.last_result = float("-inf")
         self.heartbeats = NodeHeartbeats()
-        #: The site where its heartbeats are born if they come over bridges; empty if they come directly.
+        #: Site of origin of heartbeats that come over a bridge; empty without a bridge.
         self.via_site = ""
         self.unanswered_since: float | None = None
         self.peer_report: tuple[float, float, str] | None = None
-        #: Its silence was confirmed and its attempts were taken away.
+        #: Whether overdue attempts confirmed its silence, so that they were rerouted.
         self.silence_confirmed = False
         self.breaker = CircuitBreaker()
 
     def new_generation(self, generation: int) -> None:
-        """Forget what was known about the old one, but not its failures."""
+        """Reset the evidence about the old generation, but keep the number of deaths."""
         self.generation = generation
         self.started_at = None
         self.slots = 0

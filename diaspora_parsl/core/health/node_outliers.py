@@ -1,4 +1,4 @@
-"""The book of nodes: which host inside an endpoint fails what succeeds beside it, and for how long it is left out."""
+"""Node outlier detection: eject a node inside an endpoint that fails what its peers run, and for how long."""
 
 from __future__ import annotations
 
@@ -10,67 +10,67 @@ from msgspec import Struct
 
 from diaspora_parsl.backoff import Backoff
 
-#: A function that never succeeded on a node is kept from it after so many failures; otherwise after so many in a row.
+#: Failures after which a node gets a function no more: if it never succeeded there, and otherwise in a row.
 _NEW: Final = 1
 _TRIED: Final = 3
-#: Different tasks in a row that failed on a node and succeeded on another: the node is out for everything. Envoy ejects
-#: after 5 consecutive errors, none of which is known to be the host's fault; these are.
+#: Different tasks in a row that failed on a node and succeeded on another, after which the node is ejected. Envoy
+#: ejects after 5 consecutive errors, but does not know that the host caused them.
 IN_A_ROW: Final = 3
-#: Seconds that a function, or everything, is kept from a node at first; it doubles each time the node fails again.
+#: Seconds of the first ejection of a node, for one function and for all; each further failure doubles them.
 FUNCTION_PAUSE: Final = 10.0
 NODE_PAUSE: Final = 30.0
 LONGEST_PAUSE: Final = 300.0
-#: Seconds between two probes, as only some attempts sent to an endpoint reach the node that is to be probed.
+#: Seconds between two probes; short, because only some attempts of an endpoint reach the node.
 _PROBE_PERIOD: Final = 2.0
-#: Success rates are compared from so many attempts on, and half of them are forgotten above the second figure.
+#: Attempts from which success rates are compared, and above which the counts are halved.
 _VOLUME: Final = 10
 _WINDOW: Final = 200
-#: A node is an outlier below its peers' mean by so many of their standard deviations (Envoy's ``success_rate_stdev_
-#: factor`` of 1900, in thousandths) and at least this much. Envoy counts the host itself in: of four hosts none could
-#: ever be 1.9 deviations off, and endpoints are smaller than Envoy's clusters.
+#: Standard deviations of its peers' success rates (Envoy's ``success_rate_stdev_factor`` of 1900, in thousandths), and
+#: the least difference, by which the rate of an outlier is below their mean. Envoy includes the host itself, but of
+#: four hosts none could ever be 1.9 deviations off.
 _DEVIATIONS: Final = 1.9
 _LEAST: Final = 0.25
-#: What is known of the failure of one task: a second opinion is awaited, was not asked for, or spoke against the node.
+#: Evidence of one failure: a second opinion is pending, was not requested, or blamed the node.
 _AWAITED: Final = 0
 _ALONE: Final = 1
 _PROVEN: Final = 2
-#: Failures in a row remembered per node and function.
+#: Number of consecutive failures kept per node and function.
 _ROW: Final = 16
-#: Functions remembered per node.
+#: Number of functions kept per node.
 _FUNCTIONS: Final = 1000
 
 
 class Change(Struct, frozen=True):
-    """A node was left out, or taken back."""
+    """The ejection or return of a node."""
 
     node: Node
     out: bool
     reason: str
     function: str = ""
-    """Only this one; empty for everything."""
+    """Function concerned; empty for all."""
 
 
 class _Streak:
-    """What one node made of one function."""
+    """Outcomes of one function on one node."""
 
     __slots__ = ("backoff", "row", "until", "worked")
 
     def __init__(self) -> None:
         self.worked = False
-        #: Tasks that failed since the last success, with what is known of each failure.
+        #: Evidence of each task that failed since the last success.
         self.row: dict[int, int] = {}
-        #: It is kept from the node until then; a probe shows whether it may come back.
+        #: Time until which the node does not get the function; then a probe decides.
         self.until: float | None = None
         self.backoff = Backoff(FUNCTION_PAUSE, LONGEST_PAUSE)
 
     @property
     def is_awaited(self) -> bool:
-        """A second opinion is awaited, and there is reason enough to send it nothing more meanwhile."""
+        """Whether a second opinion is pending, and the node gets no more of the function meanwhile."""
         return _AWAITED in self.row.values() and len(self.row) >= (_TRIED if self.worked else _NEW)
 
 
 class Node:
-    """What is known of one node of an endpoint, over all managers that it had one after the other."""
+    """Evidence about one node of an endpoint, over all its successive managers."""
 
     __slots__ = ("backoff", "bad", "block", "disconnected_at", "endpoint", "functions", "good", "host", "inherited",
                  "manager", "out_until", "row")  # fmt: skip
@@ -80,15 +80,15 @@ class Node:
         self.host = host
         self.block = block
         self.manager = manager
-        #: When its manager was gone.
+        #: Time at which its manager disconnected.
         self.disconnected_at: float | None = None
         self.functions: dict[str, _Streak] = {}
-        #: Functions and tasks that failed here and succeeded elsewhere, since the last success of anything here.
+        #: Functions and tasks that failed here and succeeded elsewhere, since the last success here.
         self.row: set[tuple[str, int]] = set()
         self.good = self.bad = 0.0
         self.out_until: float | None = None
         self.backoff = Backoff(NODE_PAUSE, LONGEST_PAUSE)
-        #: It came back with another manager while it was left out.
+        #: Whether it reconnected with another manager while ejected.
         self.inherited = False
 
     def __str__(self) -> str:
@@ -96,17 +96,17 @@ class Node:
 
     @property
     def rate(self) -> float | None:
-        """Share of its attempts that succeeded, failures counting only if another place did better; None: too few."""
+        """Success rate; failures count only if another place succeeded. None below `_VOLUME` attempts."""
         volume = self.good + self.bad
         return self.good / volume if volume >= _VOLUME else None
 
     @property
     def is_suspect(self) -> bool:
-        """Whether anything is held against it."""
+        """Whether any evidence against it is open."""
         return self.out_until is not None or any(s.row or s.until is not None for s in self.functions.values())
 
     def record_outcome(self, *, good: bool) -> None:
-        """One more outcome for the success rate."""
+        """Count an outcome for the success rate."""
         if good:
             self.good += 1
         else:
@@ -122,9 +122,9 @@ class _EndpointNodes:
     __slots__ = ("blocks", "known", "managers", "more", "nodes", "suspects")
 
     def __init__(self) -> None:
-        #: By what the gate reports.
+        #: Nodes by "host block manager", as the node gate reports them.
         self.nodes: dict[str, Node] = {}
-        #: Those with anything held against them.
+        #: Nodes with evidence against them.
         self.suspects: dict[str, Node] = {}
         self.managers: frozenset[str] = frozenset()
         self.blocks: dict[str, int] = {}
@@ -133,15 +133,14 @@ class _EndpointNodes:
 
 
 class NodeOutlierDetector:
-    """Evidence about nodes, and what follows from it.
+    """Collects evidence about nodes and decides which attempts must avoid them.
 
-    A failure speaks against a node only as far as other places do better: while a second opinion on it is awaited, once
-    the same task has succeeded elsewhere, or if different tasks fail there whose function succeeds elsewhere. A task
-    that fails everywhere speaks against nobody, and one task counts once. At most half of the nodes of an endpoint are
-    left out; what would go beyond that stays in (Envoy: panic threshold, 50 %).
+    A failure is evidence against a node while a second opinion on it is pending, once the same task has succeeded
+    elsewhere, or if different tasks fail there whose function succeeds elsewhere. A task that fails everywhere is no
+    evidence, and one task counts once. At most half of the nodes of an endpoint are ejected (Envoy: panic threshold).
 
     Args:
-        endpoints: their labels.
+        endpoints: Labels of the endpoints.
     """
 
     def __init__(self, endpoints: Iterable[str]) -> None:
@@ -150,7 +149,7 @@ class NodeOutlierDetector:
     # --- evidence -------------------------------------------------------------------------------------------------
 
     def connected(self, endpoint: str, managers: Iterable[tuple[str, str]], at: float, *, more: bool) -> None:
-        """Which managers (id, block) the endpoint has now, and whether more are on their way."""
+        """Record the connected managers (id, block), and whether more are expected."""
         evidence = self._evidence[endpoint]
         pairs = list(managers)
         evidence.managers = frozenset(manager for manager, _ in pairs)
@@ -168,13 +167,13 @@ class NodeOutlierDetector:
                 self._forget(evidence, key)
 
     def node(self, endpoint: str, name: str) -> Node:
-        """The node that a gate reported as "host block manager"."""
+        """Return the node that a node gate reported as "host block manager"."""
         evidence = self._evidence[endpoint]
         node = evidence.nodes.get(name)
         return node if node is not None else self._add_node(evidence, endpoint, name)
 
     def find(self, endpoint: str, name: str) -> Node | None:
-        """The node with that manager, if it is remembered; one that came back is another name."""
+        """Return the known node of this name; a node that reconnected has another name."""
         return self._evidence[endpoint].nodes.get(name)
 
     def _add_node(self, evidence: _EndpointNodes, endpoint: str, name: str) -> Node:
@@ -182,7 +181,7 @@ class NodeOutlierDetector:
         for key, old in list(evidence.suspects.items()):
             if old.host == host and old.disconnected_at is not None:
                 if self._has_neighbour(evidence, old):
-                    self._forget(evidence, key)  # not the host was bad, but that manager
+                    self._forget(evidence, key)  # the manager was bad, not the host
                     continue
                 del evidence.suspects[key], evidence.nodes[key]
                 old.block, old.manager, old.disconnected_at, old.inherited = block, manager, None, True
@@ -192,7 +191,7 @@ class NodeOutlierDetector:
         return node
 
     def node_succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
-        """An attempt succeeded there."""
+        """Record a success on a node; return the changes that follow."""
         evidence = self._evidence[endpoint]
         node = evidence.nodes.get(name) or self._add_node(evidence, endpoint, name)
         node.record_outcome(good=True)
@@ -219,9 +218,9 @@ class NodeOutlierDetector:
     def failed(
         self, endpoint: str, name: str, function: str, task: int, attempt: int, at: float, *, awaited: bool
     ) -> list[Change]:
-        """The user's code raised there. ``awaited``: the task runs once more, which will show whose fault it was.
+        """Record an exception of the user's code on a node; ``awaited``: a second opinion is pending.
 
-        A probe that fails keeps the function, or everything, from the node for twice as long.
+        A probe that fails doubles the time of the ejection.
         """
         self.record_failed_attempt(endpoint, attempt)
         evidence = self._evidence[endpoint]
@@ -250,12 +249,12 @@ class NodeOutlierDetector:
         return []
 
     def proven(self, endpoint: str, name: str, function: str, task: int, at: float) -> list[Change]:
-        """A task that had failed there succeeded at another place."""
+        """Record that a task which had failed on the node succeeded at another place."""
         evidence = self._evidence[endpoint]
         node = evidence.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
         if node is None or streak is None or task not in streak.row:
-            return []  # the node has had a success since: it comes and goes, which the success rate knows
+            return []  # the node has succeeded since; the success rate covers intermittent failures
         streak.row[task] = _PROVEN
         node.row.add((function, task))
         node.record_outcome(good=False)
@@ -274,7 +273,7 @@ class NodeOutlierDetector:
         return changes
 
     def closed(self, endpoint: str, name: str, function: str, task: int) -> None:
-        """A task that failed there is settled; if nothing was proven, it is nothing against the node."""
+        """Drop the evidence of a settled task unless another place succeeded with it."""
         evidence = self._evidence[endpoint]
         node = evidence.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
@@ -282,21 +281,21 @@ class NodeOutlierDetector:
             del streak.row[task]
             self._tidy(evidence, name, node)
 
-    # --- what follows ---------------------------------------------------------------------------------------------
+    # --- what attempts must avoid ---------------------------------------------------------------------------------
 
     def record_failed_attempt(self, endpoint: str, attempt: int) -> None:
-        """An attempt failed there, for whatever reason: workers need not hold back for it any more."""
+        """Record a failed attempt, so that workers no longer hold other attempts back for it."""
         evidence = self._evidence[endpoint]
         evidence.known = max(evidence.known, attempt)
 
     def known(self, endpoint: str) -> int:
-        """The last failed attempt whose failure is taken into account; 0 if nothing has failed."""
+        """Return the last failed attempt that the evidence includes; 0 without any."""
         return self._evidence[endpoint].known
 
     def avoid(self, endpoint: str, function: str, at: float) -> tuple[str, ...]:
-        """Hosts and managers that an attempt sent now must not run on.
+        """Return the hosts and managers on which an attempt of the function must not run now.
 
-        Once the time of a node is over, one attempt in `_PROBE_PERIOD` seconds is free to go there.
+        After the time of an ejection, one attempt per `_PROBE_PERIOD` seconds may run there as a probe.
         """
         evidence = self._evidence[endpoint]
         names: list[str] = []
@@ -318,15 +317,12 @@ class NodeOutlierDetector:
         return tuple(names)
 
     def names_of(self, node: Node) -> tuple[str, ...]:
-        """What an attempt must be told so that it avoids a node: its manager, and its host if it has that to itself.
-
-        A host outlives its managers; several managers on one host are told apart.
-        """
+        """Return the names that exclude a node: its manager, and its host unless another manager shares it."""
         own = not self._has_neighbour(self._evidence[node.endpoint], node)
         return (node.manager, node.host) if own else (node.manager,)
 
     def has_other(self, endpoint: str, avoid: Iterable[str], *, expected: bool = True) -> bool:
-        """Whether the endpoint has managers, or expects some, that are none of these nodes."""
+        """Whether the endpoint has, or expects, managers other than those of these nodes."""
         evidence = self._evidence[endpoint]
         named = set(avoid)
         managers = {node.manager for node in evidence.nodes.values() if not named.isdisjoint((node.host, node.manager))}
@@ -338,7 +334,7 @@ class NodeOutlierDetector:
         return any(streak is not None and streak.worked for streak in found)
 
     def _stays_out(self, node: Node, streak: _Streak | None, at: float) -> bool:
-        """Whether this attempt must avoid it; False lets it be the probe."""
+        """Whether an attempt must avoid the node; False makes it the probe."""
         if node.out_until is not None:
             if at < node.out_until:
                 return True
@@ -372,7 +368,7 @@ class NodeOutlierDetector:
         )
 
     def _may_leave_out(self, evidence: _EndpointNodes, node: Node, function: str) -> bool:
-        """Half of the nodes stay in."""
+        """Whether half of the nodes would stay in."""
         out = 1
         for other in evidence.suspects.values():
             if other is not node and other.disconnected_at is None:
@@ -381,7 +377,7 @@ class NodeOutlierDetector:
         return 2 * out <= len(evidence.managers) + evidence.more
 
     def _has_neighbour(self, evidence: _EndpointNodes, node: Node) -> bool:
-        """Whether a manager on the same host may well be good."""
+        """Whether another connected manager on the same host is not ejected."""
         return any(
             other is not node and other.host == node.host and other.disconnected_at is None and other.out_until is None
             for other in evidence.nodes.values()
@@ -404,12 +400,12 @@ class NodeOutlierDetector:
         evidence.suspects.pop(key, None)
         evidence.nodes.pop(key, None)
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------------
 
     def out(self, endpoint: str) -> list[Node]:
-        """The nodes that are left out for everything."""
+        """Return the nodes that are ejected for all functions."""
         return [node for node in self._evidence[endpoint].suspects.values() if node.out_until is not None]
 
     def nodes(self, endpoint: str) -> list[Node]:
-        """Every node met and not forgotten."""
+        """Return all known nodes."""
         return list(self._evidence[endpoint].nodes.values())

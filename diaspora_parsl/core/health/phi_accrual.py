@@ -1,4 +1,4 @@
-"""Phi accrual: how unlikely the silence since the last heartbeat is."""
+"""Phi accrual failure detectors for heartbeats."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from itertools import islice
 from typing import Final
 
 _WINDOW: Final = 200
-#: Nodes whose suspicion is compared; beyond, only those with the newest heartbeats are.
+#: Number of nodes whose phi is compared: those with the newest heartbeats.
 _COMPARED: Final = 256
 
 
 def phi_of(deviations: float) -> float:
-    """Suspicion after a silence of so many standard deviations beyond the expected interval.
+    """Return phi after a silence of this number of standard deviations beyond the expected interval.
 
     ``phi = -log10(P(a heartbeat comes later than this))`` for normally distributed intervals (Hayashibara et al.,
     "The phi accrual failure detector", SRDS 2004, section 4), with the logistic approximation of the normal tail
@@ -28,7 +28,7 @@ def phi_of(deviations: float) -> float:
 
 @cache
 def deviations_of(phi: float) -> float:
-    """The inverse of `phi_of`, for ``phi`` above 0.31, by bisection."""
+    """Return the inverse of `phi_of`, for ``phi`` above 0.31, by bisection."""
     low, high = 0.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -37,14 +37,14 @@ def deviations_of(phi: float) -> float:
 
 
 class PhiAccrual:
-    """The detector of one stream of heartbeats. All times are seconds on one monotonic clock.
+    """Detector of one stream of heartbeats. All times are seconds on one monotonic clock.
 
     Args:
-        at: time of the first heartbeat.
-        interval: seconds the sender promises between two.
-        threshold: phi at which the stream counts as silent; 8 is one mistake in 10^8 if intervals are normal.
-        pause: seconds of delay that are always acceptable: garbage collection, a stalled file system.
-        min_deviation: lower bound of the standard deviation, seconds.
+        at: Time of the first heartbeat.
+        interval: Seconds between two heartbeats, announced by the sender.
+        threshold: Phi at which the stream counts as silent; 8 is one mistake in 10^8 if intervals are normal.
+        pause: Seconds of acceptable delay: garbage collection, a stalled file system.
+        min_deviation: Lower bound of the standard deviation in seconds.
     """
 
     __slots__ = ("_deviations", "_intervals", "_min_deviation", "_pause", "_sum", "_sum_sq", "last")
@@ -56,24 +56,24 @@ class PhiAccrual:
         self._deviations = deviations_of(threshold)
         self._pause = pause
         self._min_deviation = min_deviation
-        # Start from what the sender promises, spread widely, as Akka does.
+        # Start from the announced interval with a wide spread, as Akka does.
         self._intervals: deque[float] = deque((interval * 0.75, interval * 1.25), maxlen=_WINDOW)
         self._sum = sum(self._intervals)
         self._sum_sq = sum(i * i for i in self._intervals)
 
     @property
     def mean(self) -> float:
-        """Mean interval, seconds."""
+        """Mean interval in seconds."""
         return self._sum / len(self._intervals)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the intervals, seconds, at least ``min_deviation``."""
+        """Standard deviation of the intervals in seconds, at least ``min_deviation``."""
         variance = self._sum_sq / len(self._intervals) - self.mean**2
         return max(self._min_deviation, math.sqrt(max(0.0, variance)))
 
     def beat(self, at: float) -> None:
-        """A heartbeat arrived. An interval that was itself an outage teaches nothing about normal ones."""
+        """Record a heartbeat; an interval that was an outage does not count as a sample."""
         interval = at - self.last
         self.last = max(self.last, at)
         if not 0.0 <= interval <= self.mean + self._pause:
@@ -87,23 +87,23 @@ class PhiAccrual:
         self._sum_sq += interval * interval
 
     def discount_silence(self, at: float) -> None:
-        """The observer itself was away until now: the silence was its own."""
+        """Discard the silence up to now, because the observer was stalled."""
         self.last = max(self.last, at)
 
     def phi(self, at: float) -> float:
-        """Suspicion now; 0 right after a heartbeat."""
+        """Return phi at this time; 0 right after a heartbeat."""
         return max(0.0, phi_of((at - self.last - self.mean - self._pause) / self.deviation))
 
     def silent_from(self) -> float:
-        """The time at which phi reaches the threshold, if nothing is heard until then."""
+        """Time at which phi reaches the threshold without another heartbeat."""
         return self.last + self.mean + self._pause + self._deviations * self.deviation
 
 
 class NodeHeartbeats:
-    """The detectors of all nodes of one endpoint, in the order of their last heartbeats.
+    """Detectors of all nodes of one endpoint, in the order of their last heartbeats.
 
-    One node with a heartbeat proves that the endpoint is alive. An endpoint may have 20,000 nodes, so the questions
-    about all of them are answered from the newest heartbeat, or from a value that is kept until the next one.
+    One node with a heartbeat proves that the endpoint is alive. An endpoint may have 20,000 nodes, so queries about all
+    of them use the newest heartbeat, or a value that is cached until the next one.
     """
 
     __slots__ = ("_detectors", "_silent_from")
@@ -116,7 +116,7 @@ class NodeHeartbeats:
         return len(self._detectors)
 
     def beat(self, node: str, at: float, interval: float, *, threshold: float, pause: float) -> None:
-        """Record a heartbeat of a node, known or new."""
+        """Record a heartbeat of a known or new node."""
         detector = self._detectors.pop(node, None)
         if detector is None:
             detector = PhiAccrual(at, interval, threshold=threshold, pause=pause)
@@ -126,7 +126,7 @@ class NodeHeartbeats:
         self._silent_from = None
 
     def forget(self, node: str) -> None:
-        """Drop a node that said that it ends."""
+        """Drop a node that announced its end."""
         self._detectors.pop(node, None)
         self._silent_from = None
 
@@ -136,14 +136,14 @@ class NodeHeartbeats:
         self._silent_from = None
 
     def discount_silence(self, at: float) -> None:
-        """The observer itself was away until now: no node was silent."""
+        """Discard the silence of all nodes up to now, because the observer was stalled."""
         for detector in self._detectors.values():
             detector.discount_silence(at)
         self._silent_from = None
 
     @property
     def newest(self) -> PhiAccrual | None:
-        """The detector with the last heartbeat; None without any node."""
+        """Detector with the last heartbeat; None without any node."""
         return next(reversed(self._detectors.values()), None)
 
     def are_silent(self, at: float) -> bool:
@@ -156,6 +156,6 @@ class NodeHeartbeats:
         return at >= self._silent_from
 
     def phi(self, at: float) -> float:
-        """The lowest suspicion of the nodes; 0 without any."""
+        """Return the lowest phi of the nodes; 0 without any."""
         compared = islice(reversed(self._detectors.values()), _COMPARED)
         return min((detector.phi(at) for detector in compared), default=0.0)

@@ -1,4 +1,4 @@
-"""By which way an endpoint is heard, and whether that way is open: a cut line is no dead endpoint."""
+"""Reachability: whether heartbeats of an endpoint can arrive, so that a cut link is not taken for a dead endpoint."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from diaspora_parsl.core.health.evidence import Health
 
-#: A way on which nothing was heard for so long (seconds) says nothing about anybody's silence.
+#: Seconds without traffic after which a path cannot prove an endpoint silent.
 _STALE: Final = 5.0
-#: A gap between two reads of the fabric (seconds) beyond which the observer distrusts itself.
+#: Seconds between two polls of the fabric beyond which the observer was stalled.
 _MAX_POLL_GAP: Final = 1.5
-#: The same for ways over bridges, in intervals of what their bridges tell.
+#: The same two limits for paths over bridges, in intervals of the bridge's reports.
 _STALE_INTERVALS: Final = 2.5
 _GAP_INTERVALS: Final = 2.0
 
 
 class Reachability:
-    """Remembers until when each way was open: that of the fabric itself, and those that lead over bridges.
+    """Keeps the last time at which each path was open: the fabric itself, and the bridge to each site.
 
-    What is born at another site comes over bridges, and so do the accounts of the bridge there. As long as those come,
-    the silence of an endpoint is its own; when they stop with it, the line is cut, and nobody is blamed for what he
-    may well have said.
+    Heartbeats of another site come over a bridge, together with the bridge's own reports. While the reports arrive, the
+    endpoint itself is silent. If they stop too, the link is cut, and the silence is no evidence.
 
     Args:
-        health: of each endpoint, by label.
+        health: Evidence of each endpoint by label.
     """
 
     def __init__(self, health: Mapping[str, Health]) -> None:
@@ -35,11 +34,11 @@ class Reachability:
 
     @property
     def fabric_polled(self) -> float:
-        """When the fabric was last read to its end."""
+        """Time of the last poll of the fabric."""
         return self._fabric
 
     def record_fabric_poll(self, at: float) -> bool:
-        """The fabric was read to its end; False if the observer was away itself, and forgives everybody."""
+        """Record a poll; return False after a gap in the polls, which discards all evidence of silence."""
         steady = at - self._fabric < _MAX_POLL_GAP
         self._fabric = at
         if not steady:
@@ -47,10 +46,10 @@ class Reachability:
         return steady
 
     def record_bridge_poll(self, site: str, at: float, interval: float) -> None:
-        """A bridge told that what comes from a site can be heard, and will say so again after ``interval``."""
+        """Record a bridge's report that events of a site arrive; the next is due after ``interval`` seconds."""
         used = {health.via_site for health in self._health.values()}
         if site not in used:
-            return  # anybody may name any number of sites
+            return  # bound the number of sites, which events name freely
         self._bridged = {known: poll for known, poll in self._bridged.items() if known in used}
         last, usual = self._bridged.get(site, (float("-inf"), interval))
         self._bridged[site] = (at, interval)
@@ -58,13 +57,13 @@ class Reachability:
             self._discount_silence(at, lambda health: health.via_site == site)
 
     def reachable_until(self, health: Health, at: float) -> float | None:
-        """Up to when this endpoint would have been heard; None if it cannot be heard now."""
+        """Time up to which heartbeats of the endpoint would have arrived; None if they cannot arrive now."""
         if at >= self.stale_at(health):
             return None
         return self._bridged[health.via_site][0] if health.via_site else self._fabric
 
     def stale_at(self, health: Health) -> float:
-        """From when on it cannot be heard, if nothing is told until then."""
+        """Time from which heartbeats of the endpoint cannot arrive, without another poll or report."""
         own = self._fabric + _STALE
         if not health.via_site:
             return own

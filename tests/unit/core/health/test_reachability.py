@@ -54,7 +54,7 @@ def test_a_cut_line_is_nobodys_fault(far: Far) -> None:
         far.run(0.5, line=False)
         assert far.verdict("far").state is State.UP
         assert far.verdict("near").reason == "4 slots"
-    assert far.verdict("far").reason == "4 slots; no word comes from uc, whose line may be cut"
+    assert far.verdict("far").reason == "4 slots; no event arrives from uc, whose link may be cut"
     far.run(2 * far.interval)
     assert far.verdict("far").reason == "4 slots"
 
