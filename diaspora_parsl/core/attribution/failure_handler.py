@@ -1,4 +1,4 @@
-"""What the core does with the judge's answers: believe an error, or have the task run once more."""
+"""The failure handler: delivers an error to the user, or reroutes the task for another attempt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diaspora_parsl.errors import PoisonTaskError, PoolError
 
 
 class FailureHandler(ABC):
-    """The part of `PoolCore` that weighs errors."""
+    """The part of `PoolCore` that handles failed attempts."""
 
     settings: PoolSettings
     assessor: HealthAssessor
@@ -57,7 +57,7 @@ class FailureHandler(ABC):
     def _update_health(self, label: str) -> None: ...
 
     def _handle_failure(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> None:
-        """An error that may be the task's own: believe it, or hear a second opinion."""
+        """Deliver an error that may be the task's own, or request a second opinion."""
         task, label = attempt.task, attempt.endpoint
         was_wanted = attempt is task.bound or attempt is task.hedge
         if was_wanted:
@@ -79,9 +79,9 @@ class FailureHandler(ABC):
             self._ask_second_opinions(attempt, failure, worked=worked)
 
     def _ask_nodes(self, attempt: Attempt, failure: Failure, node: str, *, worked: bool) -> bool:
-        """Whether the nodes of its endpoint settled the matter: they agreed, or another one is asked."""
+        """Return whether nodes of the endpoint agree on the error, or another node runs the task."""
         if self.second_opinions.first(attempt.task) is not None:
-            return False  # other endpoints are being asked already
+            return False  # another endpoint runs the task already
         opinion = self.node_second_opinions.handle_failure(attempt, failure, node)
         if opinion is None:
             return False
@@ -91,7 +91,7 @@ class FailureHandler(ABC):
         return True
 
     def _ask_second_opinions(self, attempt: Attempt, failure: Failure, *, worked: bool) -> None:
-        """Believe the error, or have the task run at another endpoint."""
+        """Deliver the error, or run the task at another endpoint."""
         task, label = attempt.task, attempt.endpoint
         kept = self.second_opinions.first(task)
         answer = self.second_opinions.ask(attempt, failure, self.now, worked=worked)
@@ -115,7 +115,7 @@ class FailureHandler(ABC):
         self.scheduler.fill_idle(self.now)
 
     def _is_handed_over(self, task: Task) -> bool:
-        """The first error of a task is one that was kept for its nodes; from now on the judge keeps it."""
+        """Move the first error of a task from `NodeSecondOpinions` to its opinion; False without one."""
         opinion, first = task.opinion, self.node_second_opinions.hand_over(task)
         if first is None or opinion is None:
             return False
@@ -123,7 +123,7 @@ class FailureHandler(ABC):
         return True
 
     def _close_opinion(self, task: Task) -> None:
-        """The task is settled: let go of what was kept for a second opinion."""
+        """Drop what is kept for the second opinion on a settled task."""
         if (opinion := task.opinion) is not None:
             if opinion.kept is not None:
                 self._out.append(Discard(opinion.kept.id))
@@ -134,11 +134,11 @@ class FailureHandler(ABC):
             self.node_second_opinions.settled(task)
 
     def _refute(self, attempt: Attempt) -> None:
-        """A task that had failed elsewhere succeeded here: that was the fault of the places where it failed."""
+        """Blame the endpoints that failed a task for its failure, as it succeeded here."""
         task, seen = attempt.task, attempt.task.opinion
         lacks_memory = seen is not None and seen.need is not None
         for label, until in self.second_opinions.refuted(task, attempt.endpoint, self.now):
-            if until > self.now:  # else it is not enough yet to change anything
+            if until > self.now:  # otherwise the evidence does not suffice yet
                 self._deadlines.at(until, ("opinions", until), self._review_opinions)
             if not lacks_memory:
                 may_open = partial(self._may_quarantine, label, task.function)
@@ -147,7 +147,7 @@ class FailureHandler(ABC):
         self.scheduler.fill_idle(self.now)
 
     def _review_opinions(self) -> None:
-        """Deliver the first errors of tasks whose second opinion can no longer be had; places may have more again."""
+        """Deliver the first errors of tasks that no other endpoint can verify, and drop expired evidence."""
         for task in list(self.second_opinions.open.values()):
             if task.state is TaskState.WAITING:
                 self._deliver_if_unverifiable(task)
@@ -155,7 +155,7 @@ class FailureHandler(ABC):
         self.scheduler.fill_idle(self.now)
 
     def _deliver_if_unverifiable(self, task: Task) -> bool:
-        """Deliver the first error of a task if no second opinion on it can be had."""
+        """Deliver the first error of a task if no other endpoint can verify it."""
         first = self.second_opinions.first(task)
         if first is None or not self.second_opinions.is_unverifiable(task, self.now):
             return False
@@ -163,7 +163,7 @@ class FailureHandler(ABC):
         return True
 
     def _reroute(self, attempt: Attempt, reason: str) -> None:
-        """Put the task of a lost attempt back into the line, unless it has another attempt under way."""
+        """Queue the task of a lost attempt again, unless another attempt runs."""
         task, other = attempt.task, attempt.task.bound
         self.rerouted += 1
         if other is not None:
@@ -182,7 +182,7 @@ class FailureHandler(ABC):
         self.paced_requeue.keep(task, delay)
 
     def _on_orphaned(self, s: Orphaned) -> None:
-        """Its task goes elsewhere now. Its slot stays taken until the worker is missed, and replaced, over there."""
+        """Reroute the task now; its slot stays occupied until the executor replaces the worker."""
         attempt = self.attempts.get(s.attempt)
         if attempt is None or attempt.state is not AttemptState.BOUND or s.failure.then is FailureAction.FAIL:
             return
@@ -200,10 +200,10 @@ class FailureHandler(ABC):
         self._update_health(label)
 
     def _give_up_if_poison(self, task: Task, last: str) -> bool:
-        """Give the task up if it cost too many workers or attempts."""
+        """Fail a task that killed too many workers or used all attempts; return whether it was failed."""
         s = self.settings
         if task.bound is not None:
-            return False  # its other attempt may bring the result
+            return False  # its other attempt may succeed
         if task.kills < s.max_kills and task.attempts < s.max_attempts:
             return False
         killed_at, lost_at = task.killed_at or [], sorted(task.avoided or ())
@@ -223,7 +223,7 @@ class FailureHandler(ABC):
     # --- how a task fails -----------------------------------------------------------------------------------------
 
     def _deliver(self, attempt: Attempt, failure: Failure, attribution: Attribution) -> None:
-        """Settle the task with the attempt's own exception."""
+        """Fail the task with the attempt's own exception."""
         task = attempt.task
         self.failed += 1
         self._out.append(Reject(task.id, attempt.id, None, attribution))
@@ -233,7 +233,7 @@ class FailureHandler(ABC):
         self._settle(task)
 
     def _give_up(self, task: Task, kind: Kind, verdict: PoolError) -> None:
-        """Settle the task with a verdict of the pool, unless it has an error of its own that nobody refuted."""
+        """Fail the task with an error of the pool, or with its own first error if that was not refuted."""
         first = self.second_opinions.first(task)
         if first is not None and task.kills < self.settings.max_kills:
             self._deliver(*first, Attribution(first[1].kind, float(first[1].charge), f"no second opinion: {verdict}"))

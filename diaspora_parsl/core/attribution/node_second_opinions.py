@@ -1,4 +1,4 @@
-"""What the core does about nodes: second opinions inside an endpoint, what attempts must avoid, who is sent away."""
+"""Second opinions of other nodes inside an endpoint; which nodes attempts must avoid, and which are evicted."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from diaspora_parsl.core.placement.scheduler import Scheduler
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.core.tasks import Attempt, Task, TaskState
 
-#: So often a task is refused while its second opinion is awaited, then its first exception is believed.
+#: Number of refusals of a task after which its first exception is delivered without a second opinion.
 _MOST_REFUSALS: Final = 40
-#: A task that was refused as often, whatever for, is sent so that every node takes it.
+#: `Dispatch.known` with which every node runs a task that was refused more often.
 _ALL_KNOWN: Final = 2**62
 
 
 class PendingVerification:
-    """A task whose exception is not believed yet."""
+    """A task whose first exception is not verified yet."""
 
     __slots__ = ("failure", "first", "is_delivered", "is_handed_over", "refusals", "seen", "since")
 
     def __init__(self, first: Attempt, failure: Failure, since: float) -> None:
-        #: The attempt that raised first: the shell keeps its outcome until the task is settled.
+        #: The attempt that raised first; the shell keeps its outcome until the task is settled.
         self.first = first
         self.failure = failure
         self.since = since
         self.seen: tuple[Sighting, ...] = ()
         self.refusals = 0
         self.is_delivered = False
-        #: The judge keeps the first exception now, and asks other endpoints.
+        #: Whether the task's `Opinion` keeps the first exception, for other endpoints to verify.
         self.is_handed_over = False
 
 
 class CoreState(Protocol):
-    """What the handling of nodes reads of the core."""
+    """The parts of the core that `NodeSecondOpinions` reads."""
 
     now: float
     settings: PoolSettings
@@ -57,14 +57,14 @@ class CoreState(Protocol):
 
 
 class NodeSecondOpinions:
-    """Looks after the nodes of all endpoints, for a core.
+    """Handles the failures and refusals of nodes.
 
     Args:
-        core: whose; its tasks, its clock and its scheduler are used.
-        act: takes actions.
-        reroute: puts the task of an attempt back into the line, with a reason.
-        deliver: settles a task with the exception of an attempt.
-        plan: plans a call for a time, under a key.
+        core: The core, whose tasks, clock and scheduler are used.
+        act: Emits an action.
+        reroute: Queues the task of an attempt again, with a reason.
+        deliver: Fails a task with the exception of an attempt.
+        plan: Plans a call at a time, under a key.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class NodeSecondOpinions:
         plan: Callable[[float, Any, Callable[[], None]], None],
     ) -> None:
         self.outliers = NodeOutlierDetector(core.specs)
-        #: By task.
+        #: Unverified first exceptions by task.
         self.pending: dict[int, PendingVerification] = {}
-        #: How often nodes refused a task that is open.
+        #: Number of refusals per open task.
         self.refusals: dict[int, int] = {}
         self._core = core
         self._act = act
@@ -87,10 +87,10 @@ class NodeSecondOpinions:
         self._deliver = deliver
         self._plan = plan
 
-    # --- attempts that go -----------------------------------------------------------------------------------------
+    # --- dispatch -------------------------------------------------------------------------------------------------
 
     def dispatch(self, attempt: Attempt) -> actions.Dispatch:
-        """The order to send an attempt, with what it must avoid."""
+        """Return the action that sends an attempt, with the nodes that it must avoid."""
         task, label = attempt.task, attempt.endpoint
         known = self.outliers.known(label)
         if self.refusals and self.refusals.get(task.id, 0) > _MOST_REFUSALS:
@@ -103,10 +103,10 @@ class NodeSecondOpinions:
             avoid = tuple(dict.fromkeys((*avoid, *self._failed_at(label, pending.seen))))
         return actions.Dispatch(task.id, attempt.id, label, attempt.generation, avoid, known)
 
-    # --- attempts that come back ----------------------------------------------------------------------------------
+    # --- outcomes -------------------------------------------------------------------------------------------------
 
     def finished(self, attempt: Attempt, node: str) -> None:
-        """A wanted attempt succeeded on a node, or at an endpoint of which no nodes are known (empty)."""
+        """Record the success of a wanted attempt; ``node`` is empty if the endpoint reports none."""
         task, label = attempt.task, attempt.endpoint
         if node:
             for change in self.outliers.node_succeeded(label, node, task.function):
@@ -114,16 +114,16 @@ class NodeSecondOpinions:
         pending = self.pending.get(task.id)
         for seen in pending.seen if pending is not None else ():
             if (seen.endpoint, seen.node) == (label, node):
-                continue  # it is the same place: whatever that means, it is nothing against it
+                continue  # the same node is no second opinion
             for change in self.outliers.proven(seen.endpoint, seen.node, task.function, task.id, self._core.now):
                 self._publish_change(change)
 
     def handle_failure(self, attempt: Attempt, failure: Failure, node: str) -> str | Attribution | None:
-        """A wanted attempt raised on a node.
+        """Request a second opinion on the exception of a wanted attempt.
 
         Returns:
-            Why its task went back into the line, the exception being kept; or that it is the task's own; or None if
-            the nodes of this endpoint cannot tell.
+            The reason of the rerouting, while the exception is kept; or the attribution to the task; or None if the
+            nodes of this endpoint cannot decide.
         """
         if not node or failure.then is not FailureAction.ELSEWHERE or not failure.raised:
             return None
@@ -165,7 +165,7 @@ class NodeSecondOpinions:
         return reason
 
     def hand_over(self, task: Task) -> tuple[Attempt, Failure] | None:
-        """The first exception of a task, if one is kept here: from now on somebody else keeps it."""
+        """Return the kept first exception of a task, if any; the caller keeps it from now on."""
         pending = self.pending.get(task.id)
         if pending is None or pending.is_handed_over:
             return None
@@ -173,10 +173,10 @@ class NodeSecondOpinions:
         return pending.first, pending.failure
 
     def bounced(self, s: stimuli.Bounced) -> None:
-        """A node refused an attempt: its task goes back into the line, as if it had not been sent."""
+        """Queue the task of a refused attempt again, as if it had not been sent."""
         core = self._core
         attempt = core.attempts.pop(s.attempt, None)
-        self._act(actions.Discard(s.attempt))  # there is no outcome; every report is answered once
+        self._act(actions.Discard(s.attempt))
         if attempt is None:
             return
         label, task = attempt.endpoint, attempt.task
@@ -200,13 +200,13 @@ class NodeSecondOpinions:
             ):
                 self._deliver_first(pending)
             else:
-                self._reroute(attempt, f"{s.node.partition(' ')[0]} refused it, as it was told")
+                self._reroute(attempt, f"{s.node.partition(' ')[0]} refused an attempt that must avoid it")
         core.scheduler.fill(label, core.now)
 
-    # --- doubts ---------------------------------------------------------------------------------------------------
+    # --- pending verifications ------------------------------------------------------------------------------------
 
     def deliver_pending(self, task: Task) -> bool:
-        """A task is to be given up: whether its first exception, which nobody refuted, was delivered instead."""
+        """Deliver the first exception of a task that is given up; return False without one."""
         pending = self.pending.get(task.id)
         if pending is None or task.kills >= self._core.settings.max_kills:
             return False
@@ -221,7 +221,7 @@ class NodeSecondOpinions:
         )
 
     def settled(self, task: Task) -> None:
-        """A task is decided: nothing is held against nodes for it any more, unless it was proven."""
+        """Drop the evidence of a settled task, except failures that another place refuted."""
         self.refusals.pop(task.id, None)
         pending = self.pending.pop(task.id, None)
         if pending is None:
@@ -236,7 +236,7 @@ class NodeSecondOpinions:
         self._plan(at, ("opinion", at), self._check_pending)
 
     def _check_pending(self) -> None:
-        """Believe what has waited too long for a second opinion."""
+        """Deliver the exceptions that have waited too long for a second opinion."""
         core = self._core
         for number, pending in list(self.pending.items()):
             task = core.tasks.get(number)
@@ -247,12 +247,12 @@ class NodeSecondOpinions:
                     self._watch(max(core.now + 1.0, pending.since + core.settings.second_opinion_wait))
 
     def _is_over(self, task: Task, pending: PendingVerification) -> bool:
-        """Nothing but places where it failed is there, and others have not come in time."""
+        """Whether no other place is left, and none has come in time."""
         late = self._core.now >= pending.since + self._core.settings.second_opinion_wait
         return not self._has_other(task, pending.seen, expected=not late)
 
     def _has_other(self, task: Task, seen: tuple[Sighting, ...], *, expected: bool = True) -> bool:
-        """A place is left where the task has not failed; ``expected``: one that has not come yet counts."""
+        """Whether a place is left where the task has not failed; ``expected``: count expected managers."""
         tried = {one.endpoint for one in seen}
         if any(other not in tried and other in self._core.scheduler.open for other in task.eligible):
             return True
@@ -263,7 +263,7 @@ class NodeSecondOpinions:
         return [name for node in nodes if node is not None for name in self.outliers.names_of(node)]
 
     def _avoid(self, task: Task, label: str) -> None:
-        """Let it wait for another endpoint, for a while."""
+        """Prefer another endpoint for ``avoid_time`` seconds."""
         core = self._core
         until = math.ceil(core.now + core.settings.avoid_time)
         task.avoid(label, until)
@@ -272,7 +272,7 @@ class NodeSecondOpinions:
     # --- nodes ----------------------------------------------------------------------------------------------------
 
     def connected(self, s: stimuli.Nodes) -> None:
-        """Managers came or went."""
+        """Record the connected managers of an endpoint."""
         if s.generation == self._core.assessor.health[s.endpoint].generation:
             self.outliers.connected(s.endpoint, s.managers, self._core.now, more=s.more)
 
@@ -291,12 +291,12 @@ class NodeSecondOpinions:
         )
         self._act(actions.Publish(payload, label, label))
         if change.out and not change.function and not node.inherited:
-            # Sent away once: a node that comes back with the same name is held off by the gate alone.
+            # Evict once: the node gate alone holds off a node that returns under the same name.
             generation = core.assessor.health[label].generation
             self._act(actions.Evict(label, generation, node.manager, node.block))
 
 
-#: Places asked about one task at most.
+#: Upper bound of the places where one task may raise before its exception is delivered.
 MOST_PLACES: Final = 3
 
 
@@ -317,21 +317,21 @@ def second_run(
     elsewhere: bool = False,
     may_repeat: bool = True,
 ) -> str:
-    """Why the task should run once more, at a place where it has not failed; empty if its exception is believed.
+    """Return the reason to run the task at a place where it has not failed; empty to deliver its exception.
 
     Args:
-        failure: of the attempt that just ended, the last of the sightings.
-        sightings: where it raised so far, oldest first.
-        idempotent: running it twice does no harm.
-        has_other: there is, or will soon be, a place where it has not failed.
-        elsewhere: the function has never worked at this endpoint, and another one is open: what its nodes agree on may
-            be the fault of all of them.
-        may_repeat: the budget for extra attempts is not empty.
+        failure: Failure of the attempt that just ended, the last of the sightings.
+        sightings: Places where the task raised, oldest first.
+        idempotent: Whether the task may run twice.
+        has_other: Whether a place where it has not failed is connected or expected.
+        elsewhere: Whether the function never succeeded at this endpoint and another one is open, so that all nodes of
+            the endpoint may be at fault.
+        may_repeat: Whether the retry budget is not empty.
     """
     if not idempotent or not has_other or not may_repeat or len(sightings) >= MOST_PLACES:
         return ""
     last = sightings[-1]
     same = [one for one in sightings[:-1] if one.error == last.error and one.node != last.node]
     if any(one.endpoint != last.endpoint for one in same) or (same and not elsewhere):
-        return ""  # the same from two places: it is the task's own
+        return ""  # two places agree
     return f"second opinion: {failure.error} on {last.node.partition(' ')[0]}, which may be the node's fault"

@@ -1,4 +1,4 @@
-"""Whose fault was it? Second opinions on what tasks raise, and what they teach about functions and places."""
+"""Second opinions: compare what a task raises at two endpoints, and keep evidence per function and endpoint."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from diaspora_parsl.core.failures import ALL_RETRIES, Attribution, Failure, Fail
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.core.tasks import Attempt, Opinion, Task
 
-#: Opinions on one task at most: every place may raise something else.
+#: Upper bound of the second opinions on one task; each endpoint may raise another error.
 MOST_OPINIONS = 3
-#: From this score on, a place counts as bad for a function.
+#: Score above which a function avoids an endpoint.
 _BAD = 0.5
-#: Below this score it is forgotten.
+#: Score below which evidence is dropped.
 _FAINT = 0.05
-#: One failure more, of which another place made a success, adds so much; less where the function has worked.
+#: Score of one refuted failure: where the function never succeeded, and where it has.
 _SINGLE, _AFTER_SUCCESS = 1.0, 0.4
 _MOST = 8.0
 _WHERE = {
@@ -26,34 +26,33 @@ _WHERE = {
 
 
 class _Record:
-    """What is known against one place for one function."""
+    """Evidence against one endpoint for one function."""
 
     __slots__ = ("at", "banned_until", "pending", "score", "until")
 
     def __init__(self) -> None:
-        #: Second opinions that are under way.
+        #: Number of pending second opinions.
         self.pending = 0
         self.banned_until = float("-inf")
-        #: Evidence at the time ``at``; it fades.
+        #: Score at the time ``at``; it fades.
         self.score = 0.0
         self.at = 0.0
-        #: Until then it is enough.
+        #: Time until which the score is above `_BAD`.
         self.until = float("-inf")
 
 
 class SecondOpinions:
-    """Decides whether an error is believed, and remembers which function fails where.
+    """Decides whether an error is delivered, and keeps evidence of functions that fail at an endpoint.
 
-    It needs no more than two runs to tell a task's own error from that of a place: the same error from two places is
-    the task's own, a success at another place is evidence against the first. Evidence is kept per function and place,
-    and fades.
+    Two runs distinguish a task's own error from an endpoint's: the same error at two endpoints is the task's own, and a
+    success at the second is evidence against the first. Evidence fades.
 
     Args:
-        specs: the endpoints by label.
-        settings: of the pool.
-        may_recover: tells whether a task may still wait for an endpoint, at a time.
-        is_up: tells whether an endpoint takes attempts without reserve.
-        may_repeat: asked with the time before anything is run once more; the retry budget, if there is one, says no.
+        specs: Endpoints by label.
+        settings: Settings of the pool.
+        may_recover: Returns whether a task may wait for an endpoint at a time.
+        is_up: Returns whether an endpoint accepts attempts.
+        may_repeat: Returns whether the retry budget allows another run at a time.
     """
 
     def __init__(
@@ -70,24 +69,24 @@ class SecondOpinions:
         self._may_recover = may_recover
         self._is_up = is_up
         self.may_repeat = may_repeat
-        #: By label and function. Empty as long as nothing failed, so that asking costs nothing.
+        #: Evidence by label and function; empty while nothing failed, so that queries are cheap.
         self.records: dict[tuple[str, str], _Record] = {}
-        #: Tasks whose first error is kept, by id, in the order they were asked about.
+        #: Tasks whose first error is kept, by id, oldest first.
         self.open: dict[int, Task] = {}
 
     # --- one task -------------------------------------------------------------------------------------------------
 
     def ask(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool) -> str | Attribution:
-        """An attempt ended with an error that counts.
+        """Decide on the error of an attempt.
 
         Args:
-            attempt: which.
-            failure: what came of it.
-            at: now, seconds.
-            worked: the function had succeeded there, last time.
+            attempt: The attempt that ended.
+            failure: Its classified error.
+            at: Current time in seconds.
+            worked: Whether the last attempt of the function succeeded there.
 
         Returns:
-            Why the task runs once more, or the attribution that it failed.
+            The reason to run the task again, or the attribution with which it fails.
         """
         task, label = attempt.task, attempt.endpoint
         earlier = dict(task.opinion.places) if task.opinion is not None else {}
@@ -106,7 +105,7 @@ class SecondOpinions:
         return attribution
 
     def _after_one_run(self, task: Task, failure: Failure) -> Attribution | None:
-        """What is believed after one execution, wherever it was."""
+        """Return the attribution that needs no second run, if any."""
         charge = 1.0 if failure.charge else 0.0
         if failure.then is FailureAction.FAIL:
             return Attribution(failure.kind if failure.kind is Kind.POISON else _own(failure), ALL_RETRIES)
@@ -119,7 +118,7 @@ class SecondOpinions:
     def _after_other_runs(
         self, opinion: Opinion, attempt: Attempt, failure: Failure, earlier: dict[str, str], at: float
     ) -> Attribution | None:
-        """What is believed in the light of what other places made of it."""
+        """Return the attribution that follows from the runs at all endpoints, if any."""
         task, label, charge = attempt.task, attempt.endpoint, 1.0 if failure.charge else 0.0
         if failure.then is FailureAction.MORE and opinion.need is not None:
             if not any(self._fits(task, other, at) for other in task.eligible):
@@ -140,7 +139,7 @@ class SecondOpinions:
         return None
 
     def note(self, attempt: Attempt, failure: Failure, at: float, *, worked: bool = False) -> Opinion:
-        """Remember where a task failed, whatever follows."""
+        """Record the endpoint where a task failed."""
         task, label = attempt.task, attempt.endpoint
         opinion = task.opinion
         if opinion is None:
@@ -155,13 +154,13 @@ class SecondOpinions:
         return opinion
 
     def bars(self, task: Task, label: str, at: float) -> bool:
-        """Whether this task, whose first error is kept, must not run there."""
+        """Whether a task whose first error is kept must not run at this endpoint."""
         opinion = task.opinion
         if opinion is None or opinion.kept is None:
             return False
         if not self._suits(opinion, label):
             return True
-        # Another site first, for a while: what is wrong with one place may be wrong with its neighbours.
+        # Prefer another site for a while: endpoints of one site may share the fault.
         if at >= opinion.local_until:
             return False
         sites = {self._specs[place].site or place for place in opinion.places}
@@ -171,28 +170,28 @@ class SecondOpinions:
         )
 
     def opinion_endpoints(self, task: Task) -> frozenset[str]:
-        """Where it may run: only where a second opinion can come from, if its first error is kept."""
+        """Return the eligible endpoints; of a task whose first error is kept, only those that can verify it."""
         opinion = task.opinion
         if opinion is None or opinion.kept is None:
             return task.eligible
         return frozenset(label for label in task.eligible if self._suits(opinion, label))
 
     def is_unverifiable(self, task: Task, at: float) -> bool:
-        """Whether the second opinion on this task can no longer be had."""
+        """Whether no endpoint can give the second opinion on this task."""
         opinion = task.opinion
         if opinion is None or opinion.kept is None:
             return False
         return not any(self._fits(task, other, at) for other in task.eligible)
 
     def first(self, task: Task) -> tuple[Attempt, Failure] | None:
-        """The kept attempt of this task and its failure."""
+        """Return the kept first attempt of this task and its failure."""
         opinion = task.opinion
         if opinion is None or opinion.kept is None or opinion.failure is None:
             return None
         return opinion.kept, opinion.failure
 
     def close(self, task: Task) -> list[str]:
-        """The task is settled: its opinions are over. Returns the places that may have its function again."""
+        """End the opinions on a settled task; return the endpoints that may run its function again."""
         self.open.pop(task.id, None)
         freed = []
         for label in task.opinion.banned if task.opinion is not None else ():
@@ -211,16 +210,16 @@ class SecondOpinions:
         return opinion.need is None or (memory is not None and memory > opinion.need)
 
     def _fits(self, task: Task, label: str, at: float) -> bool:
-        """Whether it may run there, now or soon."""
+        """Whether the endpoint may run the task, now or soon."""
         opinion = task.opinion
         if opinion is None or not self._suits(opinion, label) or not self._may_recover(label, at):
             return False
         return self._is_up(label) or at < opinion.wait_until
 
-    # --- functions and places -------------------------------------------------------------------------------------
+    # --- functions and endpoints ----------------------------------------------------------------------------------
 
     def avoids(self, task: Task, label: str, at: float) -> bool:
-        """Whether the function of this task goes elsewhere first."""
+        """Whether the task prefers another endpoint, because its function fails at this one."""
         if not self._is_restricted(label, task.function, at) or self.first(task) is not None:
             return False
         return any(
@@ -229,7 +228,7 @@ class SecondOpinions:
         )
 
     def function_succeeded(self, label: str, function: str) -> None:
-        """A result came from there: whatever was against it for this function is refuted."""
+        """Drop the evidence against an endpoint for a function that succeeded there."""
         record = self.records.get((label, function))
         if record is not None and record.score:
             record.score, record.until = 0.0, float("-inf")
@@ -237,10 +236,10 @@ class SecondOpinions:
                 del self.records[label, function]
 
     def refuted(self, task: Task, winner: str, at: float) -> list[tuple[str, float]]:
-        """A task that had failed elsewhere succeeded at ``winner``: evidence against the places where it failed.
+        """Record that a task succeeded at ``winner``, as evidence against the endpoints that failed it.
 
         Returns:
-            Those places, each with the time until which the function goes elsewhere first.
+            Those endpoints, each with the time until which the function avoids it.
         """
         opinion = task.opinion
         found = []
@@ -257,13 +256,13 @@ class SecondOpinions:
         return found
 
     def expire(self, at: float) -> None:
-        """Forget what has faded."""
+        """Drop evidence that has faded."""
         for key, record in list(self.records.items()):
             if not record.pending and at >= record.until and self._faded(record, at) < _FAINT:
                 del self.records[key]
 
     def _ban(self, opinion: Opinion, label: str, function: str, at: float) -> None:
-        """While the opinion is pending, the function gets nothing more there, for a bounded time."""
+        """Send the endpoint no more of the function while the opinion is pending, for a bounded time."""
         opinion.banned.append(label)
         record = self._record(label, function)
         if not record.pending:
@@ -285,5 +284,5 @@ class SecondOpinions:
 
 
 def _own(failure: Failure) -> Kind:
-    """What a confirmed error is told as."""
+    """Return the kind under which a confirmed error is published."""
     return Kind.USER if failure.raised else failure.kind
