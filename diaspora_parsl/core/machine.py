@@ -306,7 +306,9 @@ class PoolCore(FailureHandler):
             task.avoid(label, until)
             self._deadlines.at(until, ("avoid", until), lambda: self.scheduler.fill_idle(self.now))
         if failure.then is FailureAction.FAIL:
-            self._deliver(attempt, failure, Attribution(failure.kind, ALL_RETRIES, "a rule says that it fails"))
+            self._deliver(
+                attempt, failure, Attribution(failure.kind, ALL_RETRIES, "a failure rule forbids another run")
+            )
             return
         if failure.kind in {Kind.PLACE, Kind.SUBMIT}:
             task.refused_by = {**(task.refused_by or {}), label: str(failure)}

@@ -83,7 +83,7 @@ def test_quarantined_by_hand_a_probe_decides(pool_of: PoolOf) -> None:
         run.results(run.tasks(6, 0.05))
         run.warm_up("alpha")
         probes = [e for e in run.events(ev.TaskDispatched, endpoint="alpha") if e.reason.startswith("probe: ")]
-        assert [probe.reason for probe in probes] == ["probe: quarantined: odd results; one probe may go"]
+        assert [probe.reason for probe in probes] == ["probe: quarantined: odd results; one probe is allowed"]
         run.assert_each_ran_once()
 
 

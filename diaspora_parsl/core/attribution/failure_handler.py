@@ -159,7 +159,7 @@ class FailureHandler(ABC):
         first = self.second_opinions.first(task)
         if first is None or not self.second_opinions.is_unverifiable(task, self.now):
             return False
-        self._deliver(*first, Attribution(first[1].kind, float(first[1].charge), "there is no other place to try now"))
+        self._deliver(*first, Attribution(first[1].kind, float(first[1].charge), "no other endpoint can verify it now"))
         return True
 
     def _reroute(self, attempt: Attempt, reason: str) -> None:

@@ -217,7 +217,7 @@ class NodeSecondOpinions:
         pending.is_delivered = True
         charge = float(pending.failure.charge)
         self._deliver(
-            pending.first, pending.failure, Attribution(pending.failure.kind, charge, "no other node could be asked")
+            pending.first, pending.failure, Attribution(pending.failure.kind, charge, "no other node could verify it")
         )
 
     def settled(self, task: Task) -> None:

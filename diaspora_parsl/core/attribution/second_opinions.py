@@ -110,7 +110,7 @@ class SecondOpinions:
         if failure.then is FailureAction.FAIL:
             return Attribution(failure.kind if failure.kind is Kind.POISON else _own(failure), ALL_RETRIES)
         if failure.raised and not task.idempotent:
-            return Attribution(failure.kind, charge, "it must not run twice")
+            return Attribution(failure.kind, charge, "the task is not idempotent")
         if failure.raised and not self._settings.second_opinion:
             return Attribution(failure.kind, charge, "second opinions are off")
         return None
@@ -129,7 +129,7 @@ class SecondOpinions:
             if same:
                 return Attribution(_own(failure), ALL_RETRIES, f"{failure.error} came from {same[0]} and from {label}")
             if not any(self._fits(task, other, at) for other in task.eligible):
-                return Attribution(failure.kind, charge, "there is no other place to try now")
+                return Attribution(failure.kind, charge, "no other endpoint can verify it now")
         if opinion.asked >= MOST_OPINIONS:
             return Attribution(_own(failure), charge, f"it failed {opinion.asked + 1} times")
         spent = task.attempts >= self._settings.max_attempts

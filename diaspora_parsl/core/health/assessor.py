@@ -191,7 +191,7 @@ class HealthAssessor:
         if breaker.open_until is not None:
             reason = breaker.quarantine_reason or "attempts were lost there in a row"
             if breaker.is_half_open(at):
-                return Verdict(State.QUARANTINED, f"{reason}; one probe may go", probe=True, recheck=suspect_from)
+                return Verdict(State.QUARANTINED, f"{reason}; one probe is allowed", probe=True, recheck=suspect_from)
             resume = breaker.open_until if at < breaker.open_until else _NEVER
             return Verdict(State.QUARANTINED, reason, recheck=_sooner(resume, suspect_from))
         if peer_report is not None:

@@ -1,4 +1,4 @@
-"""What endpoints have installed, as far as known: a preference for where a function runs first, never a ban."""
+"""Installed modules of endpoints: a preference for where a function runs first, never a ban."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 from diaspora_parsl.core.placement.load import Load
 from diaspora_parsl.core.tasks import Task
 
-#: Seconds between two trials of a function at an endpoint that seems to lack what it imports.
+#: Seconds between two trials of a function at an endpoint that seems to lack its imports.
 TRIAL_PERIOD: Final = 60.0
 
 
 class Environments:
     """Compares what functions import with what endpoints offer.
 
-    Names of distributions are not names of modules, and modules come in other ways: an endpoint that seems to lack one
-    is passed over only while another is up that seems to have all, and is tried once a minute; a success settles it.
+    Distributions and modules have different names, so an endpoint that seems to lack a module is skipped only while
+    another endpoint that seems to have all is up, and is tried once a minute. A success ends the preference.
 
     Args:
-        loads: of the endpoints; they know which functions succeeded there.
+        loads: Load of each endpoint, with the functions that succeeded there.
     """
 
     def __init__(self, loads: Mapping[str, Load]) -> None:
@@ -28,11 +28,11 @@ class Environments:
         self._trials: dict[tuple[str, str], float] = {}
         self._since: dict[str, float] = {}
         self._lacking: dict[tuple[str, frozenset[str]], bool] = {}
-        #: Whether anything is known. Read for every task.
+        #: Whether any endpoint has reported; read for every task.
         self.known = False
 
     def learn(self, label: str, modules: frozenset[str], at: float) -> float | None:
-        """These modules are there; returns when trials begin, if this is news."""
+        """Record the modules of an endpoint; return the time of the first trial if they changed."""
         if self._offers.get(label) == modules:
             return None
         self._offers[label] = modules
@@ -43,7 +43,7 @@ class Environments:
         return at + TRIAL_PERIOD
 
     def lacks(self, label: str, task: Task) -> bool:
-        """Whether something that the task imports seems to be missing there."""
+        """Whether the endpoint seems to lack an import of the task."""
         if not task.imports or label not in self._offers:
             return False
         key = (label, task.imports)
@@ -53,11 +53,11 @@ class Environments:
         return known and self._loads[label].service(task.function) is None
 
     def missing(self, label: str, task: Task) -> str:
-        """What seems to be missing, in words."""
+        """Return the names of the imports that seem to be missing."""
         return ", ".join(sorted(task.imports - self._offers.get(label, frozenset())))
 
     def prefers_elsewhere(self, label: str, task: Task, at: float, is_open: Collection[str]) -> bool:
-        """Whether the task should rather go elsewhere."""
+        """Whether the task prefers another endpoint."""
         if not self.lacks(label, task):
             return False
         trial = self._trials.get((label, task.function), self._since[label] + TRIAL_PERIOD)
@@ -67,7 +67,7 @@ class Environments:
         )
 
     def tried(self, label: str, task: Task, at: float) -> float | None:
-        """The task was sent there; returns the time of the next trial, if this was one."""
+        """Record a dispatch; return the time of the next trial, if this was one."""
         if not self.lacks(label, task):
             return None
         self._trials[label, task.function] = at + TRIAL_PERIOD

@@ -1,4 +1,4 @@
-"""Hedging: a second attempt elsewhere for what runs far longer than its function does there."""
+"""Hedging: a second attempt elsewhere for an attempt that is slow for its function and endpoint."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from diaspora_parsl.core.settings import PoolSettings
 from diaspora_parsl.core.tasks import Attempt, AttemptState, Task
 from diaspora_parsl.core.timers import Deadlines
 
-#: Durations remembered per function and endpoint.
+#: Number of durations kept per function and endpoint.
 _REMEMBERED: Final = 100
-#: New durations after which the limit is worked out again.
+#: Number of new durations after which the quantile is computed again.
 _REFRESH_RESULTS: Final = 10
-#: Seconds between two looks at an endpoint where something is slow, but cannot be hedged now.
+#: Seconds between two checks of an endpoint whose slow attempts cannot be hedged now.
 _RECHECK_SECONDS: Final = 0.5
-#: Seconds that an attempt which was given up counts as occupying its slot at an endpoint that lives.
+#: Seconds for which a superseded attempt occupies its slot at a live endpoint.
 SLOT_HOLD_SECONDS: Final = 60.0
-#: Idle endpoints compared for one hedge.
+#: Number of idle endpoints compared for one hedge.
 _COMPARED: Final = 32
 
 
 class RunTimes:
-    """The last durations of one function at one endpoint, and which of their quantiles is remarkable."""
+    """Last durations of one function at one endpoint, and their quantile."""
 
     __slots__ = ("_computed_at", "_durations", "_quantile", "count")
 
@@ -37,12 +37,12 @@ class RunTimes:
         self._computed_at = -_REFRESH_RESULTS
 
     def add(self, seconds: float) -> None:
-        """An attempt took so long."""
+        """Record the duration of an attempt."""
         self.count += 1
         self._durations.append(seconds)
 
     def quantile(self, share: float) -> float:
-        """The smallest duration that this share of the last ones does not exceed; up to ten results old."""
+        """Return this quantile of the last durations, in seconds; up to ten results old."""
         if self.count - self._computed_at >= _REFRESH_RESULTS:
             self._computed_at = self.count
             ordered = sorted(self._durations)
@@ -51,24 +51,23 @@ class RunTimes:
 
 
 class Hedger:
-    """Watches how long attempts run, and sends a second one after those that are late.
+    """Sends a second attempt for an attempt that runs too long.
 
-    After Dean and Barroso, "The Tail at Scale" (CACM 56:2, 2013), hedged requests: the second attempt starts when the
-    first has run longer than a high quantile of what is usual. Theirs is the 95th percentile; here it is a multiple of
-    the 90th, as in Spark's speculation a multiple of the median: if every twentieth run is slow, the 95th percentile is
-    itself one of the slow ones, and without slow runs a multiple leaves the ordinary tail alone (of exponential run
-    times twice the 90th percentile is exceeded by 1 %).
+    Hedged requests follow Dean and Barroso, "The Tail at Scale" (CACM 56:2, 2013): the second attempt starts when the
+    first exceeds a high quantile. They use the 95th percentile; here it is a multiple of the 90th, as Spark uses a
+    multiple of the median. If every twentieth run is slow, the 95th percentile is itself slow; without slow runs, a
+    multiple excludes the ordinary tail (1 % of exponential run times exceed twice the 90th percentile).
 
-    Time counts from when the attempt plausibly began to run: at once if a slot was idle, otherwise when enough of those
-    before it had ended, as endpoints begin work in the order in which they got it.
+    Time counts from the estimated start: the dispatch if a slot was idle, otherwise the time at which enough earlier
+    attempts had ended, as endpoints run attempts in order.
 
     Args:
-        settings: of the pool.
-        scheduler: asked for places, told to send.
-        budget: of the pool.
-        deadlines: of the core; each endpoint has at most one here.
-        clock: the time of the stimulus at hand.
-        judge: asks for the verdict on an endpoint again.
+        settings: Settings of the pool.
+        scheduler: Finds an endpoint and dispatches the hedge.
+        budget: Retry budget of the pool.
+        deadlines: Timers of the core; each endpoint has at most one here.
+        clock: Returns the time of the current stimulus.
+        update_health: Updates the health of an endpoint.
     """
 
     def __init__(
@@ -88,18 +87,18 @@ class Hedger:
         self._update_health = update_health
         self._is_on = settings.hedging and len(scheduler.loads) > 1
         self._histories: dict[str, dict[str, RunTimes]] = {label: {} for label in scheduler.loads}
-        #: Attempts that were sent ahead and have not begun, in order.
+        #: Prefetched attempts that have not begun, in order.
         self._prefetched: dict[str, deque[Attempt]] = {label: deque() for label in scheduler.loads}
-        #: When each endpoint is looked at next.
+        #: Time of the next check of each endpoint.
         self._next = dict.fromkeys(scheduler.loads, float("inf"))
         self._live: list[Task] = []
-        #: Hedges sent.
+        #: Number of hedges dispatched.
         self.count = 0
 
-    # --- on every task's way: kept cheap --------------------------------------------------------------------------
+    # --- called for every task: kept cheap ------------------------------------------------------------------------
 
     def dispatched(self, attempt: Attempt) -> None:
-        """An attempt was sent off."""
+        """Record a dispatched attempt."""
         if not self._is_on:
             return
         label = attempt.endpoint
@@ -111,7 +110,7 @@ class Hedger:
                 self._check_at(label, attempt.dispatched_at + limit)
 
     def observe_end(self, attempt: Attempt, at: float, *, succeeded: bool) -> None:
-        """An attempt ended, and its slot is free: learn, and let the next in the queue begin."""
+        """Learn from an attempt that ended, and mark the next prefetched one as begun."""
         if not self._is_on:
             return
         label, began = attempt.endpoint, attempt.began
@@ -136,15 +135,15 @@ class Hedger:
             else:
                 return
 
-    # --- what is late ---------------------------------------------------------------------------------------------
+    # --- slow attempts --------------------------------------------------------------------------------------------
 
     def limit(self, label: str, function: str) -> float | None:
-        """Seconds that an attempt of this function may run there before it is late; None if not known yet."""
+        """Seconds after which an attempt of this function counts as slow there; None if not known yet."""
         history = self._histories[label].get(function)
         s = self._settings
         if history is None or history.count < s.hedge_min_results:
             return None
-        # Where work is sent further ahead, results come in larger lumps.
+        # With deeper prefetch, results arrive in larger groups.
         floor = s.hedge_min_seconds * max(1.0, self._scheduler.loads[label].prefetch_seconds / s.prefetch_seconds)
         return max(floor, s.hedge_factor * history.quantile(s.hedge_quantile))
 
@@ -154,16 +153,16 @@ class Hedger:
             self._deadlines.at(at, ("hedge", label), lambda: self._check(label))
 
     def _check(self, label: str) -> None:
-        """Hedge what is late at this endpoint, and plan the next look while anything there may become so."""
+        """Hedge slow attempts at this endpoint, and plan the next check while others may become slow."""
         now = self._clock()
         self._next[label] = float("inf")
-        self._begin(label, now)  # slots may have come
+        self._begin(label, now)  # the endpoint may have more slots
         following = float("inf")
         for attempt in list(self._scheduler.held[label].values()):
             task, began = attempt.task, attempt.began
             if began is None:
                 following = min(following, now + _RECHECK_SECONDS)
-                break  # those behind it have not begun either
+                break  # later ones have not begun either
             if attempt.state is not AttemptState.BOUND or not task.idempotent or task.hedge is not None:
                 continue
             limit = self.limit(label, task.function)
@@ -174,14 +173,14 @@ class Hedger:
             elif not self._hedge(attempt, now - began, limit):
                 following = min(following, now + _RECHECK_SECONDS)
         if following < float("inf"):
-            # Not more often than is of use, or a look at ten thousand slots would cost too much.
+            # Limit the rate, as a check of ten thousand slots is expensive.
             self._check_at(label, max(following, now + self._settings.hedge_min_seconds / 2))
 
     def _hedge(self, late: Attempt, age: float, limit: float) -> bool:
-        """Send a second attempt, if a place, the budget and the number of hedges under way allow it."""
+        """Dispatch a second attempt if an endpoint, the budget and the number of live hedges allow it."""
         task, now, s = late.task, self._clock(), self._settings
         if task.attempts + 1 >= s.max_attempts:
-            return False  # a lost task must be able to go on
+            return False  # keep one attempt for a loss
         label = self._place(late, age)
         if label is None or not self._has_room() or not self._budget.may_repeat(now):
             return False
@@ -199,7 +198,7 @@ class Hedger:
         return True
 
     def _place(self, late: Attempt, age: float) -> str | None:
-        """The best open endpoint with an idle slot that would have been done by now; not where it is or was lost."""
+        """Return the best other open endpoint with an idle slot that would have finished the task by now."""
         task, scheduler = late.task, self._scheduler
         best, best_score = None, float("inf")
         for count, label in enumerate(scheduler.idle):
@@ -221,15 +220,15 @@ class Hedger:
         slots = sum(scheduler.loads[label].slots for label in scheduler.open)
         return len(self._live) < max(1.0, self._settings.hedge_max_ratio * slots)
 
-    # --- losers ---------------------------------------------------------------------------------------------------
+    # --- superseded attempts --------------------------------------------------------------------------------------
 
     def lost(self, loser: Attempt) -> None:
-        """The other attempt won; what cannot be cancelled occupies its slot until it ends."""
+        """Hold the slot of a superseded attempt, which cannot be cancelled, until it ends."""
         label = loser.endpoint
         self._deadlines.at(self._clock() + SLOT_HOLD_SECONDS, ("losers", label), lambda: self._vacate(label))
 
     def _vacate(self, label: str) -> None:
-        """Losers at a place that may be gone must not keep the place from being tried."""
+        """Free the slots of superseded attempts at an endpoint that is not open, so that it can be probed."""
         scheduler = self._scheduler
         losers = [a for a in scheduler.held[label].values() if a.state is AttemptState.SUPERSEDED]
         if losers and label in scheduler.open:

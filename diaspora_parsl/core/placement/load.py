@@ -1,4 +1,4 @@
-"""Who gets the next attempt: load, observed speed and the window of an endpoint."""
+"""Load model: slots, bound work and observed speed of an endpoint."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Final
 
 #: Weight of a new sample in the moving average of service times.
 _ALPHA: Final = 0.2
-#: Attempts bound per slot at most, however short they are.
+#: Upper bound of attempts per slot.
 _DEEPEST: Final = 1024
 
 
 class Load:
-    """What one endpoint holds, how fast it is, and how much more it may hold.
+    """Work that one endpoint holds, its speed, and its room for more.
 
-    An endpoint holds what its connected workers can start soon: as many attempts as it has slots, plus, for functions
-    whose service time there is known from successes, up to ``horizon`` seconds of work per slot (Little's law: work in
-    the system = arrival rate x time). Any failure of a function makes its service time unknown again.
+    An endpoint holds as many attempts as it has slots, plus, for functions whose service time is known from successes,
+    up to ``prefetch_seconds`` of work per slot (Little's law: work in the system = arrival rate x time). Each failure
+    of a function makes its service time unknown.
 
     Args:
-        horizon: seconds of known work bound per slot beyond what runs.
+        prefetch_seconds: Seconds of known work bound per slot beyond what runs.
     """
 
     __slots__ = ("_last_done", "_service", "_work", "in_flight", "prefetch_seconds", "relative_speed", "slots")
@@ -34,15 +34,15 @@ class Load:
         self._last_done = float("-inf")
 
     def service(self, function: str) -> float | None:
-        """Seconds one slot needs for this function, or None if not known from successes."""
+        """Return the service time of this function in seconds; None if not known from successes."""
         return self._service.get(function)
 
     def has_idle_slot(self) -> bool:
-        """A worker waits for work."""
+        """Whether a worker waits for work."""
         return self.in_flight < self.slots
 
     def has_room(self, function: str) -> bool:
-        """One more attempt of this function may be bound."""
+        """Whether one more attempt of this function may be bound."""
         if self.in_flight < self.slots:
             return True
         service = self._service.get(function)
@@ -53,26 +53,25 @@ class Load:
         )
 
     def backlog(self) -> float:
-        """Seconds that each slot needs for all that is bound, as far as is known."""
+        """Seconds of known work per slot."""
         return self._work / max(1, self.slots)
 
     def bind(self, function: str) -> float:
-        """An attempt was sent there; returns the seconds of work it is counted as, for `release`."""
+        """Bind an attempt; return its seconds of work for `release`."""
         self.in_flight += 1
         work = self._service.get(function, self.prefetch_seconds)
         self._work += work
         return work
 
     def release(self, work: float) -> None:
-        """An attempt is no longer there."""
+        """Remove an attempt."""
         self.in_flight -= 1
         self._work = self._work - work if self.in_flight else 0.0
 
     def record_success(self, function: str, at: float, dispatched_at: float, *, queued: bool) -> float:
-        """Learn from a success, before `release`; returns the new estimate of the service time, seconds.
+        """Learn from a success, before `release`; return the new estimate of the service time in seconds.
 
-        An attempt that found an idle slot took what it took. While attempts queue, the time between two results is the
-        service time over the number of busy slots.
+        While attempts queue, the time between two results is the service time over the number of busy slots.
         """
         if queued:
             gap = max(0.0, at - max(dispatched_at, self._last_done))
@@ -86,23 +85,23 @@ class Load:
         return estimate
 
     def record_failure(self, function: str) -> None:
-        """An attempt of this function failed: what was learnt about it no longer holds."""
+        """Forget the service time of a function that failed."""
         self._service.pop(function, None)
 
     def reset(self) -> None:
-        """A new generation: nothing is bound, nothing is known."""
+        """Start a new generation without bound work or known service times."""
         self.in_flight = 0
         self._work = 0.0
         self._service.clear()
         self._last_done = float("-inf")
 
     def score(self) -> float:
-        """Lower is better: how busy, weighted by how slow."""
+        """Return the load per slot, weighted by the relative service time; lower is better."""
         return self.relative_speed * (1.0 + self.in_flight / max(1, self.slots))
 
 
 class RelativeSpeed:
-    """Mean service time per function over the pool, to compare endpoints with each other."""
+    """Mean service time per function over the pool, to compare endpoints."""
 
     __slots__ = ("_mean",)
 
@@ -110,11 +109,11 @@ class RelativeSpeed:
         self._mean: dict[str, float] = {}
 
     def mean(self, function: str) -> float | None:
-        """Seconds a slot of the pool needs for this function on average, or None if that is not known."""
+        """Return the mean service time of this function in seconds; None if unknown."""
         return self._mean.get(function)
 
     def learn(self, load: Load, function: str, estimate: float) -> None:
-        """Update the pool's mean for the function, and the endpoint's pace."""
+        """Update the pool's mean for the function, and the endpoint's relative speed."""
         mean = self._mean.get(function, estimate)
         mean += 0.05 * (estimate - mean)
         self._mean[function] = mean

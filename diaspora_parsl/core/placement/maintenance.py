@@ -1,4 +1,4 @@
-"""What is known before: drains, windows of maintenance, quarantine by hand, ends of blocks, environments."""
+"""Planned states: drains, maintenance windows, an operator's quarantine, ends of blocks, environments."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class _UpdateHealth(Protocol):
 
 
 class MaintenancePlanner:
-    """The part of a `PoolCore` that follows the calendar.
+    """The part of `PoolCore` that follows the calendar.
 
     Args:
-        board: its verdicts follow ``draining`` and the breakers.
-        scheduler: asks the horizon before it sends anything.
-        deadlines: of the core.
-        chronicle: tells the answers to requests.
-        judge: looks at an endpoint again.
-        back: called for an endpoint that is not held any more, before it is judged.
+        assessor: Health assessor, whose verdicts depend on drains and breakers.
+        scheduler: Scheduler, whose walltime fit reads the windows.
+        deadlines: Timers of the core.
+        history: Publishes the answers to requests.
+        update_health: Updates the health of an endpoint.
+        back: Revives a dead endpoint after a hold ends.
     """
 
     def __init__(
@@ -47,29 +47,29 @@ class MaintenancePlanner:
         self._update_health = update_health
         self._back = back
 
-    # --- what others ask for --------------------------------------------------------------------------------------
+    # --- requests of operators ------------------------------------------------------------------------------------
 
     def on_drain(self, s: stimuli.Drain) -> None:
-        """No new attempts; what runs may finish."""
+        """Drain an endpoint."""
         self.calendar.drain(s.endpoint, s.reason, s.until)
         self._follow(s.endpoint, s.at)
         self._answer(s.request, s.endpoint)
 
     def on_resume(self, s: stimuli.Resume) -> None:
-        """Whatever holds it now is over, a quarantine by hand included."""
+        """End the current hold of an endpoint, including an operator's quarantine."""
         self.calendar.resume(s.endpoint, s.at)
         self._assessor.health[s.endpoint].breaker.end_quarantine()
         self._follow(s.endpoint, s.at)
         self._answer(s.request, s.endpoint)
 
     def on_quarantine(self, s: stimuli.Quarantine) -> None:
-        """No new attempts for a while, and then only once a probe succeeded."""
+        """Quarantine an endpoint for an operator."""
         self._assessor.health[s.endpoint].breaker.quarantine(s.reason, s.until)
         self._update_health(s.endpoint)
         self._answer(s.request, s.endpoint)
 
     def on_maintenance(self, s: stimuli.Maintenance) -> None:
-        """A window was announced, or all of them were called off."""
+        """Plan a maintenance window, or cancel all."""
         if s.start is None or s.end is None:
             self.calendar.cancel(s.endpoint)
         elif s.end > s.at:
@@ -81,10 +81,10 @@ class MaintenancePlanner:
         if request:
             self._history.answered(request, label, self._scheduler.verdicts[label], self._scheduler.live[label])
 
-    # --- what time brings -----------------------------------------------------------------------------------------
+    # --- timers ---------------------------------------------------------------------------------------------------
 
     def _follow(self, label: str, at: float) -> None:
-        """Do what the calendar says of now, and look again when it says something else."""
+        """Apply the calendar's current state, and plan its next change."""
         health, calendar = self._assessor.health[label], self.calendar
         hold = calendar.hold(label, at)
         self._scheduler.walltime_fit.window_at(label, calendar.next_start(label, at))
@@ -95,39 +95,39 @@ class MaintenancePlanner:
             self._back(label)
         change = calendar.next_change(label, at)
         if change is not None:
-            # Nothing may be sent, or rebuilt, at the very time at which that begins to be unwanted.
+            # First, so that nothing is dispatched or revived at the start of a window.
             self._deadlines.at(change, ("calendar", label), lambda: self._follow(label, change), first=True)
         self._update_health(label)
 
     def blocks_end(self, label: str, until: float | None, at: float) -> None:
-        """When the last of its blocks ends, as the endpoint itself says."""
+        """Record when the last block of an endpoint ends, as the endpoint reports."""
         self._scheduler.walltime_fit.blocks_end(label, until, at)
         if until is not None and until > at:
             self._deadlines.at(until, ("blocks", label), lambda: self._blocks_ended(label, until))
 
     def _blocks_ended(self, label: str, at: float) -> None:
-        """The blocks should be gone. If others came meanwhile, look again when those end."""
+        """Fill idle endpoints at the end of the blocks, or wait for blocks that started meanwhile."""
         until = self._scheduler.walltime_fit.end_of_blocks(label)
         if until is not None and until > at:
             self.blocks_end(label, until, at)
         else:
             self._scheduler.fill_idle(at)
 
-    # --- what is installed ----------------------------------------------------------------------------------------
+    # --- environments ---------------------------------------------------------------------------------------------
 
     def on_environment(self, s: stimuli.Environment) -> None:
-        """An endpoint said what it has: functions that need more go elsewhere first."""
+        """Record the installed modules of an endpoint."""
         if s.generation == self._assessor.health[s.endpoint].generation:
             self._try_again_at(self._scheduler.environments.learn(s.endpoint, s.modules, s.at), s.endpoint)
             self._scheduler.fill_idle(s.at)
 
     def sent(self, attempt: Attempt) -> None:
-        """An attempt of a task that imports something was sent off."""
+        """Record the dispatch of a task with imports."""
         environments = self._scheduler.environments
         self._try_again_at(environments.tried(attempt.endpoint, attempt.task, attempt.dispatched_at), attempt.endpoint)
 
     def _try_again_at(self, trial: float | None, label: str) -> None:
-        """Functions that an endpoint seems to have no environment for may go there then, once."""
+        """Plan a trial of functions whose imports the endpoint seems to lack."""
         if trial is not None:
             self._deadlines.at(trial, ("trial", label, trial), lambda: self._scheduler.fill_idle(trial))
 
@@ -136,7 +136,7 @@ _NEVER: Final = float("inf")
 
 
 class Window(NamedTuple):
-    """A time in which an endpoint is not to be used; seconds on the clock of the core."""
+    """A maintenance window; times are seconds on the clock of the core."""
 
     start: float
     end: float
@@ -144,18 +144,18 @@ class Window(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Why an endpoint gets nothing now."""
+    """Reason for which an endpoint gets no attempts."""
 
     reason: str
     until: float
-    """When that ends by itself; infinity: never."""
+    """Time at which the hold ends; infinity: never."""
 
 
 class Calendar:
-    """Knows what is planned, does nothing about it. What is over is forgotten as time is told.
+    """Drains and maintenance windows of all endpoints, without any effect; queries drop what is over.
 
     Args:
-        labels: of the endpoints.
+        labels: Labels of the endpoints.
     """
 
     def __init__(self, labels: Iterable[str]) -> None:
@@ -163,11 +163,11 @@ class Calendar:
         self._drained: dict[str, Hold] = {}
 
     def drain(self, label: str, reason: str, until: float | None) -> None:
-        """Hold it from now on, until then or until `resume`; the last word counts."""
+        """Hold the endpoint until then or until `resume`; the last call counts."""
         self._drained[label] = Hold(reason, _NEVER if until is None else until)
 
     def plan(self, label: str, window: Window) -> bool:
-        """Note a window; False if it is known, with these times."""
+        """Add a window; return False if one with these times exists."""
         windows = self._windows[label]
         if any(known[:2] == window[:2] for known in windows):
             return False
@@ -176,18 +176,18 @@ class Calendar:
         return True
 
     def cancel(self, label: str) -> int:
-        """Forget every window of an endpoint; returns how many there were."""
+        """Remove every window of an endpoint; return their number."""
         count = len(self._windows[label])
         self._windows[label].clear()
         return count
 
     def resume(self, label: str, at: float) -> None:
-        """End every hold that is in force; windows to come stay."""
+        """End every current hold; future windows stay."""
         self._drained.pop(label, None)
         self._windows[label] = [window for window in self._windows[label] if window.start > at]
 
     def hold(self, label: str, at: float) -> Hold | None:
-        """What holds it now: by hand before planned; windows that meet or overlap end as one."""
+        """Return the current hold, an operator's first; adjoining and overlapping windows end together."""
         drained = self._drained.get(label)
         if drained is not None and drained.until <= at:
             del self._drained[label]
@@ -204,11 +204,11 @@ class Calendar:
         return drained if end <= drained.until else Hold(drained.reason, end)
 
     def next_start(self, label: str, at: float) -> float:
-        """When the next window begins; infinity if none is planned."""
+        """Time at which the next window begins; infinity without one."""
         return min((window.start for window in self._windows[label] if window.start > at), default=_NEVER)
 
     def next_change(self, label: str, at: float) -> float | None:
-        """When time alone will change `hold` or `next_start`."""
+        """Time at which `hold` or `next_start` changes; None: never."""
         drained = self._drained.get(label)
         times = [_NEVER if drained is None else drained.until]
         times += [time for window in self._windows[label] for time in window[:2]]

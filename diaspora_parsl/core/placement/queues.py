@@ -1,4 +1,4 @@
-"""Tasks that wait, in lines per set of eligible endpoints, oldest and most urgent first."""
+"""The backlog: one queue of waiting tasks per set of eligible endpoints, most urgent and oldest first."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from diaspora_parsl.core.tasks import TaskQueue
 
 
 class Backlog:
-    """All lines."""
+    """All queues of waiting tasks."""
 
     def __init__(self, labels: list[str]) -> None:
         self._queues: dict[tuple[frozenset[str], str | None], TaskQueue] = {}
         self._of: dict[str, list[TaskQueue]] = {label: [] for label in labels}
 
     def queue(self, eligible: frozenset[str], function: str | None = None) -> TaskQueue:
-        """The line for this set of endpoints, or that of one function for it."""
+        """Return the queue of this set of endpoints, or its queue of one function."""
         queue = self._queues.get((eligible, function))
         if queue is None:
             queue = self._queues[eligible, function] = TaskQueue(eligible, function)
@@ -22,11 +22,11 @@ class Backlog:
         return queue
 
     def queues(self) -> list[TaskQueue]:
-        """Every line there is."""
+        """Return all queues."""
         return list(self._queues.values())
 
     def of(self, label: str) -> list[TaskQueue]:
-        """The lines that this endpoint may take from."""
+        """Return the queues whose tasks may run at this endpoint."""
         return self._of[label]
 
     def __len__(self) -> int:

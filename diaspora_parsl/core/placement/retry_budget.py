@@ -1,4 +1,4 @@
-"""The retry budget: how many attempts beside the first ones a pool may make."""
+"""The retry budget: a limit of the extra attempts of a pool."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from diaspora_parsl.core.settings import PoolSettings
 from diaspora_parsl.core.tasks import Task
 from diaspora_parsl.core.timers import Deadlines
 
-#: A pool that starts has saved this many seconds of the floor (Finagle keeps its tokens for ten seconds).
+#: Seconds of the floor in the initial balance (Finagle keeps its tokens for ten seconds).
 _INITIAL_SECONDS: Final = 10.0
-#: Paced tasks are let go together so many times per second, so that many share one deadline.
+#: Releases of paced tasks per second, so that many share one deadline.
 _RELEASES_PER_SECOND: Final = 10
 
 
 class RetryBudget:
-    """A token bucket: each first attempt brings a share of a token, time brings a floor, each extra attempt costs one.
+    """A token bucket: first attempts add a share of a token, time adds a floor, and each extra attempt costs one.
 
-    The figures are Finagle's (20 % and 10 per second: `finagle.service.RetryBudget`). That one bucket serves
-    everything, so that many failures leave nothing for luxuries, is gRPC's retry throttling (proposal A6, "Throttling
-    Retry Attempts and Hedged RPCs").
+    The figures are Finagle's (20 % and 10 per second: `finagle.service.RetryBudget`). One bucket serves all extra
+    attempts, as in gRPC's retry throttling (proposal A6, "Throttling Retry Attempts and Hedged RPCs").
 
-    Luxuries (hedges, second opinions) ask `may_repeat` and are refused while the bucket is empty. Reroutes of lost work
-    are never refused: what they take too much is a debt, and `pace` says how long to wait until it is paid off.
+    Hedges and second opinions call `may_repeat`, which refuses them while the bucket is empty. Reroutes of lost work
+    are never refused: they may incur a debt, and `delay` returns the seconds until it is paid.
 
     Args:
-        settings: of the pool; read are ``retry_budget_ratio``, ``retry_budget_per_second``, ``retry_budget_max``
-            and ``retry_max_delay``.
+        settings: Settings of the pool: ``retry_budget_*`` and ``retry_max_delay``.
     """
 
     __slots__ = ("_counted_firsts", "_floor", "_most", "_refilled_at", "_share", "_tokens", "_wait", "firsts",
@@ -41,15 +39,15 @@ class RetryBudget:
         self._tokens = min(self._most, self._floor * _INITIAL_SECONDS)
         self._refilled_at = 0.0
         self._counted_firsts = 0
-        #: First attempts made: the only thing counted for each task.
+        #: Number of first attempts.
         self.firsts = 0
-        #: Extra attempts made, reroutes among them.
+        #: Number of extra attempts, including reroutes.
         self.spent = 0
-        #: Times that `may_repeat` said no.
+        #: Number of refusals of `may_repeat`.
         self.refused = 0
 
     def may_repeat(self, now: float) -> bool:
-        """Whether an attempt that is not strictly needed may be made now; `spend` it if it is made."""
+        """Whether an optional extra attempt may be made now; the caller calls `spend` for it."""
         self._refill(now)
         if self._tokens >= 1.0:
             return True
@@ -57,16 +55,13 @@ class RetryBudget:
         return False
 
     def spend(self, now: float) -> None:
-        """An extra attempt is made."""
+        """Spend a token for an extra attempt."""
         self._refill(now)
         self._tokens = max(self._tokens - 1.0, -self._floor * self._wait)
         self.spent += 1
 
     def delay(self, now: float) -> float:
-        """Spend a token for work that was lost; returns how many seconds it should wait first, 0 if there was a token.
-
-        The wait is what the floor needs to pay the debt, at most ``retry_max_delay``.
-        """
+        """Spend a token for lost work; return the seconds until the floor has paid the debt, up to the limit."""
         self._refill(now)
         lacking = 1.0 - self._tokens
         self.spend(now)
@@ -76,7 +71,7 @@ class RetryBudget:
 
     @property
     def tokens(self) -> float:
-        """What was left when it was last looked at; below 0 is a debt."""
+        """Balance at the last refill; a negative one is a debt."""
         return self._tokens
 
     def _refill(self, now: float) -> None:
@@ -87,34 +82,34 @@ class RetryBudget:
 
 
 class PacedRequeue:
-    """Tasks that wait for the budget before they go back into their line.
+    """Tasks that wait for the retry budget before they are queued again.
 
     Args:
-        deadlines: of the core.
-        clock: the time of the stimulus at hand.
-        release: puts a task into its line.
+        deadlines: Timers of the core.
+        clock: Returns the time of the current stimulus.
+        release: Queues a task.
     """
 
     def __init__(self, deadlines: Deadlines, clock: Callable[[], float], release: Callable[[Task], None]) -> None:
-        #: By id: the task, and until when it waits.
+        #: Release time and task, by task id.
         self.tasks: dict[int, tuple[float, Task]] = {}
         self._deadlines = deadlines
         self._clock = clock
         self._release = release
 
     def keep(self, task: Task, seconds: float) -> None:
-        """Let a task wait so long, rounded up."""
+        """Hold a task for these seconds, rounded up."""
         until = (int((self._clock() + seconds) * _RELEASES_PER_SECOND) + 1) / _RELEASES_PER_SECOND
         self.tasks[task.id] = (until, task)
         self._deadlines.at(until, ("paced", until), self._open)
 
     def remove(self, task: Task) -> bool:
-        """A task was settled while it waited; False if it is not here."""
+        """Remove a task that was settled; return False if it is not here."""
         return self.tasks.pop(task.id, None) is not None
 
     def _open(self) -> None:
         now = self._clock()
         due = [task for until, task in self.tasks.values() if until <= now]
         for task in due:
-            if self.tasks.pop(task.id, None) is not None:  # one let go before it may have changed everything
+            if self.tasks.pop(task.id, None) is not None:  # an earlier release may have settled it
                 self._release(task)

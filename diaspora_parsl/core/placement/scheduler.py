@@ -1,4 +1,4 @@
-"""Which waiting task goes where, and what every endpoint holds."""
+"""The scheduler: chooses an endpoint for each waiting task, and keeps the attempts that each endpoint holds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from diaspora_parsl.core.placement.walltime_fit import WalltimeFit
 from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskQueue, TaskState
 
-#: Of very many idle endpoints only so many are compared for one task (as in "power of d choices", d is enough).
+#: Number of idle endpoints compared for one task (see "power of d choices").
 _COMPARED = 32
-#: Busy endpoints asked for room when no slot is idle.
+#: Number of busy endpoints checked for room when no slot is idle.
 _ASKED = 4
-#: Waiting tasks looked at behind one that prefers another place.
+#: Number of waiting tasks checked behind one that prefers another endpoint.
 MAX_PASSED = 16
 
 
 class FunctionEvidence(Protocol):
-    """What the scheduler asks about functions that failed at an endpoint."""
+    """Evidence about functions that fail at an endpoint, as the scheduler reads it."""
 
     @property
     def records(self) -> Mapping[tuple[str, str], object]:
@@ -41,14 +41,14 @@ class FunctionEvidence(Protocol):
 
 
 class Scheduler:
-    """Binds tasks late: they wait here, and an endpoint holds only what it can start soon.
+    """Binds tasks late: an endpoint holds only what it can start soon, and all other tasks wait here.
 
     Args:
-        specs: the endpoints by label.
-        settings: of the pool.
-        board: asked for breakers and generations.
-        dispatched: called with each new attempt and the reason for its place.
-        second_opinions: evidence about functions that failed at an endpoint.
+        specs: Endpoints by label.
+        settings: Settings of the pool.
+        assessor: Health assessor with the breakers and generations.
+        dispatched: Called with each new attempt and the reason for its endpoint.
+        second_opinions: Evidence about functions that fail at an endpoint.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Scheduler:
         self.loads = {label: Load(spec.prefetch_seconds or settings.prefetch_seconds) for label, spec in specs.items()}
         self.backlog = Backlog(list(specs))
         self.held: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
-        #: Attempts that were given up with their slot, and may still report: late results, or fenced for good.
+        #: Superseded attempts without a slot that may still report.
         self._unreported: dict[str, dict[int, Attempt]] = {label: {} for label in specs}
         self.live = dict.fromkeys(specs, 0)
-        #: Endpoints that take attempts without reserve.
+        #: Endpoints that accept attempts.
         self.open: set[str] = set()
         self.verdicts = dict.fromkeys(specs, Verdict(State.STARTING, "being started"))
         self.relative_speed = RelativeSpeed()
@@ -79,10 +79,10 @@ class Scheduler:
         self._asked = list(specs)
         self._next_attempt = 1
 
-    # --- what endpoints hold --------------------------------------------------------------------------------------
+    # --- attempts of endpoints ------------------------------------------------------------------------------------
 
     def apply_verdict(self, label: str, verdict: Verdict, slots: int) -> None:
-        """A new verdict or slot count of an endpoint."""
+        """Apply a verdict and a number of slots to an endpoint."""
         self.verdicts[label] = verdict
         self.loads[label].slots = slots
         if verdict.accepts:
@@ -92,7 +92,7 @@ class Scheduler:
         self._note_idle(label)
 
     def attempt_ended(self, attempt: Attempt, *, succeeded_at: float | None = None, refused: bool = False) -> None:
-        """An attempt came to its end, or was refused: learn from it and free its slot."""
+        """Learn from an attempt that ended or was refused, and free its slot."""
         label, load, function = attempt.endpoint, self.loads[attempt.endpoint], attempt.task.function
         if attempt.state is AttemptState.BOUND:
             self.live[label] -= 1
@@ -108,7 +108,7 @@ class Scheduler:
         self.vacate(label, (attempt.id,))
 
     def superseded(self, attempt: Attempt) -> None:
-        """Its outcome is no longer needed; it still occupies its slot until it ends."""
+        """Mark an attempt whose outcome is no longer needed; it occupies its slot until it ends."""
         attempt.move(AttemptState.SUPERSEDED)
         self.live[attempt.endpoint] -= 1
         self._assessor.health[attempt.endpoint].breaker.probe_ended(attempt.id)
@@ -117,7 +117,7 @@ class Scheduler:
         attempt.task.given_up.append(attempt)
 
     def vacate(self, label: str, attempts: Iterable[int]) -> None:
-        """These attempts, if still there, occupy no slot any more."""
+        """Free the slots of these attempts."""
         held, load = self.held[label], self.loads[label]
         for number in attempts:
             attempt = held.pop(number, None)
@@ -128,26 +128,26 @@ class Scheduler:
         self._note_idle(label)
 
     def emptied(self, label: str) -> None:
-        """The endpoint is gone with all it held; its attempts are superseded already."""
+        """Free all slots of a dead endpoint, whose attempts are superseded."""
         self._unreported[label].update(self.held[label])
         self.held[label].clear()
         self.loads[label].reset()
         self._note_idle(label)
 
     def fenced(self, label: str) -> list[Attempt]:
-        """A new generation begins: the attempts of the old one that never reported. They are told once."""
+        """Return, once, the attempts of the old generation that never reported."""
         found = list(self._unreported[label].values())
         self._unreported[label].clear()
         return found
 
     def bound(self, label: str) -> list[Attempt]:
-        """The attempts there whose outcome is wanted."""
+        """Return the wanted attempts of an endpoint."""
         return [a for a in self.held[label].values() if a.state is AttemptState.BOUND]
 
-    # --- what goes where ------------------------------------------------------------------------------------------
+    # --- placement ------------------------------------------------------------------------------------------------
 
     def place(self, queue: TaskQueue, task: Task, at: float) -> None:
-        """A task was added to this line: give some endpoint the chance to take it."""
+        """Offer a task that was added to this queue to the best endpoint."""
         best: str | None = None
         best_score = float("inf")
         for count, label in enumerate(self._idle):
@@ -168,12 +168,12 @@ class Scheduler:
                     return
 
     def fill_idle(self, at: float) -> None:
-        """What may go where has changed: let every idle endpoint look again."""
+        """Fill every idle endpoint after a change of the filters."""
         for label in list(self._idle):
             self.fill(label, at)
 
     def fill(self, label: str, at: float) -> None:
-        """Let an endpoint take what it has room for."""
+        """Dispatch waiting tasks to an endpoint while it has room."""
         load = self.loads[label]
         passed: list[tuple[TaskQueue, Task]] = []
         while len(passed) < MAX_PASSED:
@@ -181,7 +181,7 @@ class Scheduler:
             head = queue.head() if queue is not None else None
             if queue is None or head is None:
                 break
-            # Work is bound ahead of idle slots only where nothing is in doubt.
+            # Prefetch only where the endpoint is up.
             if not (load.has_room(head[2].function) if label in self.open else load.has_idle_slot()):
                 break
             task = queue.pop()
@@ -196,12 +196,12 @@ class Scheduler:
         self._note_idle(label)
 
     def may_serve(self, label: str, queue: TaskQueue) -> bool:
-        """Whether the state of the endpoint lets it take from this line: a last resort only if nothing better is up."""
+        """Whether the endpoint's verdict lets it serve this queue; a last resort only if no other is open."""
         verdict = self.verdicts[label]
         return verdict.accepts or verdict.probe or (verdict.last_resort and queue.eligible.isdisjoint(self.open))
 
     def declines(self, label: str, task: Task, at: float) -> bool:
-        """Whether this task should rather wait for another place than go there."""
+        """Whether this task prefers to wait for another endpoint."""
         second_opinions = self.second_opinions
         if (
             (self.walltime_fit.limits and self.walltime_fit.ends_too_late(label, task, at, self.open) is not None)
@@ -222,11 +222,11 @@ class Scheduler:
         return at < task.avoid_until and any(o in self.open and o not in task.avoided for o in task.eligible)
 
     def may_recover(self, label: str, at: float) -> bool:
-        """Whether tasks may still wait for this endpoint."""
+        """Whether tasks may wait for this endpoint."""
         return self._assessor.may_recover(label, self.verdicts[label].state, at)
 
     def _next_queue(self, label: str, at: float) -> TaskQueue | None:
-        """The line with the most urgent head that this endpoint may serve now."""
+        """Return the queue with the most urgent head that this endpoint may serve now."""
         best: TaskQueue | None = None
         best_key: tuple[float, int] | None = None
         for queue in self.backlog.of(label):
@@ -248,7 +248,7 @@ class Scheduler:
             self.verdicts[label] = replace(verdict, probe=False)
 
     def hedge(self, task: Task, label: str, at: float, reason: str) -> None:
-        """Send a second attempt beside the one that runs."""
+        """Dispatch a second attempt beside the running one."""
         attempt = task.hedge = self._bind(task, label, at)
         self._note_idle(label)
         self._dispatched(attempt, reason)
@@ -277,11 +277,11 @@ class Scheduler:
         if self.environments.lacks(label, attempt.task):
             return f"trial, though {self.environments.missing(label, attempt.task)} seems to be missing there"
         again = f", after {', '.join(sorted(avoid))}" if avoid else ""
-        return f"idle slot, pace {load.relative_speed:.2f}{again}"
+        return f"idle slot, relative service time {load.relative_speed:.2f}{again}"
 
     @property
     def idle(self) -> list[str]:
-        """Endpoints that could take something and have an idle slot."""
+        """Endpoints that may get attempts and have an idle slot."""
         return list(self._idle)
 
     def _note_idle(self, label: str) -> None:

@@ -1,4 +1,4 @@
-"""What follows when endpoints of one site are lost together: the rest is suspect, and all are tried again in turn."""
+"""Site outages: after two losses at a site, suspect its other endpoints and stagger the revivals."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from diaspora_parsl.core.timers import Deadlines
 
 
 class SiteOutages:
-    """The part of a `PoolCore` that sees losses of one site together.
+    """The part of `PoolCore` that correlates the losses of one site.
 
     Args:
-        board: told of suspects.
-        scheduler: sends nothing more to them, unless there is no other place.
-        deadlines: of the core.
-        chronicle: tells of suspects.
-        sites: of the endpoints, by label.
-        window: seconds within which losses belong together.
-        judge: looks at an endpoint again.
+        assessor: Health assessor, which records the suspects.
+        scheduler: Scheduler, which uses suspects only as a last resort.
+        deadlines: Timers of the core.
+        history: Publishes the suspects.
+        sites: Site of each endpoint by label.
+        window: Seconds within which losses belong together.
+        update_health: Updates the health of an endpoint.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class SiteOutages:
         self._update_health = update_health
 
     def lost(self, label: str, at: float) -> None:
-        """An endpoint is down. Call it before what it held is given to its neighbours, and judge nothing meanwhile."""
+        """Record a loss. Call it before the endpoint's attempts are rerouted, and update no health meanwhile."""
         reason = self._sites.failed(label, at)
         if reason is None:
             return
@@ -63,5 +63,5 @@ class SiteOutages:
         return lambda: self._update_health(label)
 
     def delay(self, label: str, at: float) -> float:
-        """Seconds that its revival waits for those of its site that were lost before it."""
+        """Seconds by which the revival follows those of earlier losses of the site."""
         return self._sites.delay(label, at)

@@ -1,4 +1,4 @@
-"""Darkness: every endpoint that could run a task is down, and how long it waits then."""
+"""Starvation: fails tasks that wait too long while no endpoint may run them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from diaspora_parsl.errors import EndpointsUnavailableError, PoolError
 
 
 class Starvation:
-    """Gives tasks up that have waited too long with no endpoint in sight.
+    """Fails tasks that have waited too long while no endpoint is up or may recover.
 
     Args:
-        limit: how long a task waits in the dark, seconds.
-        board: knows how endpoints ended.
-        scheduler: knows which endpoints are a hope.
-        deadlines: of the core.
-        clock: the time of the stimulus at hand.
-        give_up: settles a task with a verdict of the pool.
+        limit: Seconds that a task waits.
+        assessor: Health assessor.
+        scheduler: Scheduler.
+        deadlines: Timers of the core.
+        clock: Returns the time of the current stimulus.
+        give_up: Fails a task with an error of the pool.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Starvation:
         self._give_up = give_up
 
     def any_may_recover(self, queue: TaskQueue) -> bool:
-        """Whether any endpoint may yet take the tasks of this line."""
+        """Whether any endpoint of this queue is up or may recover."""
         now = self._clock()
         return any(self._scheduler.may_recover(label, now) for label in queue.eligible)
 
     def watch(self, queue: TaskQueue) -> None:
-        """The line, or one of its endpoints, has changed."""
+        """Check a queue after a change of its tasks or endpoints."""
         if self.any_may_recover(queue):
             queue.starved_since = None
         elif queue.starved_since is None:
@@ -54,7 +54,7 @@ class Starvation:
             self._check(queue)
 
     def _check(self, queue: TaskQueue) -> None:
-        """See whether tasks of this line have waited too long."""
+        """Fail the tasks of this queue that have waited too long."""
         starved_since, now = queue.starved_since, self._clock()
         if starved_since is None or self.any_may_recover(queue) or not queue.length:
             queue.starved_since = None
@@ -74,7 +74,7 @@ class Starvation:
             queue.starved_since = None
 
     def _describe(self, label: str) -> str:
-        """The state of an endpoint in words, with the end of its last generation if this one has shown nothing yet."""
+        """Describe the state of an endpoint, and the end of its last generation while it is not up."""
         verdict, before = self._scheduler.verdicts[label], self._assessor.health[label].last_death
         known = before is None or verdict.state is State.DOWN
         return f"{label} is {verdict.state}: {verdict.reason}" + ("" if known else f", after {before}")

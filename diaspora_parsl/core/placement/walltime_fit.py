@@ -1,4 +1,4 @@
-"""Whether an attempt can end before its place does: known durations against windows and walltimes."""
+"""Walltime fit: compares expected durations with maintenance windows and the ends of blocks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Final
 from diaspora_parsl.core.placement.load import Load, RelativeSpeed
 from diaspora_parsl.core.tasks import Task
 
-#: What is learnt is a mean: this much more is allowed for.
+#: Factor on the learnt duration, which is a mean.
 _MARGIN: Final = 1.25
 _NEVER: Final = float("inf")
 
 
 class WalltimeFit:
-    """Compares what is known of a task's duration with what is known of an endpoint's end.
+    """Compares the expected duration of a task with the known end of an endpoint.
 
-    A window is certain: what would run into it waits, for another endpoint or for the end of the window. The end of
-    the blocks is not: such a task is sent there all the same, if no other endpoint is up that outlives it and no later
-    block of this one would either. A task of unknown duration may go anywhere.
+    A window is certain: a task that would run into it waits for another endpoint or for the end of the window. The end
+    of the blocks is not: the task is dispatched anyway if no open endpoint and no later block here outlives it. A task
+    of unknown duration may run anywhere.
 
     Args:
-        loads: of the endpoints; they know how long functions take there.
-        pace: of the pool; it knows how long functions take elsewhere.
-        ahead: seconds of work that may be before an attempt for which no slot is idle.
+        loads: Load of each endpoint, with the service times there.
+        relative_speed: Mean service times over the pool.
+        prefetch_seconds: Seconds of work that may precede an attempt without an idle slot.
     """
 
     def __init__(self, loads: Mapping[str, Load], relative_speed: RelativeSpeed, prefetch_seconds: float) -> None:
@@ -32,11 +32,11 @@ class WalltimeFit:
         self._prefetch_seconds = prefetch_seconds
         self._windows: dict[str, float] = {}
         self._blocks: dict[str, tuple[float, float]] = {}
-        #: Whether any endpoint has a known end. Read for every task.
+        #: Whether any endpoint has a known end; read for every task.
         self.limits = False
 
     def window_at(self, label: str, start: float) -> None:
-        """Its next window begins then; infinity: none is planned."""
+        """Record the start of the next window; infinity: none is planned."""
         if start == _NEVER:
             self._windows.pop(label, None)
         else:
@@ -44,7 +44,7 @@ class WalltimeFit:
         self.limits = bool(self._windows or self._blocks)
 
     def blocks_end(self, label: str, until: float | None, at: float) -> None:
-        """The last of its connected blocks ends then, as was seen now; None: nothing is known."""
+        """Record the end of the last connected block; None: unknown."""
         if until is None:
             self._blocks.pop(label, None)
         else:
@@ -53,12 +53,12 @@ class WalltimeFit:
         self.limits = bool(self._windows or self._blocks)
 
     def end_of_blocks(self, label: str) -> float | None:
-        """What was told by `blocks_end`."""
+        """Return the recorded end of the last block."""
         known = self._blocks.get(label)
         return None if known is None else known[0]
 
     def expected(self, label: str, task: Task) -> float | None:
-        """Seconds that the task will need there, if anything is known: what its user says before what was learnt."""
+        """Return the expected seconds of the task there: the user's walltime, or the learnt mean; None: unknown."""
         load = self._loads[label]
         if task.walltime is not None:
             seconds = task.walltime
@@ -73,13 +73,13 @@ class WalltimeFit:
         return seconds if load.has_idle_slot() else seconds + self._prefetch_seconds
 
     def ends_too_late(self, label: str, task: Task, at: float, is_open: Collection[str]) -> str | None:
-        """Why this task should rather wait than go there now, or None.
+        """Return the reason for which this task should wait instead of running there now, or None.
 
         Args:
-            label: the endpoint in question.
-            task: which task.
-            at: now.
-            is_open: the endpoints that are up.
+            label: Label of the endpoint.
+            task: The task.
+            at: Current time in seconds.
+            is_open: Labels of the endpoints that are up.
         """
         expected = self.expected(label, task)
         if expected is None:
@@ -97,9 +97,9 @@ class WalltimeFit:
         return None
 
     def _outlived(self, label: str, at: float, seconds: float) -> bool:
-        """Whether its blocks end before an attempt of so many seconds would."""
+        """Whether the blocks end before an attempt of this duration."""
         until = self._blocks.get(label, (_NEVER, 0.0))[0]
-        return at < until < at + seconds  # a block that should have ended and has not: nothing is known
+        return at < until < at + seconds  # the end of a block that is overdue is unknown
 
     def _fits(self, label: str, task: Task, at: float) -> bool:
         expected = self.expected(label, task)
