@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from diaspora_parsl import events
@@ -56,40 +56,24 @@ class History:
 
     def dispatched(self, attempt: Attempt, reason: str) -> None:
         """Publish a dispatched attempt."""
-        task, label = attempt.task, attempt.endpoint
-        payload = events.TaskDispatched(
-            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
-        )
-        self._record(payload, task, "dispatched", attempt.id, label, reason)
+        self._publish(events.TaskDispatched, "dispatched", attempt, reason, reason=reason)
 
     def hedged(self, attempt: Attempt, reason: str) -> None:
         """Publish a second attempt beside a slow one."""
-        task, label = attempt.task, attempt.endpoint
-        payload = events.TaskHedged(
-            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
-        )
-        self._record(payload, task, "hedged", attempt.id, label, reason)
+        self._publish(events.TaskHedged, "hedged", attempt, reason, reason=reason)
 
     def rerouted(self, attempt: Attempt, reason: str) -> None:
         """Publish a lost attempt whose task waits again."""
-        task, label = attempt.task, attempt.endpoint
-        payload = events.TaskRerouted(
-            task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, reason=reason
-        )
-        self._record(payload, task, "rerouted", attempt.id, label, reason)
+        self._publish(events.TaskRerouted, "rerouted", attempt, reason, reason=reason)
 
     def finished(self, attempt: Attempt, seconds: float) -> None:
         """Publish the result of a task."""
-        task, label = attempt.task, attempt.endpoint
-        payload = events.TaskFinished(
-            task=task.id,
-            attempt=attempt.id,
-            endpoint=label,
-            site=self._specs[label].site,
-            seconds=round(seconds, 6),
-            attempts=task.attempts,
-        )
-        self._record(payload, task, "finished", attempt.id, label, "")
+        attempts = attempt.task.attempts
+        self._publish(events.TaskFinished, "finished", attempt, seconds=round(seconds, 6), attempts=attempts)
+
+    def late(self, attempt: Attempt) -> None:
+        """Publish a result that came after its task was settled."""
+        self._publish(events.TaskLate, "late", attempt, "the task was settled already")
 
     def failed(
         self, task: Task, kind: str, error: str, message: str, attempt: Attempt | None, reason: str = ""
@@ -109,11 +93,12 @@ class History:
         )
         self._record(payload, task, "failed", number, label, f"{error}: {message}" + (f" ({reason})" if reason else ""))
 
-    def late(self, attempt: Attempt) -> None:
-        """Publish a result that came after its task was settled."""
+    def _publish(
+        self, kind: Callable[..., events.Payload], what: str, attempt: Attempt, recorded: str = "", **fields: Any
+    ) -> None:
         task, label = attempt.task, attempt.endpoint
-        payload = events.TaskLate(task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site)
-        self._record(payload, task, "late", attempt.id, label, "the task was settled already")
+        payload = kind(task=task.id, attempt=attempt.id, endpoint=label, site=self._specs[label].site, **fields)
+        self._record(payload, task, what, attempt.id, label, recorded)
 
     def _record(self, payload: events.Payload, task: Task, what: str, attempt: int, label: str, reason: str) -> None:
         self.out.append(Publish(payload, task.id, label))

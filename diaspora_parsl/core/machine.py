@@ -77,15 +77,7 @@ class PoolCore(FailureHandler):
         self.settings = s = settings or PoolSettings()
         self.specs = {spec.label: spec for spec in endpoints}
         sites = {spec.label: spec.site for spec in endpoints}
-        self.assessor = HealthAssessor(
-            sites,
-            empty_grace=s.empty_grace,
-            stall_limit=s.stall_limit,
-            silence_limit=s.silence_limit,
-            peer_report_time=s.peer_report_time,
-            phi_threshold=s.phi_threshold,
-            acceptable_pause=s.acceptable_pause,
-        )
+        self.assessor = HealthAssessor(sites, s)
         self.second_opinions = SecondOpinions(
             self.specs,
             s,

@@ -11,6 +11,7 @@ from msgspec import Struct
 from diaspora_parsl.core.health.correlated_failures import CommonCauseFilter
 from diaspora_parsl.core.health.evidence import Health
 from diaspora_parsl.core.health.reachability import Reachability
+from diaspora_parsl.core.settings import PoolSettings
 
 #: Seconds that a revived endpoint must keep blocks requested before it may recover.
 _RECOVERY_BLOCKS_SECONDS: Final = 30.0
@@ -56,35 +57,21 @@ class Verdict(Struct, frozen=True):
 
 
 class HealthAssessor:
-    """Collects evidence about endpoints and computes verdicts; see `PoolSettings` for the arguments."""
+    """Collects evidence about endpoints and computes verdicts."""
 
-    def __init__(
-        self,
-        sites: Mapping[str, str],
-        *,
-        empty_grace: float,
-        stall_limit: float,
-        silence_limit: float,
-        peer_report_time: float,
-        phi_threshold: float,
-        acceptable_pause: float,
-    ) -> None:
+    def __init__(self, sites: Mapping[str, str], settings: PoolSettings) -> None:
         self.health = {label: Health() for label in sites}
         self.reachability = Reachability(self.health)
         self._common_cause = CommonCauseFilter(self.health, sites, self.reachability)
-        self._empty_grace = empty_grace
-        self._stall_limit = stall_limit
-        self._silence_limit = silence_limit
-        self._peer_report_time = peer_report_time
-        self._phi_threshold = phi_threshold
-        self._pause = acceptable_pause
+        self._settings = settings
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
     def record_heartbeat(self, label: str, stream: str, at: float, interval: float, via_site: str = "") -> None:
         """Record a heartbeat and its site of origin, if it came over a bridge."""
+        s = self._settings
         self.health[label].via_site = via_site
-        self.health[label].heartbeats.beat(stream, at, interval, threshold=self._phi_threshold, pause=self._pause)
+        self.health[label].heartbeats.beat(stream, at, interval, threshold=s.phi_threshold, pause=s.acceptable_pause)
 
     def fabric_polled(self, at: float) -> bool:
         """Record a poll; return False after a gap in the polls, which discards all evidence of silence."""
@@ -116,7 +103,7 @@ class HealthAssessor:
 
     def peer_report(self, label: str, at: float, reason: str, lasts: float | None = None) -> float:
         """Record a peer's report; return the time until which it is valid."""
-        until = at + (self._peer_report_time if lasts is None else lasts)
+        until = at + (self._settings.peer_report_time if lasts is None else lasts)
         self.health[label].peer_report = (at, until, reason)
         return until
 
@@ -170,16 +157,16 @@ class HealthAssessor:
 
     def _empty(self, health: Health, at: float, live: int) -> Verdict:
         reason = "no worker is connected" if health.had_slots else "no worker has connected yet"
-        unanswered = _NEVER if health.unanswered_since is None else health.unanswered_since + self._stall_limit
+        unanswered = _NEVER if health.unanswered_since is None else health.unanswered_since + self._settings.stall_limit
         if at >= unanswered:
             return Verdict(State.WAITING, f"{reason}, and {_unanswered(health, at)}", keeps=False, fatal=True)
-        stalled = _NEVER if health.stalled_since is None else health.stalled_since + self._stall_limit
+        stalled = _NEVER if health.stalled_since is None else health.stalled_since + self._settings.stall_limit
         if at >= stalled:
-            reason = f"for {self._stall_limit:.0f} s there was work, but no worker and no block requested"
+            reason = f"for {self._settings.stall_limit:.0f} s there was work, but no worker and no block requested"
             return Verdict(State.WAITING, reason, keeps=False, fatal=True)
         alone = _NEVER
         if live:
-            alone = (at if health.empty_since is None else health.empty_since) + self._empty_grace
+            alone = (at if health.empty_since is None else health.empty_since) + self._settings.empty_grace
             if at >= alone:
                 reason = f"no worker is connected while {live} attempts are outstanding"
                 return Verdict(State.WAITING, reason, keeps=False, fatal=not health.blocks_expected)
@@ -222,7 +209,7 @@ class HealthAssessor:
         stale = self.reachability.stale_at(health)
         over = stale if stale > at else _NEVER
         if health.silence_confirmed and live == 0 and health.unanswered_since is not None:
-            limit = health.unanswered_since + self._stall_limit
+            limit = health.unanswered_since + self._settings.stall_limit
             over = min(over, limit)
             if at >= limit:
                 return Verdict(State.DOWN, _unanswered(health, at), keeps=False, fatal=True)
@@ -253,7 +240,9 @@ class HealthAssessor:
         """Time at which a silent control channel makes the endpoint suspect."""
         if health.unanswered_since is None:
             return _NEVER
-        return max(health.unanswered_since + self._silence_limit, health.last_result + _RESULT_OVERRULES_SECONDS)
+        return max(
+            health.unanswered_since + self._settings.silence_limit, health.last_result + _RESULT_OVERRULES_SECONDS
+        )
 
 
 def _unanswered(health: Health, at: float) -> str:

@@ -193,11 +193,9 @@ class NodeOutlierDetector:
     def node_succeeded(self, endpoint: str, name: str, function: str) -> list[Change]:
         """Record a success on a node; return the changes that follow."""
         evidence = self._evidence[endpoint]
-        node = evidence.nodes.get(name) or self._add_node(evidence, endpoint, name)
+        node = self.node(endpoint, name)
         node.record_outcome(good=True)
-        streak = node.functions.get(function)
-        if streak is None:
-            streak = self._streak(node, function)
+        streak = self._streak(node, function)
         streak.worked = True
         if name not in evidence.suspects:
             return []

@@ -18,16 +18,7 @@ class _UpdateHealth(Protocol):
 
 
 class MaintenancePlanner:
-    """The part of `PoolCore` that follows the calendar.
-
-    Args:
-        assessor: Health assessor, whose verdicts depend on drains and breakers.
-        scheduler: Scheduler, whose walltime fit reads the windows.
-        deadlines: Timers of the core.
-        history: Publishes the answers to requests.
-        update_health: Updates the health of an endpoint.
-        back: Revives a dead endpoint after a hold ends.
-    """
+    """The part of `PoolCore` that follows the calendar; ``back`` revives a dead endpoint after a hold ends."""
 
     def __init__(
         self,
@@ -152,11 +143,7 @@ class Hold(NamedTuple):
 
 
 class Calendar:
-    """Drains and maintenance windows of all endpoints, without any effect; queries drop what is over.
-
-    Args:
-        labels: Labels of the endpoints.
-    """
+    """Drains and maintenance windows of all endpoints, without any effect; queries drop what is over."""
 
     def __init__(self, labels: Iterable[str]) -> None:
         self._windows: dict[str, list[Window]] = {label: [] for label in labels}

@@ -82,13 +82,7 @@ class RetryBudget:
 
 
 class PacedRequeue:
-    """Tasks that wait for the retry budget before they are queued again.
-
-    Args:
-        deadlines: Timers of the core.
-        clock: Returns the time of the current stimulus.
-        release: Queues a task.
-    """
+    """Tasks that wait for the retry budget before they are queued again."""
 
     def __init__(self, deadlines: Deadlines, clock: Callable[[], float], release: Callable[[Task], None]) -> None:
         #: Release time and task, by task id.

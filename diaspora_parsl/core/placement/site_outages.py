@@ -12,17 +12,7 @@ from diaspora_parsl.core.timers import Deadlines
 
 
 class SiteOutages:
-    """The part of `PoolCore` that correlates the losses of one site.
-
-    Args:
-        assessor: Health assessor, which records the suspects.
-        scheduler: Scheduler, which uses suspects only as a last resort.
-        deadlines: Timers of the core.
-        history: Publishes the suspects.
-        sites: Site of each endpoint by label.
-        window: Seconds within which losses belong together.
-        update_health: Updates the health of an endpoint.
-    """
+    """The part of `PoolCore` that correlates the losses of one site."""
 
     def __init__(
         self,

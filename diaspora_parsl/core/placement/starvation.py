@@ -13,16 +13,7 @@ from diaspora_parsl.errors import EndpointsUnavailableError, PoolError
 
 
 class Starvation:
-    """Fails tasks that have waited too long while no endpoint is up or may recover.
-
-    Args:
-        limit: Seconds that a task waits.
-        assessor: Health assessor.
-        scheduler: Scheduler.
-        deadlines: Timers of the core.
-        clock: Returns the time of the current stimulus.
-        give_up: Fails a task with an error of the pool.
-    """
+    """Fails tasks that have waited too long while no endpoint is up or may recover."""
 
     def __init__(
         self,

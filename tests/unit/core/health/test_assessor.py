@@ -6,21 +6,14 @@ import pytest
 
 from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
 from diaspora_parsl.core.health.evidence import Health
+from diaspora_parsl.core.settings import PoolSettings
 
 
 class Bench:
     """A board with one endpoint, up since time 0."""
 
     def __init__(self) -> None:
-        self.assessor = HealthAssessor(
-            {"alpha": "anl", "beta": "uc"},
-            empty_grace=1.0,
-            stall_limit=60.0,
-            silence_limit=3.0,
-            peer_report_time=30.0,
-            phi_threshold=8.0,
-            acceptable_pause=2.5,
-        )
+        self.assessor = HealthAssessor({"alpha": "anl", "beta": "uc"}, PoolSettings(acceptable_pause=2.5))
         self.health: Health = self.assessor.health["alpha"]
         self.health.started_at = 0.0
         self.assessor.observed("alpha", 0.0, 4, blocks_expected=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
+from diaspora_parsl.core.settings import PoolSettings
 
 
 class Far:
@@ -10,15 +11,7 @@ class Far:
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self.assessor = HealthAssessor(
-            {"near": "anl", "far": "uc"},
-            empty_grace=1.0,
-            stall_limit=60.0,
-            silence_limit=3.0,
-            peer_report_time=30.0,
-            phi_threshold=8.0,
-            acceptable_pause=2.5,
-        )
+        self.assessor = HealthAssessor({"near": "anl", "far": "uc"}, PoolSettings(acceptable_pause=2.5))
         for label in ("near", "far"):
             self.assessor.health[label].started_at = 0.0
             self.assessor.observed(label, 0.0, 4, blocks_expected=True)
