@@ -52,7 +52,7 @@ class Torn(MemorySubscription):
 
 
 class Faulty(MemoryFabric):
-    """A log whose next call may fail, before, after or in the middle of what it does."""
+    """A log whose next call may fail before, during or after its work."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -78,11 +78,11 @@ class Faulty(MemoryFabric):
         return reader
 
     def close(self) -> None:
-        """A link closes what it opened; here all links share one."""
+        """Do not close the log, which all links share."""
 
 
 class Log:
-    """A fabric, and what is on it."""
+    """A fabric and its events."""
 
     def __init__(self, site: str) -> None:
         self.site = site
@@ -101,7 +101,7 @@ class Log:
         return MemorySubscription(self.fabric._log, (ev.TOPIC_TASK,), "earliest").read(0)
 
     def distinct(self) -> list[ev.Event]:
-        """What a reader that drops doubles sees."""
+        """Return the events that a reader without duplicates sees."""
         return list({(event.source, event.id): event for event in reversed(self.all())}.values())[::-1]
 
 

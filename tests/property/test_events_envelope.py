@@ -1,4 +1,4 @@
-"""Properties of the envelope: what is written is read again, by us and by the CloudEvents SDK; nonsense is refused."""
+"""Properties of the envelope: it and the CloudEvents SDK read every written event; invalid ones are refused."""
 
 from __future__ import annotations
 

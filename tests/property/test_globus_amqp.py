@@ -63,7 +63,7 @@ frames = st.one_of(
 
 
 class Pipe(asyncio.Transport):
-    """Keeps what is written."""
+    """Keeps the written bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Pipe(asyncio.Transport):
 
 
 async def feed(data: bytes, cuts: list[int], *, all_stay: bool = True) -> None:
-    """Hand the broker bytes in pieces: what it answers are frames, and its messages stay if nothing takes them."""
+    """Send the broker bytes in pieces: it answers with frames, and keeps messages without a consumer."""
     queues = Queues()
     queues.declare("q")
     for number in range(3):

@@ -26,7 +26,7 @@ which_channel = st.sampled_from((0, 0, 0, 0, 1, 2, 3))
 
 
 class Book:
-    """What must be true of one queue: where each of its messages is, numbered as they were published."""
+    """The model of one queue: the place of each message, numbered in the order of publication."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -118,7 +118,7 @@ class BrokerMachine(RuleBasedStateMachine):
         return (not consumer.prefetch or own < consumer.prefetch) and (not limit or together < limit)
 
     def let_go(self, channels: list[Channel], tags: list[int] | None = None, *, back: bool) -> None:
-        """Note that deliveries are settled or go back, before the queues are told."""
+        """Record that deliveries are settled or returned, before the queues are."""
         for book in self.books.values():
             for number, (channel, tag) in list(book.out.items()):
                 if channel in channels and (tags is None or tag in tags):

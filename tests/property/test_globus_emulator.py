@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, the emulated service loses no task unless a fault says so."""
+"""The emulated service loses no task in any order of operations, unless a fault requests it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LASTS = {"at": 0.0, "until": 1.0}
 
 
 class Emulator(RuleBasedStateMachine):
-    """A client that talks to the service in every way, while endpoints and connections come and go."""
+    """A client that uses every operation of the service, while endpoints and connections come and go."""
 
     def __init__(self) -> None:
         super().__init__()

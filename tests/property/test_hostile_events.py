@@ -1,4 +1,4 @@
-"""Whatever comes from the fabric, nobody who reads it raises, stalls, or does what it was not asked to with the key."""
+"""No event from the fabric makes a reader raise, stall, or follow a request that was not signed with the key."""
 
 from __future__ import annotations
 

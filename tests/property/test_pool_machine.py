@@ -59,7 +59,7 @@ pick = st.integers(0, 1 << 16)
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Drives the core as a shell would, and keeps its own small account of what must be true."""
+    """Drives the core as a shell would, and compares it with a small model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.dispatches[task] <= LIMITS.max_attempts
 
     def check_horizon(self, task: int, label: str) -> None:
-        """What is known to take too long is not sent into a window."""
+        """Check that no task that is known to take too long is dispatched into a window."""
         walltime = self.walltimes[task]
         for start, _ in self.windows[label]:
             assert walltime is None or start <= self.now or self.now + walltime <= start
@@ -341,7 +341,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(which=pick)
     def orphan(self, which: int) -> None:
-        """A worker is known to be gone before its executor says so: the attempt itself stays open."""
+        """A worker is gone before its executor reports it: the attempt stays open."""
         attempt = sorted(self.open)[which % len(self.open)]
         task = self.open[attempt][0]
         wanted = attempt in self.wanted.get(task, ())
@@ -391,7 +391,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(which=pick, error=st.sampled_from(sorted(RAISED)), node=st.sampled_from(NODES))
     def raise_one(self, which: int, error: str, node: str) -> None:
-        """The task's own code raises, because of itself or of the place."""
+        """The task's own code raises, because of itself or of the endpoint."""
         attempt = sorted(self.open)[which % len(self.open)]
         task = self.open[attempt][0]
         wanted = attempt in self.wanted.get(task, ())
@@ -403,7 +403,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(label=labels, function=st.sampled_from(FUNCTIONS))
     def bad_place(self, label: str, function: str) -> None:
-        """One place lacks what one function needs: there it raises, elsewhere it succeeds."""
+        """A function raises at an endpoint that lacks something, and succeeds elsewhere."""
         for attempt, (task, where, _) in sorted(self.open.items()):
             if self.functions[task] == function and attempt in self.open:
                 if where == label:
@@ -537,7 +537,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.answered(self.tell(stimuli.Maintenance(self.now, label, None, None, "called off", "c")), label, "c")
 
     def answered(self, answer: list[actions.Action], label: str, request: str) -> None:
-        """Who asked is told how the endpoint stands now."""
+        """Check that each request is answered with the state of the endpoint."""
         answers = [a.payload for a in answer if isinstance(a, actions.Publish) and a.key == label]
         (given,) = [told for told in answers if isinstance(told, events.RequestAnswered)]
         assert (given.request, given.endpoint) == (request, label)
@@ -618,7 +618,7 @@ class PoolMachine(RuleBasedStateMachine):
         return set(self.eligible) - set(self.settled)
 
     def end_up(self) -> None:
-        """Every place works again, and time runs: every task is settled."""
+        """Every endpoint works again and time passes: every task is settled."""
         self.reviving = "start"
         for label in LABELS:
             self.resume(label)
@@ -637,7 +637,7 @@ class PoolMachine(RuleBasedStateMachine):
         pytest.fail(f"{self.unsettled()} wait for ever")
 
     def end_dark(self) -> None:
-        """Every place is gone and stays away: every task is told so in time."""
+        """Every endpoint is gone for good: every task fails in time."""
         self.reviving = "fail"
         for label in LABELS:
             self.bury(label, self.generation[label])

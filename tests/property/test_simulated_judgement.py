@@ -1,4 +1,4 @@
-"""A place that lacks what tasks need, in virtual time."""
+"""Failure attribution in virtual time: an endpoint that lacks something that tasks need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diaspora_parsl.testing.simulation.simulator import Simulator
 @pytest.mark.parametrize("functions", [1, 4, 40])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_wrong_environment_costs_time_never_tasks(functions: int, seed: int) -> None:
-    """Two hundred applications of four tasks, no retries; never much slower than without the bad place."""
+    """Two hundred applications of four tasks without retries are never much slower than without the bad endpoint."""
     endpoints = [SimEndpoint(label="alpha", slots=4), SimEndpoint(label="beta", slots=4)]
     tasks = [SimTask(function=f"f{i % functions}", seconds=0.5, idempotent=True) for i in range(800)]
     bad = f.WrongEnvironment(at=0.0, endpoint="alpha", until=1e6)

@@ -1,4 +1,4 @@
-"""Hedging in virtual time: what it gains on a load with stragglers, and what it costs with and without."""
+"""Hedging in virtual time: its gain and cost on a load with and without stragglers."""
 
 from __future__ import annotations
 

@@ -69,9 +69,8 @@ class FailureHandler(ABC):
                 self._give_up_if_poison(task, str(failure))
                 return
         if task.bound is not None and failure.then is not FailureAction.FAIL:
-            self.second_opinions.note(
-                attempt, failure, self.now, worked=worked
-            )  # its other attempt is the second opinion
+            # The other attempt is the second opinion.
+            self.second_opinions.note(attempt, failure, self.now, worked=worked)
             self._out.append(Discard(attempt.id))
             self._reroute(attempt, str(failure))
             return

@@ -297,7 +297,7 @@ class NodeOutlierDetector:
         """
         evidence = self._evidence[endpoint]
         names: list[str] = []
-        doubted = []
+        awaited = []
         count = 0
         for node in evidence.suspects.values():
             streak = node.functions.get(function)
@@ -306,8 +306,8 @@ class NodeOutlierDetector:
                 if self._stays_out(node, streak, at):
                     names += self.names_of(node)
             elif streak is not None and streak.is_awaited:
-                doubted.append(node)
-        for node in doubted:
+                awaited.append(node)
+        for node in awaited:
             count += 1
             if 2 * count > len(evidence.managers) + evidence.more:
                 break

@@ -1,5 +1,5 @@
 """Placement: which waiting task goes to which endpoint, and when.
 
-Tasks are bound late; filters say why a task must not run at an endpoint, and the load model orders the rest. Start
-with `scheduler`.
+Tasks are bound late: filters exclude endpoints with a reason, and the load model orders the rest. Start with
+`scheduler`.
 """

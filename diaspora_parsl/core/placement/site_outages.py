@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from diaspora_parsl.core.health.assessor import HealthAssessor, State, Verdict
 from diaspora_parsl.core.health.correlated_failures import Sites
@@ -47,10 +48,7 @@ class SiteOutages:
                 suspect = Verdict(State.SUSPECT, reason, last_resort=True)
                 self._scheduler.apply_verdict(other, suspect, health.slots)
                 self._history.record_verdict(other, health, suspect, 0)
-                self._deadlines.at(until, ("health", other), self._update_later(other))
-
-    def _update_later(self, label: str) -> Callable[[], None]:
-        return lambda: self._update_health(label)
+                self._deadlines.at(until, ("health", other), partial(self._update_health, other))
 
     def delay(self, label: str, at: float) -> float:
         """Seconds by which the revival follows those of earlier losses of the site."""

@@ -12,7 +12,7 @@ from diaspora_parsl.core.machine import PoolCore
 
 
 class Lines:
-    """Counts the lines of Python that run inside: what a fault costs, on any machine."""
+    """Counts the lines of Python that run inside: the cost of a fault, on any machine."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -32,7 +32,7 @@ class Lines:
 
 
 def lines_per_fault(endpoints: int) -> tuple[int, int]:
-    """Lines for the loss and return of a busy endpoint, and for a lost worker, among so many busy endpoints."""
+    """Lines for the loss and return of a busy endpoint, and for a lost worker, among this number of busy endpoints."""
     labels = [f"e{i:03}" for i in range(endpoints)]
     core = PoolCore([settings.EndpointSpec(label=label, capacity=4) for label in labels])
     for label in labels:
@@ -60,7 +60,7 @@ def test_a_fault_costs_the_same_among_ten_and_among_four_hundred_endpoints() -> 
 
 
 def lines_per_heartbeat(streams: int) -> int:
-    """Lines for a heartbeat of an endpoint that others call suspect, among so many of its nodes that give them."""
+    """Lines for a heartbeat of an endpoint that peers report as suspect, by its number of nodes with heartbeats."""
     core = PoolCore([settings.EndpointSpec(label="alpha", capacity=4)])
     core.handle(stimuli.Started(0.0, "alpha", 0))
     core.handle(stimuli.Observed(0.0, "alpha", 0, 4, blocks_expected=True))

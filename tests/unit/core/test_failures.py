@@ -28,7 +28,7 @@ def test_every_name_of_the_table_exists_in_the_installed_parsl() -> None:
 
 
 def _parsl_error(kind: type[BaseException], *args: object) -> BaseException:
-    """Without its own constructor, whose arguments are Parsl's business."""
+    """Build an error of Parsl without its own constructor, whose arguments vary."""
     error = BaseException.__new__(kind)
     BaseException.__init__(error, *args)
     return error

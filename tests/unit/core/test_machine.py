@@ -20,7 +20,7 @@ def test_death_reroutes_running_and_queued_and_charges_nothing(bench: Any) -> No
     pool.now = 0.01
     pool.finish(first)
     tasks = [pool.submit("short") for _ in range(10)]
-    assert {pool.where(task) for task in tasks} == {"alpha"}, "one runs, nine are sent ahead"
+    assert {pool.where(task) for task in tasks} == {"alpha"}, "one runs, nine are prefetched"
     pool.up("beta", slots=16)
     pool.die("alpha")
     assert {pool.where(task) for task in tasks} == {"beta"}
@@ -133,14 +133,14 @@ def test_a_late_result_is_taken_if_first_and_dropped_if_not(bench: Any) -> None:
     assert pool.where(beaten) == "beta"
     pool.die("alpha")
     assert pool.where(early) is None, "beta is full"
-    assert actions.Resolve(early, old) in pool.tell(stimuli.Finished, old)
+    assert actions.Resolve(early, old) in pool.send(stimuli.Finished, old)
     other = pool.attempt(beaten)
     pool.up("alpha")
     pool.die("beta")
     pool.wait(1.0)
     pool.up("alpha")
     pool.finish(beaten)
-    assert pool.tell(stimuli.Finished, other)[0] == actions.Discard(other)
+    assert pool.send(stimuli.Finished, other)[0] == actions.Discard(other)
     assert pool.core.late == 1
     assert [t.task for t in pool.of(events.TaskLate)] == [beaten]
     assert len(pool.of(actions.Resolve)) == 2
@@ -153,8 +153,8 @@ def test_a_late_result_calls_the_running_rival_off(bench: Any) -> None:
     pool.up("beta")
     pool.die("alpha")
     rival = pool.attempt(task)
-    assert actions.Resolve(task, old) in pool.tell(stimuli.Finished, old)
-    assert actions.Discard(rival) in pool.tell(stimuli.Failed, rival, Failure(Kind.WORKER_LOST, "WorkerLost", ""))
+    assert actions.Resolve(task, old) in pool.send(stimuli.Finished, old)
+    assert actions.Discard(rival) in pool.send(stimuli.Failed, rival, Failure(Kind.WORKER_LOST, "WorkerLost", ""))
     assert len(pool.of(actions.Resolve)) == 1
     assert not pool.of(actions.Reject)
 
@@ -193,10 +193,10 @@ def test_darkness_ends_when_one_endpoint_is_up(bench: Any) -> None:
 
 def test_tasks_may_wait_for_ever_in_a_batch_queue(bench: Any) -> None:
     pool = bench("alpha")
-    pool.tell(stimuli.Started, "alpha", 0)
+    pool.send(stimuli.Started, "alpha", 0)
     task = pool.submit()
     for _ in range(100):
-        pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=True)
+        pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=True)
         pool.wait(100)
     assert task in pool.core.tasks
     assert pool.state("alpha") is State.WAITING
@@ -204,10 +204,10 @@ def test_tasks_may_wait_for_ever_in_a_batch_queue(bench: Any) -> None:
 
 def test_an_endpoint_with_demand_and_no_prospect_is_revived(bench: Any) -> None:
     pool = bench("alpha", stall_limit=60.0)
-    pool.tell(stimuli.Started, "alpha", 0)
-    pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
+    pool.send(stimuli.Started, "alpha", 0)
+    pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
     pool.submit()
-    pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
+    pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
     pool.wait(59.9)
     assert pool.state("alpha") is State.WAITING
     pool.wait(0.1)
@@ -239,10 +239,10 @@ def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench
     assert "phi" in reason
     assert pool.state("alpha") is State.DOWN
 
-    pool.tell(stimuli.HeartbeatReceived, "alpha", "block/node")
-    assert pool.state("alpha") is State.UP, "a doubt that ends reopens the endpoint"
+    pool.send(stimuli.HeartbeatReceived, "alpha", "block/node")
+    assert pool.state("alpha") is State.UP, "the end of silence reopens the endpoint"
     pool.finish(task)
-    assert actions.Discard(old) in pool.tell(stimuli.Finished, old)
+    assert actions.Discard(old) in pool.send(stimuli.Finished, old)
     assert pool.core.late == 1
 
 
@@ -259,7 +259,7 @@ def test_what_was_sent_far_ahead_is_overdue_when_its_first_is(bench: Any) -> Non
         pool.finish(task)
     silent = pool.now
     while pool.where(tasks[-1]) == "alpha":
-        pool.tell(stimuli.Unanswered, "alpha", 0, silent)
+        pool.send(stimuli.Unanswered, "alpha", 0, silent)
         pool.live(0.25, "alpha")
         assert pool.now - silent <= 4.0, "its first should have come after half a second"
     assert pool.now - silent >= 3.0
@@ -315,13 +315,13 @@ def test_a_dead_fabric_raises_no_suspicion(bench: Any) -> None:
     for _ in range(600):
         pool.wait(1)
         for label in ("alpha", "beta"):
-            pool.tell(stimuli.Observed, label, 0, 1)
+            pool.send(stimuli.Observed, label, 0, 1)
             assert pool.state(label) is State.UP
     assert len(pool.of(actions.Dispatch)) == 1
     assert pool.where(task)
-    pool.tell(stimuli.FabricPolled)
+    pool.send(stimuli.FabricPolled)
     pool.live(2)
-    assert pool.state("alpha") is State.UP, "a reader that was away forgives first"
+    assert pool.state("alpha") is State.UP, "a stalled reader discards its evidence of silence"
 
 
 def test_a_fabric_that_dies_while_an_endpoint_is_suspect_ends_the_doubt(bench: Any) -> None:
@@ -336,7 +336,7 @@ def test_a_fabric_that_dies_while_an_endpoint_is_suspect_ends_the_doubt(bench: A
 def test_a_goodbye_is_no_silence(bench: Any) -> None:
     pool = bench("alpha").up()
     pool.live(10, "alpha")
-    pool.tell(stimuli.StreamEnded, "alpha", "block/node")
+    pool.send(stimuli.StreamEnded, "alpha", "block/node")
     pool.live(30)
     assert pool.state("alpha") is State.UP
 
@@ -361,7 +361,7 @@ def test_a_probe_in_a_silent_endpoint_strands_no_task(bench: Any) -> None:
 def test_a_rumour_only_avoids(bench: Any) -> None:
     pool = bench("alpha", "beta", peer_report_time=30.0, slots=2).up()
     there = next(task for task in [pool.submit() for _ in range(4)] if pool.where(task) == "alpha")
-    pool.tell(stimuli.PeerReport, "alpha", "another pool", "its file system hangs")
+    pool.send(stimuli.PeerReport, "alpha", "another pool", "its file system hangs")
     assert pool.state("alpha") is State.SUSPECT
     assert pool.where(there) == "alpha", "what runs there stays"
     assert "another pool says: its file system hangs" in pool.core.state("alpha")[1]
@@ -374,7 +374,7 @@ def test_a_rumour_only_avoids(bench: Any) -> None:
 def test_a_result_ends_a_rumour(bench: Any) -> None:
     pool = bench("alpha").up()
     task = pool.submit()
-    pool.tell(stimuli.PeerReport, "alpha", "a facility", "maintenance")
+    pool.send(stimuli.PeerReport, "alpha", "a facility", "maintenance")
     pool.wait(1)
     pool.finish(task)
     assert pool.state("alpha") is State.UP
@@ -383,7 +383,7 @@ def test_a_result_ends_a_rumour(bench: Any) -> None:
 def test_a_rumour_does_not_lift_a_quarantine(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=8).up()
     _quarantine(pool, "alpha")
-    pool.tell(stimuli.PeerReport, "alpha", "a facility", "maintenance")
+    pool.send(stimuli.PeerReport, "alpha", "a facility", "maintenance")
     assert pool.state("alpha") is State.QUARANTINED
 
 
@@ -393,19 +393,19 @@ def test_an_unanswered_control_channel_makes_suspect_then_left_then_revived(benc
     pool.up("beta")
     pool.wait(10)
     asked = pool.now
-    pool.tell(stimuli.Unanswered, "alpha", 0, asked)
+    pool.send(stimuli.Unanswered, "alpha", 0, asked)
     assert pool.state("alpha") is State.UP
     pool.wait(3)
     assert pool.where(task) == "beta"
     assert pool.state("alpha") is State.DOWN
     assert "control channel has not answered" in pool.of(events.TaskRerouted)[0].reason
     pool.wait(60)
-    assert pool.of(actions.Revive)[0].endpoint == "alpha", "it is not mourned for ever"
+    assert pool.of(actions.Revive)[0].endpoint == "alpha", "it is revived"
 
 
 def test_a_control_channel_that_answers_again_ends_the_doubt(bench: Any) -> None:
     pool = bench("alpha", "beta").up()
-    pool.tell(stimuli.Unanswered, "alpha", 0, pool.now)
+    pool.send(stimuli.Unanswered, "alpha", 0, pool.now)
     pool.wait(4)
     assert pool.state("alpha") is State.SUSPECT
     pool.up("alpha")
@@ -414,9 +414,9 @@ def test_a_control_channel_that_answers_again_ends_the_doubt(bench: Any) -> None
 
 def test_a_control_channel_that_never_answered_does_not_keep_tasks_for_ever(bench: Any) -> None:
     pool = bench("alpha", stall_limit=60.0)
-    pool.tell(stimuli.Started, "alpha", 0)
+    pool.send(stimuli.Started, "alpha", 0)
     pool.submit()
-    pool.tell(stimuli.Unanswered, "alpha", 0, 0.0)
+    pool.send(stimuli.Unanswered, "alpha", 0, 0.0)
     pool.wait(60)
     assert pool.state("alpha") is State.DOWN
 
@@ -425,7 +425,7 @@ def test_an_empty_endpoint_keeps_its_attempts_for_a_grace_only(bench: Any) -> No
     pool = bench("alpha", "beta", empty_grace=1.0).up("alpha")
     task = pool.submit()
     pool.up("beta")
-    pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=True)
+    pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=True)
     pool.wait(0.9)
     assert pool.where(task) == "alpha"
     pool.wait(0.1)
@@ -437,7 +437,7 @@ def test_an_empty_endpoint_keeps_its_attempts_for_a_grace_only(bench: Any) -> No
 def test_an_empty_endpoint_without_blocks_is_revived(bench: Any) -> None:
     pool = bench("alpha", "beta").up("alpha")
     pool.submit()
-    pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
+    pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
     pool.wait(1.0)
     assert pool.state("alpha") is State.DOWN
     pool.wait(1.0)
@@ -481,7 +481,7 @@ def test_a_death_of_an_old_generation_is_no_news(bench: Any) -> None:
     pool.die("alpha")
     pool.wait(2)
     pool.up()
-    pool.tell(stimuli.Died, "alpha", 0, "late news")
+    pool.send(stimuli.Died, "alpha", 0, "late news")
     assert pool.state("alpha") is State.UP
 
 
@@ -496,7 +496,7 @@ def test_a_declared_loss_of_the_endpoint_is_its_death(bench: Any) -> None:
 
 
 def _quarantine(pool: Any, label: str) -> None:
-    """Let five tasks in a row lose their manager there, while the same function works elsewhere."""
+    """Let five consecutive tasks lose their manager there, while the same function works elsewhere."""
     (other,) = set(pool.labels) - {label}
     good = pool.submit("f", eligible=(other,))
     pool.wait(0.1)
@@ -535,10 +535,10 @@ def test_a_probe_that_is_taken_away_leaves_room_for_another(bench: Any) -> None:
         pool.fail(task, Kind.MANAGER_LOST)
     pool.wait(10)
     assert len(_bound(pool)) == 1
-    pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=True)
+    pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=True)
     pool.wait(1)
     assert not _bound(pool)
-    pool.tell(stimuli.Observed, "alpha", 0, 8, blocks_expected=True)
+    pool.send(stimuli.Observed, "alpha", 0, 8, blocks_expected=True)
     (probe,) = _bound(pool)
     pool.finish(probe)
     assert pool.state("alpha") is State.UP
@@ -574,34 +574,34 @@ def test_half_of_the_pool_stays_in_whatever_happens(bench: Any) -> None:
 def test_a_drained_endpoint_gets_nothing_and_what_runs_may_finish(bench: Any) -> None:
     pool = bench("alpha", "beta").up("alpha")
     task = pool.submit()
-    pool.tell(stimuli.Drain, "alpha", "maintenance on Tuesday")
+    pool.send(stimuli.Drain, "alpha", "maintenance on Tuesday")
     assert pool.state("alpha") is State.DRAINING
     other = pool.submit()
     assert pool.where(other) is None
     pool.finish(task)
     assert pool.state("alpha") is State.DRAINED
-    pool.tell(stimuli.Resume, "alpha")
+    pool.send(stimuli.Resume, "alpha")
     assert pool.where(other) == "alpha"
 
 
 def test_a_drained_endpoint_that_dies_keeps_no_task_and_waits_for_its_resumption(bench: Any) -> None:
     pool = bench("alpha", "beta").up("alpha")
     task = pool.submit()
-    pool.tell(stimuli.Drain, "alpha", "maintenance")
+    pool.send(stimuli.Drain, "alpha", "maintenance")
     pool.up("beta")
-    pool.tell(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
+    pool.send(stimuli.Observed, "alpha", 0, 0, blocks_expected=False)
     pool.wait(1)
     assert pool.where(task) == "beta"
     pool.wait(500)
     assert not pool.of(actions.Revive)
-    pool.tell(stimuli.Resume, "alpha")
+    pool.send(stimuli.Resume, "alpha")
     pool.wait(1)
     assert pool.of(actions.Revive)
 
 
 def test_with_everything_drained_tasks_wait_for_the_limit(bench: Any) -> None:
     pool = bench("alpha", unavailable_timeout=600.0).up()
-    pool.tell(stimuli.Drain, "alpha", "maintenance")
+    pool.send(stimuli.Drain, "alpha", "maintenance")
     pool.submit()
     pool.wait(600)
     assert "alpha is drained: maintenance" in str(pool.of(actions.Reject)[0].verdict)
@@ -661,7 +661,7 @@ def test_demand_is_what_is_bound_and_a_share_of_the_backlog(bench: Any) -> None:
     for _ in range(5):
         pool.submit()
     assert pool.core.demand("alpha") == pool.core.demand("beta") == 3
-    pool.tell(stimuli.Drain, "beta", "maintenance")
+    pool.send(stimuli.Drain, "beta", "maintenance")
     assert (pool.core.demand("alpha"), pool.core.demand("beta")) == (5, 0)
     pool.die("alpha")
     assert pool.core.demand("alpha") == 0
@@ -674,7 +674,7 @@ def test_given_up_attempts_hold_their_slots_for_a_minute_at_most(bench: Any) -> 
     pool.up("beta")
     pool.live(6)
     assert pool.state("alpha") is State.DOWN
-    pool.tell(stimuli.HeartbeatReceived, "alpha", "block/node")
+    pool.send(stimuli.HeartbeatReceived, "alpha", "block/node")
     load = pool.core.scheduler.loads["alpha"]
     assert load.in_flight == 1, "it may still run there"
     pool.live(60, "alpha")
@@ -694,11 +694,11 @@ def test_a_stopped_pool_rejects_everything_and_starts_nothing(bench: Any) -> Non
     pool = bench("alpha").up()
     running, waiting = pool.submit(), pool.submit()
     attempt = pool.attempt(running)
-    pool.tell(stimuli.Stopped)
+    pool.send(stimuli.Stopped)
     late = pool.submit()
     assert {r.task for r in pool.of(actions.Reject)} == {running, waiting, late}
     assert all(isinstance(r.verdict, PoolShutdownError) for r in pool.of(actions.Reject))
-    assert actions.Discard(attempt) in pool.tell(stimuli.Finished, attempt)
+    assert actions.Discard(attempt) in pool.send(stimuli.Finished, attempt)
     pool.die("alpha")
     pool.wait(1000)
     assert not pool.of(actions.Revive)

@@ -1,4 +1,4 @@
-"""A worker is known to be gone before its executor misses it."""
+"""A worker dies, and the pool knows it before its executor does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOST = Failure(Kind.WORKER_LOST, "WorkerLost", "gone")
 
 def orphan(pool: Any, task: int, failure: Failure = LOST) -> int:
     attempt: int = pool.attempt(task)
-    pool.tell(stimuli.Orphaned, attempt, failure)
+    pool.send(stimuli.Orphaned, attempt, failure)
     return attempt
 
 
@@ -26,8 +26,8 @@ def test_its_task_goes_elsewhere_and_its_slot_stays_taken(bench: Any) -> None:
     assert pool.where(task) == "beta"
     assert "worker-lost" in pool.of(events.TaskRerouted)[0].reason
     other = pool.submit()
-    assert pool.where(other) != "alpha", "nobody is there to run it"
-    pool.tell(stimuli.Failed, attempt, LOST)  # its executor missed the worker, and has another one
+    assert pool.where(other) != "alpha", "it has no worker"
+    pool.send(stimuli.Failed, attempt, LOST)  # its executor missed the worker, and has another one
     assert pool.where(other) == "alpha"
     assert pool.core.tasks[task].kills == 1, "one worker died, not two"
     for each in (task, other):
@@ -39,7 +39,7 @@ def test_a_result_that_comes_all_the_same_counts(bench: Any) -> None:
     pool = bench("alpha", "beta").up()
     task = pool.submit()
     attempt = orphan(pool, task)
-    pool.tell(stimuli.Finished, attempt)
+    pool.send(stimuli.Finished, attempt)
     assert actions.Resolve(task, attempt) in pool.of(actions.Resolve)
 
 
@@ -56,7 +56,7 @@ def test_what_nobody_runs_and_what_a_rule_lets_fail_is_left_alone(bench: Any) ->
     pool = bench("alpha", "beta").up()
     task = pool.submit()
     where = pool.where(task)
-    pool.tell(stimuli.Orphaned, 999, LOST)
+    pool.send(stimuli.Orphaned, 999, LOST)
     orphan(pool, task, Failure(Kind.WORKER_LOST, "WorkerLost", "gone", action=FailureAction.FAIL))
     assert pool.where(task) == where
     assert not pool.of(events.TaskRerouted)

@@ -1,4 +1,4 @@
-"""The pool's core on a virtual clock: an endpoint that is heard over bridges, whose line is cut, or that dies."""
+"""The core on a virtual clock: an endpoint behind a bridge whose link is cut, or that dies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from diaspora_parsl.core.health.assessor import State
 
 
 def live(pool: Any, seconds: int, *, far: bool, line: bool) -> None:
-    """Alpha's heartbeats come directly, beta's over bridges, with the word of the bridge there."""
+    """Send alpha's heartbeats directly, and beta's over a bridge together with its reports."""
     for _ in range(seconds):
         pool.live(1, "alpha")
         if line and far:
-            pool.tell(stimuli.HeartbeatReceived, "beta", "block/node", via_site="uc")
+            pool.send(stimuli.HeartbeatReceived, "beta", "block/node", via_site="uc")
         if line:
-            pool.tell(stimuli.BridgePolled, "uc")
+            pool.send(stimuli.BridgePolled, "uc")
 
 
 def test_a_task_stays_behind_a_cut_line_and_its_result_is_taken(bench: Any) -> None:

@@ -17,21 +17,21 @@ MANAGERS = tuple((f"m{number}", str(number)) for number in range(4))
 def pool(bench: Any) -> Any:
     pool = bench("alpha", slots=4)
     pool.up()
-    pool.tell(stimuli.Nodes, "alpha", 0, MANAGERS)
+    pool.send(stimuli.Nodes, "alpha", 0, MANAGERS)
     return pool
 
 
 def submit(pool: Any, *, idempotent: bool = True, function: str = "f") -> int:
     pool._tasks += 1
     number: int = pool._tasks
-    pool.tell(stimuli.Submitted, number, function, frozenset(pool.labels), idempotent=idempotent)
+    pool.send(stimuli.Submitted, number, function, frozenset(pool.labels), idempotent=idempotent)
     return number
 
 
 def raises(pool: Any, task: int, node: str, error: str = "OSError", kind: Kind = Kind.USER) -> list[actions.Action]:
     action = FailureAction.FAIL if error == "ZeroDivisionError" else FailureAction.ELSEWHERE
     failure = Failure(kind, error, "", action, raised=True)
-    answer: list[actions.Action] = pool.tell(stimuli.Failed, pool.attempt(task), failure, node)
+    answer: list[actions.Action] = pool.send(stimuli.Failed, pool.attempt(task), failure, node)
     return answer
 
 
@@ -52,8 +52,8 @@ def test_an_exception_is_tried_on_another_node_and_the_good_result_counts(pool: 
     again = last_order(pool, task)
     assert (set(again.avoid), again.known) == ({"h0", "m0"}, first)
     other = submit(pool)
-    assert set(last_order(pool, other).avoid) == {"h0", "m0"}, "the function gets nothing more there"
-    answer = pool.tell(stimuli.Finished, again.attempt, NAMES[1])
+    assert set(last_order(pool, other).avoid) == {"h0", "m0"}, "the node gets no more of the function"
+    answer = pool.send(stimuli.Finished, again.attempt, NAMES[1])
     assert actions.Resolve(task, again.attempt) in answer
     assert actions.Discard(first) in answer
     (told,) = pool.of(events.NodeQuarantined)
@@ -97,7 +97,7 @@ def test_where_a_second_run_is_no_use_the_exception_is_delivered_at_once(
 
 def test_what_the_nodes_of_one_endpoint_agree_on_is_tried_at_another(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=2).up("alpha")
-    pool.tell(stimuli.Nodes, "alpha", 0, MANAGERS[:2])
+    pool.send(stimuli.Nodes, "alpha", 0, MANAGERS[:2])
     task = submit(pool)
     raises(pool, task, NAMES[0])
     pool.up("beta")
@@ -110,7 +110,7 @@ def test_what_the_nodes_of_one_endpoint_agree_on_is_tried_at_another(bench: Any)
 
 def test_a_function_that_never_worked_is_tried_at_another_endpoint_first(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=2).up("alpha")
-    pool.tell(stimuli.Nodes, "alpha", 0, MANAGERS[:2])
+    pool.send(stimuli.Nodes, "alpha", 0, MANAGERS[:2])
     task = submit(pool)
     pool.up("beta")
     raises(pool, task, NAMES[0])
@@ -119,7 +119,7 @@ def test_a_function_that_never_worked_is_tried_at_another_endpoint_first(bench: 
 
 def test_on_the_only_node_there_is_nobody_to_ask(bench: Any) -> None:
     pool = bench("alpha").up()
-    pool.tell(stimuli.Nodes, "alpha", 0, MANAGERS[:1])
+    pool.send(stimuli.Nodes, "alpha", 0, MANAGERS[:1])
     task = submit(pool)
     attempt = pool.attempt(task)
     assert (task, attempt) in rejected(raises(pool, task, NAMES[0]))
@@ -127,17 +127,17 @@ def test_on_the_only_node_there_is_nobody_to_ask(bench: Any) -> None:
 
 def test_an_opinion_that_does_not_come_delivers_the_first_exception(bench: Any) -> None:
     pool = bench("alpha").up()
-    pool.tell(stimuli.Nodes, "alpha", 0, MANAGERS[:1], more=True)
+    pool.send(stimuli.Nodes, "alpha", 0, MANAGERS[:1], more=True)
     task = submit(pool)
     first = pool.attempt(task)
     raises(pool, task, NAMES[0])
     for _ in range(8):
         pool.wait(1.0)
-        answer = pool.tell(stimuli.Bounced, pool.attempt(task), NAMES[0])
+        answer = pool.send(stimuli.Bounced, pool.attempt(task), NAMES[0])
         assert not [a for a in answer if isinstance(a, actions.Reject)]
     pool.wait(3.0)
     refused = pool.attempt(task)
-    answer = pool.tell(stimuli.Bounced, refused, NAMES[0])
+    answer = pool.send(stimuli.Bounced, refused, NAMES[0])
     assert (task, first) in rejected(answer)
     assert actions.Discard(refused) in answer
 
@@ -147,18 +147,18 @@ def test_a_task_that_waits_in_the_dark_gets_its_own_exception(pool: Any) -> None
     first = pool.attempt(task)
     raises(pool, task, NAMES[0])
     pool.die("alpha")
-    pool.tell(stimuli.Nodes, "alpha", 0, ())
+    pool.send(stimuli.Nodes, "alpha", 0, ())
     pool.wait(20.0)
     assert (task, first) in rejected(pool.of(actions.Reject))
 
 
 def test_refusals_are_no_attempts(bench: Any) -> None:
     pool = bench("alpha", slots=4, max_attempts=3).up()
-    pool.tell(stimuli.Nodes, "alpha", 0, MANAGERS)
+    pool.send(stimuli.Nodes, "alpha", 0, MANAGERS)
     task = submit(pool)
     for _ in range(20):
         attempt = pool.attempt(task)
-        assert actions.Discard(attempt) in pool.tell(stimuli.Bounced, attempt, NAMES[0])
+        assert actions.Discard(attempt) in pool.send(stimuli.Bounced, attempt, NAMES[0])
     assert not pool.of(actions.Reject)
     pool.finish(task)
 
@@ -170,19 +170,19 @@ def test_a_refusal_does_not_narrow_what_is_sent_ahead(bench: Any) -> None:
     pool.finish(task)
     tasks = [submit(pool) for _ in range(10)]
     assert {pool.where(t) for t in tasks} == {"alpha"}
-    pool.tell(stimuli.Bounced, pool.attempt(tasks[0]), NAMES[0])
+    pool.send(stimuli.Bounced, pool.attempt(tasks[0]), NAMES[0])
     assert {pool.where(t) for t in tasks} == {"alpha"}
 
 
 def test_a_late_refusal_is_let_go(pool: Any) -> None:
-    assert pool.tell(stimuli.Bounced, 99, NAMES[0]) == [actions.Discard(99)]
+    assert pool.send(stimuli.Bounced, 99, NAMES[0]) == [actions.Discard(99)]
 
 
 def test_a_node_on_which_everything_fails_is_sent_away_once(pool: Any) -> None:
     for function in "fgh":
         task = submit(pool, function=function)
         raises(pool, task, NAMES[0])
-        pool.tell(stimuli.Finished, pool.attempt(task), NAMES[1])
+        pool.send(stimuli.Finished, pool.attempt(task), NAMES[1])
     assert pool.of(actions.Evict) == [actions.Evict("alpha", 0, "m0", "0")]
     out = [told for told in pool.of(events.NodeQuarantined) if not told.function]
     assert "3 tasks in a row" in out[0].reason
@@ -193,11 +193,11 @@ def test_a_node_on_which_everything_fails_is_sent_away_once(pool: Any) -> None:
 def test_a_probe_that_succeeds_restores_a_node(pool: Any) -> None:
     task = submit(pool)
     raises(pool, task, NAMES[0])
-    pool.tell(stimuli.Finished, pool.attempt(task), NAMES[1])
+    pool.send(stimuli.Finished, pool.attempt(task), NAMES[1])
     pool.wait(11.0)
     probe = submit(pool)
     assert last_order(pool, probe).avoid == ()
-    pool.tell(stimuli.Finished, pool.attempt(probe), NAMES[0])
+    pool.send(stimuli.Finished, pool.attempt(probe), NAMES[0])
     (told,) = pool.of(events.NodeRestored)
     assert (told.node, told.function) == ("h0", "f")
 
@@ -226,7 +226,7 @@ def test_refusals_end(pool: Any) -> None:
         if order.known > 1000:
             break
         pool.wait(0.25)
-        pool.tell(stimuli.Bounced, order.attempt, NAMES[0])
-    assert (order.avoid, order.known) == ((), 2**62), "whatever the nodes think, one must take it"
-    pool.tell(stimuli.Finished, order.attempt, NAMES[0])
+        pool.send(stimuli.Bounced, order.attempt, NAMES[0])
+    assert (order.avoid, order.known) == ((), 2**62), "every node must run it"
+    pool.send(stimuli.Finished, order.attempt, NAMES[0])
     assert not pool.core.node_second_opinions.refusals

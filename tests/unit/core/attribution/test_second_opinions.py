@@ -22,9 +22,9 @@ def pool(bench: Any) -> Any:
 
 
 def raises(pool: Any, task: int, failure: Failure) -> int:
-    """The task raises where it is; returns the attempt."""
+    """Let the running attempt of a task raise; return the attempt."""
     attempt: int = pool.attempt(task)
-    pool.tell(stimuli.Failed, attempt, failure)
+    pool.send(stimuli.Failed, attempt, failure)
     return attempt
 
 
@@ -81,7 +81,7 @@ def test_a_success_elsewhere_teaches_where_the_function_goes_first(pool: Any) ->
     assert pool.state(bad) is State.UP
     pool.wait(pool.core.settings.fade_time)
     pool.submit(idempotent=True)
-    assert pool.where(pool.submit(idempotent=True)) is not None, "what was learnt has faded"
+    assert pool.where(pool.submit(idempotent=True)) is not None, "the evidence has faded"
 
 
 def test_with_an_opinion_pending_the_function_gets_nothing_more_there_for_a_while(pool: Any) -> None:
@@ -115,7 +115,7 @@ def test_an_opinion_that_cannot_be_had_delivers_the_error_at_once(bench: Any, wh
     pool = bench("alpha", "beta", second_opinion=why != "second opinions are off")
     pool.up()
     if why == "alone":
-        pool.tell(stimuli.Drain, "beta", "maintenance")
+        pool.send(stimuli.Drain, "beta", "maintenance")
     if why == "no budget":
         pool.core.second_opinions.may_repeat = lambda _: False
     task = pool.submit(idempotent=why != "not repeatable")
@@ -131,7 +131,7 @@ def test_an_opinion_that_can_no_longer_be_had_delivers_the_first_error(bench: An
     blocker = pool.submit("blocker", ("beta",)) if how in {"dies", "drains"} else None
     task = pool.submit(idempotent=True)
     if blocker is None and pool.where(task) != "alpha":
-        pool.tell(stimuli.Failed, pool.attempt(task), Failure(Kind.MANAGER_LOST, "ManagerLost", ""))
+        pool.send(stimuli.Failed, pool.attempt(task), Failure(Kind.MANAGER_LOST, "ManagerLost", ""))
     assert pool.where(task) == "alpha"
     first = raises(pool, task, LACKS)
     assert pool.where(task) == (None if blocker else "beta")
@@ -140,11 +140,11 @@ def test_an_opinion_that_can_no_longer_be_had_delivers_the_first_error(bench: An
         case "dies" | "is lost while it runs":
             pool.die("beta")
         case "drains":
-            pool.tell(stimuli.Drain, "beta", "maintenance")
+            pool.send(stimuli.Drain, "beta", "maintenance")
         case "refuses":
             pool.fail(task, Kind.PLACE)
         case "stops":
-            pool.tell(stimuli.Stopped)
+            pool.send(stimuli.Stopped)
     assert pool.rejected(task, first)
     assert attribution(pool, task).cost == 1.0
 
@@ -192,7 +192,7 @@ def test_a_transient_error_may_run_again_at_the_same_place_in_bounds(bench: Any)
 
 
 def test_one_bad_function_quarantines_nothing(bench: Any) -> None:
-    """However often what was learnt about it fades."""
+    """Also after its evidence has faded several times."""
     pool = bench("alpha", "beta", "gamma", fade_time=1.0).up()
     failures = 0
     for _ in range(40):

@@ -10,7 +10,7 @@ from diaspora_parsl.core.settings import PoolSettings
 
 
 class Bench:
-    """A board with one endpoint, up since time 0."""
+    """An assessor of one endpoint that is up since time 0."""
 
     def __init__(self) -> None:
         self.assessor = HealthAssessor({"alpha": "anl", "beta": "uc"}, PoolSettings(acceptable_pause=2.5))
@@ -109,7 +109,7 @@ def test_silence_is_suspect_confirmed_left_and_forgotten(bench: Bench) -> None:
     assert suspect.recheck == pytest.approx(34.7)
     left = bench.verdict(34.7, live=1, overdue=True)
     assert (left.state, left.keeps, left.last_resort) == (State.DOWN, False, False)
-    assert bench.verdict(34.8).state is State.DOWN, "it stays left, though nothing is there any more"
+    assert bench.verdict(34.8).state is State.DOWN, "it stays down, though it holds no attempts"
     bench.assessor.record_heartbeat("alpha", "block/node", 35.0, 1.0)
     assert bench.verdict(35.0).state is State.UP
 
@@ -143,7 +143,7 @@ def test_a_recent_result_overrules_silence_for_a_while(bench: Bench) -> None:
 def test_a_fabric_that_is_not_read_says_nothing(bench: Bench) -> None:
     bench.beat_until(30)
     assert bench.verdict(300.0, live=1, overdue=True).state is State.UP
-    assert not bench.assessor.fabric_polled(300.0), "the observer was away itself"
+    assert not bench.assessor.fabric_polled(300.0), "the observer was stalled"
     assert bench.verdict(300.0).state is State.UP
 
 

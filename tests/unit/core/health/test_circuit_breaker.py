@@ -6,7 +6,7 @@ from diaspora_parsl.core.health.circuit_breaker import CircuitBreaker
 
 
 def _opened(at: float = 10.0) -> CircuitBreaker:
-    """Opened by five failures, the last of them then."""
+    """A breaker opened by five failures, the last at this time."""
     breaker = CircuitBreaker()
     for task in range(5):
         breaker.failed(at - 4.0 + task, task, attempt=task)

@@ -7,7 +7,7 @@ from diaspora_parsl.core.settings import PoolSettings
 
 
 class Far:
-    """An endpoint at this site, and one that is heard over two bridges; both up since time 0, on a virtual clock."""
+    """A near endpoint, and a far one behind two bridges; both up since time 0, on a virtual clock."""
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
@@ -19,7 +19,7 @@ class Far:
         self.worst: dict[str, State] = {}
 
     def run(self, seconds: float, *, near: bool = True, far: bool = True, line: bool = True) -> None:
-        """Let time go by; who is True sends heartbeats, and ``line`` carries them and the word of the bridge there."""
+        """Let time pass; ``near`` and ``far`` send heartbeats if True; ``line``: the link of the bridge is open."""
         for _ in range(int(seconds * 4)):
             self.now += 0.25
             if near and self.now % 1.0 == 0:
@@ -64,7 +64,7 @@ def test_who_died_behind_a_cut_line_is_found_when_it_is_mended(far: Far) -> None
     far.run(120, far=False, line=False)
     assert far.verdict("far").state is State.UP
     far.run(far.interval, far=False)
-    assert far.verdict("far").state is State.UP, "it has the same time to speak as before"
+    assert far.verdict("far").state is State.UP, "it has the same time for a heartbeat as before"
     far.run(5 * far.interval, far=False)
     assert far.verdict("far").state is State.DOWN
 

@@ -1,4 +1,4 @@
-"""A function whose imports an endpoint seems to lack goes elsewhere first."""
+"""A function prefers endpoints that do not seem to lack its imports."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NUMPY = frozenset({"numpy"})
 
 
 def submit(b: Bench, function: str = "f") -> int:
-    """A task that imports numpy."""
+    """Submit a task that imports numpy."""
     task = 1000 + len(b.actions)
-    b.tell(stimuli.Submitted, task, function, frozenset(b.labels), imports=NUMPY)
+    b.send(stimuli.Submitted, task, function, frozenset(b.labels), imports=NUMPY)
     return task
 
 
 def installed(b: Bench, label: str, *modules: str) -> None:
-    b.tell(stimuli.Environment, label, b.core.assessor.health[label].generation, frozenset(modules))
+    b.send(stimuli.Environment, label, b.core.assessor.health[label].generation, frozenset(modules))
 
 
 def test_it_goes_where_its_imports_are_and_waits_for_that(bench: type[Bench]) -> None:
@@ -86,5 +86,5 @@ def test_what_a_fenced_generation_said_is_forgotten(bench: type[Bench]) -> None:
     b.die("alpha")
     b.wait(5.0)
     b.up("alpha")
-    b.tell(stimuli.Environment, "alpha", 0, frozenset())
+    b.send(stimuli.Environment, "alpha", 0, frozenset())
     assert {b.where(submit(b)), b.where(submit(b))} == {"alpha", "beta"}

@@ -1,4 +1,4 @@
-"""Hedging: what is late, where the second attempt goes, and who wins."""
+"""Hedging: slow attempts, the endpoint of the second attempt, and the first result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEARNT = {"hedge_min_results": 5, "hedge_min_seconds": 0.1}
 
 
 def learn(pool: Any, seconds: float = 1.0, rounds: int = 6) -> None:
-    """Both places run the function in so many seconds."""
+    """Let both endpoints run the function in these seconds."""
     for _ in range(rounds):
         tasks = [pool.submit(idempotent=True) for _ in pool.labels]
         assert {pool.where(task) for task in tasks} == set(pool.labels)
@@ -26,7 +26,7 @@ def learn(pool: Any, seconds: float = 1.0, rounds: int = 6) -> None:
 
 @pytest.fixture
 def pair(bench: Any) -> Any:
-    """Two places with one slot each that have learnt that the function takes a second."""
+    """Two endpoints with one slot each and a known service time of one second."""
     pool = bench("alpha", "beta", **LEARNT).up()
     learn(pool)
     pool.actions.clear()
@@ -50,8 +50,8 @@ def test_a_slow_attempt_gets_a_second_one_elsewhere_and_the_first_result_wins(pa
         f"last 6 there; {other(home)} has an idle slot"
     )
     assert pair.of(actions.Dispatch)[1] == actions.Dispatch(task, told.attempt, other(home), 0)
-    assert actions.Resolve(task, told.attempt) in pair.tell(stimuli.Finished, told.attempt)
-    assert pair.tell(stimuli.Finished, first)[0] == actions.Discard(first)
+    assert actions.Resolve(task, told.attempt) in pair.send(stimuli.Finished, told.attempt)
+    assert pair.send(stimuli.Finished, first)[0] == actions.Discard(first)
     assert pair.core.late == 1
     assert [late.attempt for late in pair.of(events.TaskLate)] == [first]
 
@@ -61,8 +61,8 @@ def test_the_first_attempt_may_win_too(pair: Any) -> None:
     first = pair.attempt(task)
     pair.wait(3.0)
     hedge = pair.of(events.TaskHedged)[0].attempt
-    assert actions.Resolve(task, first) in pair.tell(stimuli.Finished, first)
-    assert pair.tell(stimuli.Failed, hedge, Failure(Kind.USER, "ValueError", ""))[0] == actions.Discard(hedge)
+    assert actions.Resolve(task, first) in pair.send(stimuli.Finished, first)
+    assert pair.send(stimuli.Failed, hedge, Failure(Kind.USER, "ValueError", ""))[0] == actions.Discard(hedge)
 
 
 def test_only_what_may_run_twice_is_hedged(pair: Any) -> None:
@@ -92,7 +92,7 @@ def test_if_one_of_two_is_lost_the_other_goes_on(pair: Any, which: int) -> None:
     pair.wait(3.0)
     both = [first, pair.of(events.TaskHedged)[0].attempt]
     lost, left = both[which], both[1 - which]
-    pair.tell(stimuli.Failed, lost, Failure(Kind.WORKER_LOST, "WorkerLost", ""))
+    pair.send(stimuli.Failed, lost, Failure(Kind.WORKER_LOST, "WorkerLost", ""))
     assert len(pair.of(actions.Dispatch)) == 2
     assert pair.attempt(task) == left
     place = other(home) if which == 0 else home
@@ -119,8 +119,8 @@ def test_both_places_refuse_and_the_last_one_delivers(pair: Any) -> None:
     first = pair.attempt(task)
     pair.wait(3.0)
     hedge = pair.of(events.TaskHedged)[0].attempt
-    assert pair.tell(stimuli.Failed, first, Failure(Kind.PLACE, "ImportError", "x"))[0] == actions.Discard(first)
-    answer = pair.tell(stimuli.Failed, hedge, Failure(Kind.PLACE, "ImportError", "x"))
+    assert pair.send(stimuli.Failed, first, Failure(Kind.PLACE, "ImportError", "x"))[0] == actions.Discard(first)
+    answer = pair.send(stimuli.Failed, hedge, Failure(Kind.PLACE, "ImportError", "x"))
     assert (task, hedge) in [(action.task, action.attempt) for action in answer if isinstance(action, actions.Reject)]
 
 
@@ -128,7 +128,7 @@ def test_the_users_own_exception_is_delivered_at_once(pair: Any) -> None:
     task = pair.submit(idempotent=True)
     pair.wait(3.0)
     hedge = pair.of(events.TaskHedged)[0].attempt
-    answer = pair.tell(stimuli.Failed, hedge, Failure(Kind.USER, "ValueError", "x"))
+    answer = pair.send(stimuli.Failed, hedge, Failure(Kind.USER, "ValueError", "x"))
     assert (task, hedge) in [(action.task, action.attempt) for action in answer if isinstance(action, actions.Reject)]
 
 
@@ -165,13 +165,13 @@ def test_so_many_at_the_same_time_and_no_more(bench: Any) -> None:
 
 
 def test_time_in_a_queue_is_not_time_that_something_ran(bench: Any) -> None:
-    """Sent ahead behind a second of work, it is not late after its own time is over, but once it has run that long."""
+    """A prefetched attempt counts as slow by its own run time, without the wait before it."""
     pool = bench("alpha", "beta", prefetch_seconds=3.0, **LEARNT).up()
     learn(pool)
-    pool.tell(stimuli.Drain, "beta", "busy elsewhere")
+    pool.send(stimuli.Drain, "beta", "busy elsewhere")
     first, second = pool.submit(idempotent=True), pool.submit(idempotent=True)
     assert pool.where(second) == "alpha", "sent ahead"
-    pool.tell(stimuli.Resume, "beta")
+    pool.send(stimuli.Resume, "beta")
     pool.wait(1.9)
     pool.finish(first)
     pool.wait(1.9)
@@ -199,10 +199,10 @@ def test_losers_at_a_place_that_fell_silent_do_not_keep_it_from_being_tried(pair
     task = pair.submit(idempotent=True)
     home = pair.where(task)
     pair.wait(3.0)
-    pair.tell(stimuli.Finished, pair.of(events.TaskHedged)[0].attempt)
+    pair.send(stimuli.Finished, pair.of(events.TaskHedged)[0].attempt)
     pair.wait(100.0)
     assert len(pair.core.scheduler.held[home]) == 1, "a slow worker of a healthy place is busy"
-    pair.tell(stimuli.Unanswered, home, 0, pair.now - 5.0)
+    pair.send(stimuli.Unanswered, home, 0, pair.now - 5.0)
     pair.wait(61.0)
     assert not pair.core.scheduler.held[home]
 

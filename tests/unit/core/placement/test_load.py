@@ -12,7 +12,7 @@ def _load(slots: int = 4, prefetch_seconds: float = 1.0) -> Load:
 
 
 def _run(load: Load, function: str, seconds: float, at: float = 0.0) -> None:
-    """One attempt that finds an idle slot, and succeeds."""
+    """Run one attempt on an idle slot successfully."""
     work = load.bind(function)
     load.record_success(function, at + seconds, at, queued=False)
     load.release(work)

@@ -1,4 +1,4 @@
-"""Drains, windows, quarantine by hand and ends of blocks, as the core follows them."""
+"""Drains, maintenance windows, an operator's quarantine and the ends of blocks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def submit(b: Bench, walltime: float | None, function: str = "f", *eligible: str) -> int:
-    """A task whose user says how long it takes."""
+    """Submit a task with a walltime."""
     task = 1000 + len(b.actions)
-    b.tell(stimuli.Submitted, task, function, frozenset(eligible or b.labels), walltime=walltime)
+    b.send(stimuli.Submitted, task, function, frozenset(eligible or b.labels), walltime=walltime)
     return task
 
 
 def test_drained_until_a_time_it_is_back_by_itself(bench: type[Bench]) -> None:
     b = bench("alpha").up()
-    b.tell(stimuli.Drain, "alpha", "for an hour", b.now + 3600.0)
+    b.send(stimuli.Drain, "alpha", "for an hour", b.now + 3600.0)
     task = b.submit()
     assert (b.state("alpha"), b.where(task)) == (State.DRAINED, None)
     b.wait(3599.0)  # far more than the limit of a pool that is down: its end is known, so tasks wait for it
@@ -33,7 +33,7 @@ def test_drained_until_a_time_it_is_back_by_itself(bench: type[Bench]) -> None:
 
 def test_with_no_end_in_sight_tasks_do_not_wait_for_ever(bench: type[Bench]) -> None:
     b = bench("alpha", unavailable_timeout=60.0).up()
-    b.tell(stimuli.Drain, "alpha", "by hand")
+    b.send(stimuli.Drain, "alpha", "by hand")
     b.submit()
     b.wait(61.0)
     (told,) = b.of(ev.TaskFailed)
@@ -43,8 +43,8 @@ def test_with_no_end_in_sight_tasks_do_not_wait_for_ever(bench: type[Bench]) -> 
 def test_who_asked_is_told_how_it_stands(bench: type[Bench]) -> None:
     b = bench("alpha").up()
     b.submit()
-    b.tell(stimuli.Drain, "alpha", "by hand", None, "event 7")
-    b.tell(stimuli.Resume, "alpha", "event 8")
+    b.send(stimuli.Drain, "alpha", "by hand", None, "event 7")
+    b.send(stimuli.Resume, "alpha", "event 8")
     first, second = b.of(ev.RequestAnswered)
     assert (first.request, first.state, first.in_flight, first.reason) == ("event 7", "draining", 1, "by hand")
     assert (second.request, second.state) == ("event 8", "up")
@@ -52,7 +52,7 @@ def test_who_asked_is_told_how_it_stands(bench: type[Bench]) -> None:
 
 def test_what_died_while_it_was_drained_is_built_anew_at_the_end(bench: type[Bench]) -> None:
     b = bench("alpha").up()
-    b.tell(stimuli.Drain, "alpha", "maintenance", b.now + 100.0)
+    b.send(stimuli.Drain, "alpha", "maintenance", b.now + 100.0)
     b.die("alpha", "its jobs were ended")
     b.wait(99.0)
     assert not b.of(actions.Revive)
@@ -63,7 +63,7 @@ def test_what_died_while_it_was_drained_is_built_anew_at_the_end(bench: type[Ben
 def test_a_window_drains_and_ends(bench: type[Bench]) -> None:
     b = bench("alpha").up()
     task = b.submit()
-    b.tell(stimuli.Maintenance, "alpha", 10.0, 20.0, "cooling")
+    b.send(stimuli.Maintenance, "alpha", 10.0, 20.0, "cooling")
     assert b.state("alpha") is State.UP
     b.wait(10.0)
     assert b.core.state("alpha") == (State.DRAINING, "cooling")
@@ -79,7 +79,7 @@ def test_what_maintenance_takes_is_rerouted(bench: type[Bench]) -> None:
     b = bench("alpha", "beta").up("alpha")
     task = b.submit()
     b.up("beta")
-    b.tell(stimuli.Maintenance, "alpha", 10.0, 20.0, "cooling")
+    b.send(stimuli.Maintenance, "alpha", 10.0, 20.0, "cooling")
     b.wait(11.0)
     b.fail(task, Kind.MANAGER_LOST)
     assert b.where(task) == "beta"
@@ -87,7 +87,7 @@ def test_what_maintenance_takes_is_rerouted(bench: type[Bench]) -> None:
 
 def test_a_task_that_is_known_to_run_into_a_window_goes_elsewhere(bench: type[Bench]) -> None:
     b = bench("alpha", "beta", slots=2).up("alpha")
-    b.tell(stimuli.Maintenance, "alpha", 100.0, 200.0, "cooling")
+    b.send(stimuli.Maintenance, "alpha", 100.0, 200.0, "cooling")
     long, short = submit(b, 101.0), submit(b, 99.0)
     assert (b.where(long), b.where(short)) == (None, "alpha")
     b.up("beta")
@@ -99,7 +99,7 @@ def test_what_was_learnt_counts_where_the_user_says_nothing(bench: type[Bench]) 
     first = b.submit("slow")
     b.wait(50.0)
     b.finish(first)
-    b.tell(stimuli.Maintenance, "alpha", b.now + 60.0, b.now + 100.0, "cooling")
+    b.send(stimuli.Maintenance, "alpha", b.now + 60.0, b.now + 100.0, "cooling")
     slow, unknown = b.submit("slow"), b.submit("unknown")
     assert (b.where(slow), b.where(unknown)) == (None, "alpha")  # 50 s and a quarter do not fit
     b.finish(unknown)
@@ -110,7 +110,7 @@ def test_what_was_learnt_counts_where_the_user_says_nothing(bench: type[Bench]) 
 
 def test_without_another_place_it_waits_for_the_end_of_the_window(bench: type[Bench]) -> None:
     b = bench("alpha").up()
-    b.tell(stimuli.Maintenance, "alpha", 100.0, 200.0, "cooling")
+    b.send(stimuli.Maintenance, "alpha", 100.0, 200.0, "cooling")
     long = submit(b, 150.0)
     b.wait(199.0)
     assert b.where(long) is None
@@ -120,18 +120,18 @@ def test_without_another_place_it_waits_for_the_end_of_the_window(bench: type[Be
 
 def test_a_window_called_off_holds_nothing(bench: type[Bench]) -> None:
     b = bench("alpha").up()
-    b.tell(stimuli.Maintenance, "alpha", 100.0, 200.0, "cooling")
+    b.send(stimuli.Maintenance, "alpha", 100.0, 200.0, "cooling")
     long = submit(b, 150.0)
-    b.tell(stimuli.Maintenance, "alpha", None, None, "called off")
+    b.send(stimuli.Maintenance, "alpha", None, None, "called off")
     assert b.where(long) == "alpha"
     b.wait(150.0)
     assert not b.of(ev.EndpointDraining)
 
 
 def seen(b: Bench, label: str, left: float | None) -> None:
-    """The endpoint says how long its last block lives."""
+    """Report the remaining time of the endpoint's last block."""
     until = None if left is None else b.now + left
-    b.tell(stimuli.Observed, label, b.core.assessor.health[label].generation, b.slots, True, until)
+    b.send(stimuli.Observed, label, b.core.assessor.health[label].generation, b.slots, True, until)
 
 
 def test_a_task_that_outlives_the_blocks_of_one_endpoint_goes_to_another(bench: type[Bench]) -> None:
@@ -178,7 +178,7 @@ def test_blocks_that_outlive_their_end_say_nothing(bench: type[Bench]) -> None:
 def test_quarantined_by_hand_only_a_probe_that_was_sent_then_ends_it(bench: type[Bench]) -> None:
     b = bench("alpha", slots=2).up()
     before = b.submit()
-    b.tell(stimuli.Quarantine, "alpha", "odd results", b.now + 10.0)
+    b.send(stimuli.Quarantine, "alpha", "odd results", b.now + 10.0)
     waits, more = b.submit(), b.submit()
     b.finish(before)
     assert b.core.state("alpha") == (State.QUARANTINED, "odd results")
@@ -192,7 +192,7 @@ def test_quarantined_by_hand_only_a_probe_that_was_sent_then_ends_it(bench: type
 
 def test_a_probe_that_is_lost_lengthens_the_quarantine(bench: type[Bench]) -> None:
     b = bench("alpha").up()
-    b.tell(stimuli.Quarantine, "alpha", "odd results", b.now)
+    b.send(stimuli.Quarantine, "alpha", "odd results", b.now)
     task = b.submit()
     assert b.where(task) == "alpha"
     b.fail(task, Kind.WORKER_LOST)
@@ -203,11 +203,11 @@ def test_a_probe_that_is_lost_lengthens_the_quarantine(bench: type[Bench]) -> No
 
 def test_a_quarantine_by_hand_outlives_a_generation_and_ends_by_hand(bench: type[Bench]) -> None:
     b = bench("alpha").up()
-    b.tell(stimuli.Quarantine, "alpha", "odd results", b.now + 1000.0)
+    b.send(stimuli.Quarantine, "alpha", "odd results", b.now + 1000.0)
     b.die("alpha")
     b.wait(5.0)
     b.up("alpha")
     task = b.submit()
     assert (b.state("alpha"), b.where(task)) == (State.QUARANTINED, None)
-    b.tell(stimuli.Resume, "alpha")
+    b.send(stimuli.Resume, "alpha")
     assert (b.state("alpha"), b.where(task)) == (State.UP, "alpha")

@@ -1,4 +1,4 @@
-"""The retry budget: what it earns, what it refuses, how long it lets lost work wait."""
+"""The retry budget: income, refusals, and the delay of lost work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diaspora_parsl.errors import ConfigurationError
 
 
 def spent_at_most(budget: RetryBudget, now: float) -> int:
-    """Takes all it gives now."""
+    """Spend all tokens; return their number."""
     taken = 0
     while budget.may_repeat(now):
         budget.spend(now)
@@ -96,7 +96,7 @@ def test_a_late_result_settles_a_task_that_is_paced(bench: Any) -> None:
     late = pool.attempt(task)
     pool.die(pool.where(task))
     assert pool.where(task) is None
-    assert actions.Resolve(task, late) in pool.tell(stimuli.Finished, late)
+    assert actions.Resolve(task, late) in pool.send(stimuli.Finished, late)
     pool.wait(20.0)
     assert len(pool.of(actions.Dispatch)) == 1
 
@@ -108,5 +108,5 @@ def test_shutting_down_rejects_what_is_paced(bench: Any) -> None:
     task = pool.submit()
     pool.fail(task, Kind.MANAGER_LOST)
     assert pool.where(task) is None
-    pool.tell(stimuli.Stopped)
+    pool.send(stimuli.Stopped)
     assert [reject.task for reject in pool.of(actions.Reject)] == [task]

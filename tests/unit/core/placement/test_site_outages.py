@@ -1,4 +1,4 @@
-"""What fails together: a site, or only the way that all heartbeats come."""
+"""Correlated failures: the outage of a site, or of the path of all heartbeats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SITES = {"a1": "anl", "a2": "anl", "a3": "anl", "a4": "anl", "u1": "uc"}
 
 @pytest.fixture
 def b(bench: type[Bench]) -> Bench:
-    """Four endpoints of one site, all of them up, and one of another that is not."""
+    """Four endpoints of one site that are up, and one of another site that is not."""
     b = bench(*SITES, slots=2)
     b.core = PoolCore([settings.EndpointSpec(label=label, site=site) for label, site in SITES.items()])
     return b.up("a1", "a2", "a3", "a4")
@@ -80,8 +80,8 @@ def test_revivals_of_one_site_are_spread(b: Bench) -> None:
 
 
 def test_probes_of_one_site_are_spread(b: Bench) -> None:
-    b.tell(stimuli.Quarantine, "a3", "odd", b.now + 10.0)
-    b.tell(stimuli.Quarantine, "a4", "odd", b.now + 10.0)
+    b.send(stimuli.Quarantine, "a3", "odd", b.now + 10.0)
+    b.send(stimuli.Quarantine, "a4", "odd", b.now + 10.0)
     b.die("a1")
     b.die("a2")
     until = [b.core.assessor.health[label].breaker.open_until for label in ("a3", "a4")]
@@ -90,7 +90,7 @@ def test_probes_of_one_site_are_spread(b: Bench) -> None:
 
 def test_planned_losses_are_no_outage(b: Bench) -> None:
     for label in ("a1", "a2"):
-        b.tell(stimuli.Drain, label, "maintenance")
+        b.send(stimuli.Drain, label, "maintenance")
         b.die(label)
     assert b.state("a3") is State.UP
 
@@ -151,6 +151,6 @@ def test_one_site_that_falls_silent_is_a_site_that_may_be_lost(b: Bench) -> None
 def test_a_control_channel_that_does_not_answer_either_confirms_it(bench: type[Bench]) -> None:
     b = bench("alpha", "beta").up()
     b.live(10.0, *b.labels)
-    b.tell(stimuli.Unanswered, "alpha", 0, b.now)
+    b.send(stimuli.Unanswered, "alpha", 0, b.now)
     b.live(6.0)
     assert [b.state(label) for label in b.labels] == [State.SUSPECT, State.UP]
