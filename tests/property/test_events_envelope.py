@@ -1,4 +1,4 @@
-"""Properties of the envelope: it and the CloudEvents SDK read every written event; invalid ones are refused."""
+"""Properties of the envelope: we and the CloudEvents SDK read every written event, and refuse invalid ones."""
 
 from __future__ import annotations
 

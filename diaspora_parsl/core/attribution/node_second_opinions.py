@@ -279,7 +279,7 @@ class NodeSecondOpinions:
     def _publish_change(self, change: Change) -> None:
         node, core = change.node, self._core
         label = node.endpoint
-        kind = events.NodeQuarantined if change.out else events.NodeRestored
+        kind = events.NodeQuarantined if change.ejected else events.NodeRestored
         payload = kind(
             endpoint=label,
             site=core.specs[label].site,
@@ -290,7 +290,7 @@ class NodeSecondOpinions:
             function=change.function,
         )
         self._act(actions.Publish(payload, label, label))
-        if change.out and not change.function and not node.inherited:
+        if change.ejected and not change.function and not node.inherited:
             # Evict once: the node gate alone holds off a node that returns under the same name.
             generation = core.assessor.health[label].generation
             self._act(actions.Evict(label, generation, node.manager, node.block))

@@ -35,7 +35,7 @@ _AWAITED: Final = 0
 _ALONE: Final = 1
 _PROVEN: Final = 2
 #: Number of consecutive failures kept per node and function.
-_ROW: Final = 16
+_MAX_FAILURES: Final = 16
 #: Number of functions kept per node.
 _FUNCTIONS: Final = 1000
 
@@ -44,7 +44,7 @@ class Change(Struct, frozen=True):
     """The ejection or return of a node."""
 
     node: Node
-    out: bool
+    ejected: bool
     reason: str
     function: str = ""
     """Function concerned; empty for all."""
@@ -53,12 +53,12 @@ class Change(Struct, frozen=True):
 class _Streak:
     """Outcomes of one function on one node."""
 
-    __slots__ = ("backoff", "row", "until", "worked")
+    __slots__ = ("backoff", "failures", "until", "worked")
 
     def __init__(self) -> None:
         self.worked = False
         #: Evidence of each task that failed since the last success.
-        self.row: dict[int, int] = {}
+        self.failures: dict[int, int] = {}
         #: Time until which the node does not get the function; then a probe decides.
         self.until: float | None = None
         self.backoff = Backoff(FUNCTION_PAUSE, LONGEST_PAUSE)
@@ -66,14 +66,14 @@ class _Streak:
     @property
     def is_awaited(self) -> bool:
         """Whether a second opinion is pending, and the node gets no more of the function meanwhile."""
-        return _AWAITED in self.row.values() and len(self.row) >= (_TRIED if self.worked else _NEW)
+        return _AWAITED in self.failures.values() and len(self.failures) >= (_TRIED if self.worked else _NEW)
 
 
 class Node:
     """Evidence about one node of an endpoint, over all its successive managers."""
 
-    __slots__ = ("backoff", "bad", "block", "disconnected_at", "endpoint", "functions", "good", "host", "inherited",
-                 "manager", "out_until", "row")  # fmt: skip
+    __slots__ = ("backoff", "bad", "block", "disconnected_at", "ejected_until", "endpoint", "failures", "functions",
+                 "good", "host", "inherited", "manager")  # fmt: skip
 
     def __init__(self, endpoint: str, host: str, block: str, manager: str) -> None:
         self.endpoint = endpoint
@@ -84,9 +84,9 @@ class Node:
         self.disconnected_at: float | None = None
         self.functions: dict[str, _Streak] = {}
         #: Functions and tasks that failed here and succeeded elsewhere, since the last success here.
-        self.row: set[tuple[str, int]] = set()
+        self.failures: set[tuple[str, int]] = set()
         self.good = self.bad = 0.0
-        self.out_until: float | None = None
+        self.ejected_until: float | None = None
         self.backoff = Backoff(NODE_PAUSE, LONGEST_PAUSE)
         #: Whether it reconnected with another manager while ejected.
         self.inherited = False
@@ -103,7 +103,7 @@ class Node:
     @property
     def is_suspect(self) -> bool:
         """Whether any evidence against it is open."""
-        return self.out_until is not None or any(s.row or s.until is not None for s in self.functions.values())
+        return self.ejected_until is not None or any(s.failures or s.until is not None for s in self.functions.values())
 
     def record_outcome(self, *, good: bool) -> None:
         """Count an outcome for the success rate."""
@@ -200,14 +200,14 @@ class NodeOutlierDetector:
         if name not in evidence.suspects:
             return []
         changes = []
-        if node.out_until is not None:
-            node.out_until = None
+        if node.ejected_until is not None:
+            node.ejected_until = None
             node.backoff.reset()
-            changes.append(Change(node, out=False, reason=f"{function} succeeded there"))
+            changes.append(Change(node, ejected=False, reason=f"{function} succeeded there"))
         if streak.until is not None:
-            changes.append(Change(node, out=False, reason="it succeeded there", function=function))
-        node.row.clear()
-        streak.row.clear()
+            changes.append(Change(node, ejected=False, reason="it succeeded there", function=function))
+        node.failures.clear()
+        streak.failures.clear()
         streak.until = None
         streak.backoff.reset()
         self._tidy(evidence, name, node)
@@ -224,26 +224,26 @@ class NodeOutlierDetector:
         evidence = self._evidence[endpoint]
         node = self.node(endpoint, name)
         streak = self._streak(node, function)
-        if len(streak.row) < _ROW:
-            streak.row[task] = _AWAITED if awaited else _ALONE
+        if len(streak.failures) < _MAX_FAILURES:
+            streak.failures[task] = _AWAITED if awaited else _ALONE
         evidence.suspects[name] = node
         if streak.until is not None:
             if at >= streak.until - _PROBE_PERIOD:
                 streak.backoff.next()
             streak.until = at + streak.backoff.delay
-        if node.out_until is not None:
-            if at >= node.out_until - _PROBE_PERIOD:
+        if node.ejected_until is not None:
+            if at >= node.ejected_until - _PROBE_PERIOD:
                 node.backoff.next()
-            node.out_until = at + node.backoff.delay
+            node.ejected_until = at + node.backoff.delay
         if (
             streak.until is None
             and not streak.worked
-            and len(streak.row) >= IN_A_ROW
+            and len(streak.failures) >= IN_A_ROW
             and self._works_elsewhere(evidence, node, function)
-            and self._may_leave_out(evidence, node, function)
+            and self._may_eject(evidence, node, function)
         ):
-            why = f"{len(streak.row)} tasks failed there, and others succeed elsewhere"
-            return [self._keep_away(node, streak, function, at, why)]
+            why = f"{len(streak.failures)} tasks failed there, and others succeed elsewhere"
+            return [self._eject_function(node, streak, function, at, why)]
         return []
 
     def proven(self, endpoint: str, name: str, function: str, task: int, at: float) -> list[Change]:
@@ -251,23 +251,23 @@ class NodeOutlierDetector:
         evidence = self._evidence[endpoint]
         node = evidence.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
-        if node is None or streak is None or task not in streak.row:
+        if node is None or streak is None or task not in streak.failures:
             return []  # the node has succeeded since; the success rate covers intermittent failures
-        streak.row[task] = _PROVEN
-        node.row.add((function, task))
+        streak.failures[task] = _PROVEN
+        node.failures.add((function, task))
         node.record_outcome(good=False)
         changes = []
         if (
             streak.until is None
-            and list(streak.row.values()).count(_PROVEN) >= (_TRIED if streak.worked else _NEW)
-            and self._may_leave_out(evidence, node, function)
+            and list(streak.failures.values()).count(_PROVEN) >= (_TRIED if streak.worked else _NEW)
+            and self._may_eject(evidence, node, function)
         ):
             why = f"task {task} failed there and succeeded elsewhere"
-            changes.append(self._keep_away(node, streak, function, at, why))
-        reason = self._why_out(evidence, node)
-        if reason and node.out_until is None and self._may_leave_out(evidence, node, ""):
-            node.out_until = at + node.backoff.delay
-            changes.append(Change(node, out=True, reason=reason))
+            changes.append(self._eject_function(node, streak, function, at, why))
+        reason = self._ejection_reason(evidence, node)
+        if reason and node.ejected_until is None and self._may_eject(evidence, node, ""):
+            node.ejected_until = at + node.backoff.delay
+            changes.append(Change(node, ejected=True, reason=reason))
         return changes
 
     def closed(self, endpoint: str, name: str, function: str, task: int) -> None:
@@ -275,8 +275,8 @@ class NodeOutlierDetector:
         evidence = self._evidence[endpoint]
         node = evidence.nodes.get(name)
         streak = node.functions.get(function) if node is not None else None
-        if node is not None and streak is not None and streak.row.get(task) == _AWAITED:
-            del streak.row[task]
+        if node is not None and streak is not None and streak.failures.get(task) == _AWAITED:
+            del streak.failures[task]
             self._tidy(evidence, name, node)
 
     # --- what attempts must avoid ---------------------------------------------------------------------------------
@@ -301,9 +301,9 @@ class NodeOutlierDetector:
         count = 0
         for node in evidence.suspects.values():
             streak = node.functions.get(function)
-            if node.out_until is not None or (streak is not None and streak.until is not None):
+            if node.ejected_until is not None or (streak is not None and streak.until is not None):
                 count += node.disconnected_at is None
-                if self._stays_out(node, streak, at):
+                if self._must_avoid(node, streak, at):
                     names += self.names_of(node)
             elif streak is not None and streak.is_awaited:
                 awaited.append(node)
@@ -331,25 +331,25 @@ class NodeOutlierDetector:
         found = (node.functions.get(function) for node in self._evidence[endpoint].nodes.values())
         return any(streak is not None and streak.worked for streak in found)
 
-    def _stays_out(self, node: Node, streak: _Streak | None, at: float) -> bool:
+    def _must_avoid(self, node: Node, streak: _Streak | None, at: float) -> bool:
         """Whether an attempt must avoid the node; False makes it the probe."""
-        if node.out_until is not None:
-            if at < node.out_until:
+        if node.ejected_until is not None:
+            if at < node.ejected_until:
                 return True
-            node.out_until = at + _PROBE_PERIOD
+            node.ejected_until = at + _PROBE_PERIOD
         if streak is not None and streak.until is not None:
             if at < streak.until:
                 return True
             streak.until = at + _PROBE_PERIOD
         return False
 
-    def _keep_away(self, node: Node, streak: _Streak, function: str, at: float, why: str) -> Change:
+    def _eject_function(self, node: Node, streak: _Streak, function: str, at: float, why: str) -> Change:
         streak.until = at + streak.backoff.delay
-        return Change(node, out=True, reason=why, function=function)
+        return Change(node, ejected=True, reason=why, function=function)
 
-    def _why_out(self, evidence: _EndpointNodes, node: Node) -> str:
-        if len(node.row) >= IN_A_ROW:
-            return f"{len(node.row)} tasks in a row failed there and succeeded elsewhere"
+    def _ejection_reason(self, evidence: _EndpointNodes, node: Node) -> str:
+        if len(node.failures) >= IN_A_ROW:
+            return f"{len(node.failures)} tasks in a row failed there and succeeded elsewhere"
         mine = node.rate
         peers = [rate for other in evidence.nodes.values() if other is not node and (rate := other.rate) is not None]
         if mine is None or len(peers) < 2:  # noqa: PLR2004 - a deviation needs two
@@ -365,19 +365,22 @@ class NodeOutlierDetector:
             for other in evidence.nodes.values()
         )
 
-    def _may_leave_out(self, evidence: _EndpointNodes, node: Node, function: str) -> bool:
+    def _may_eject(self, evidence: _EndpointNodes, node: Node, function: str) -> bool:
         """Whether half of the nodes would stay in."""
         out = 1
         for other in evidence.suspects.values():
             if other is not node and other.disconnected_at is None:
                 streak = other.functions.get(function)
-                out += other.out_until is not None or (streak is not None and streak.until is not None)
+                out += other.ejected_until is not None or (streak is not None and streak.until is not None)
         return 2 * out <= len(evidence.managers) + evidence.more
 
     def _has_neighbour(self, evidence: _EndpointNodes, node: Node) -> bool:
         """Whether another connected manager on the same host is not ejected."""
         return any(
-            other is not node and other.host == node.host and other.disconnected_at is None and other.out_until is None
+            other is not node
+            and other.host == node.host
+            and other.disconnected_at is None
+            and other.ejected_until is None
             for other in evidence.nodes.values()
         )
 
@@ -400,9 +403,9 @@ class NodeOutlierDetector:
 
     # --- queries --------------------------------------------------------------------------------------------------
 
-    def out(self, endpoint: str) -> list[Node]:
+    def ejected(self, endpoint: str) -> list[Node]:
         """Return the nodes that are ejected for all functions."""
-        return [node for node in self._evidence[endpoint].suspects.values() if node.out_until is not None]
+        return [node for node in self._evidence[endpoint].suspects.values() if node.ejected_until is not None]
 
     def nodes(self, endpoint: str) -> list[Node]:
         """Return all known nodes."""

@@ -348,7 +348,7 @@ def test_a_probe_in_a_silent_endpoint_strands_no_task(bench: Any) -> None:
     pool.live(6)
     assert pool.state("alpha") is State.DOWN
     pool.live(10)
-    assert any("probe" in chapter.reason for chapter in pool.core.history(task)), "it is the only place"
+    assert any("probe" in transition.reason for transition in pool.core.history(task)), "it is the only place"
     pool.live(20)
     pool.up("beta")
     pool.live(5)

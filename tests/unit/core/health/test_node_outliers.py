@@ -40,7 +40,7 @@ def test_while_a_second_opinion_is_awaited_a_new_function_gets_nothing_more_ther
 def test_one_proven_failure_keeps_a_function_from_a_node_where_it_never_worked() -> None:
     detector = four_nodes()
     (change,) = proven(detector, NAMES[0], 1, 0.0)
-    assert (change.out, change.function, change.node.host) == (True, "f", "h0")
+    assert (change.ejected, change.function, change.node.host) == (True, "f", "h0")
     assert set(detector.avoid("alpha", "f", node_outliers.FUNCTION_PAUSE - 0.1)) == {"h0", "m0"}
     assert detector.avoid("alpha", "g", 0.0) == ()
 
@@ -74,7 +74,7 @@ def test_a_probe_at_a_time_and_a_longer_pause_each_time_it_fails() -> None:
     assert detector.avoid("alpha", "f", at + 0.1 + 2 * node_outliers.FUNCTION_PAUSE - 0.1) != ()
     assert detector.avoid("alpha", "f", at + 0.1 + 2 * node_outliers.FUNCTION_PAUSE) == (), "the next probe"
     (change,) = detector.node_succeeded("alpha", NAMES[0], "f")
-    assert (change.out, change.function) == (False, "f")
+    assert (change.ejected, change.function) == (False, "f")
     assert detector.avoid("alpha", "f", at + 30.0) == ()
 
 
@@ -82,10 +82,10 @@ def test_different_functions_that_fail_there_and_succeed_elsewhere_put_the_node_
     detector = four_nodes()
     changes = [change for number, name in enumerate("fgh") for change in proven(detector, NAMES[0], number, 0.0, name)]
     assert [change.function for change in changes] == ["f", "g", "h", ""]
-    assert [node.host for node in detector.out("alpha")] == ["h0"]
+    assert [node.host for node in detector.ejected("alpha")] == ["h0"]
     assert set(detector.avoid("alpha", "another", 0.0)) == {"h0", "m0"}
     detector.node_succeeded("alpha", NAMES[0], "another")
-    assert detector.out("alpha") == []
+    assert detector.ejected("alpha") == []
 
 
 def test_a_node_that_comes_and_goes_is_an_outlier_by_its_success_rate() -> None:
@@ -98,7 +98,7 @@ def test_a_node_that_comes_and_goes_is_an_outlier_by_its_success_rate() -> None:
             detector.node_succeeded("alpha", NAMES[0], "f")
         else:
             changes += proven(detector, NAMES[0], task, 0.0)
-    out = [change for change in changes if change.out and not change.function]
+    out = [change for change in changes if change.ejected and not change.function]
     assert out[0].node.host == "h0"
     assert "100% on its 3 peers" in out[0].reason
 
@@ -199,4 +199,4 @@ def test_tasks_that_fail_everywhere_put_nobody_out(fails: list[tuple[str, int]])
         assert not detector.failed("alpha", name, "f", task, number + 1, 0.0, awaited=True)
         detector.closed("alpha", name, "f", task)
     assert detector.avoid("alpha", "f", 0.0) == ()
-    assert detector.out("alpha") == []
+    assert detector.ejected("alpha") == []
