@@ -34,7 +34,7 @@ def test_death_reroutes_running_and_queued_and_charges_nothing(bench: Any) -> No
     assert not pool.of(actions.Reject)
 
 
-def test_a_story_tells_the_way_of_a_task(bench: Any) -> None:
+def test_the_history_of_a_task_lists_its_transitions(bench: Any) -> None:
     pool = bench("alpha", "beta").up("alpha")
     task = pool.submit()
     pool.up("beta")
@@ -215,7 +215,7 @@ def test_an_endpoint_with_demand_and_no_prospect_is_revived(bench: Any) -> None:
     assert "no worker and no block requested" in pool.core.state("alpha")[1]
 
 
-def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench: Any) -> None:
+def test_silence_confirmed_by_overdue_attempts_is_down_within_five_seconds(bench: Any) -> None:
     pool = bench("alpha", "beta").up("alpha")
     pool.live(30, "alpha")
     known = pool.submit("short")
@@ -246,7 +246,7 @@ def test_silence_confirmed_by_overdue_attempts_is_left_within_five_seconds(bench
     assert pool.core.late == 1
 
 
-def test_what_was_sent_far_ahead_is_overdue_when_its_first_is(bench: Any) -> None:
+def test_prefetched_attempts_are_overdue_when_the_first_is(bench: Any) -> None:
     pool = bench("alpha", "beta", prefetch_seconds=10.0).up("alpha")
     known = pool.submit("short")
     pool.live(0.5, "alpha")
@@ -324,7 +324,7 @@ def test_a_dead_fabric_raises_no_suspicion(bench: Any) -> None:
     assert pool.state("alpha") is State.UP, "a stalled reader discards its evidence of silence"
 
 
-def test_a_fabric_that_dies_while_an_endpoint_is_suspect_ends_the_doubt(bench: Any) -> None:
+def test_a_fabric_that_dies_while_an_endpoint_is_suspect_ends_the_suspicion(bench: Any) -> None:
     pool = bench("alpha", "beta").up()
     pool.live(10, "alpha", "beta")
     pool.live(6, "beta")
@@ -387,7 +387,7 @@ def test_a_rumour_does_not_lift_a_quarantine(bench: Any) -> None:
     assert pool.state("alpha") is State.QUARANTINED
 
 
-def test_an_unanswered_control_channel_makes_suspect_then_left_then_revived(bench: Any) -> None:
+def test_an_unanswered_control_channel_makes_suspect_then_down_then_revived(bench: Any) -> None:
     pool = bench("alpha", "beta", silence_limit=3.0, stall_limit=60.0).up("alpha")
     task = pool.submit()
     pool.up("beta")
@@ -403,7 +403,7 @@ def test_an_unanswered_control_channel_makes_suspect_then_left_then_revived(benc
     assert pool.of(actions.Revive)[0].endpoint == "alpha", "it is revived"
 
 
-def test_a_control_channel_that_answers_again_ends_the_doubt(bench: Any) -> None:
+def test_a_control_channel_that_answers_again_ends_the_suspicion(bench: Any) -> None:
     pool = bench("alpha", "beta").up()
     pool.send(stimuli.Unanswered, "alpha", 0, pool.now)
     pool.wait(4)
@@ -446,7 +446,7 @@ def test_an_empty_endpoint_without_blocks_is_revived(bench: Any) -> None:
     ]
 
 
-def test_revival_backs_off_and_forgets_after_good_days(bench: Any) -> None:
+def test_revival_backs_off_and_resets_after_a_healthy_time(bench: Any) -> None:
     pool = bench("alpha", revive_first=1.0, revive_longest=6.0, healthy_after=60.0)
     delays = []
     for _ in range(5):
@@ -463,7 +463,7 @@ def test_revival_backs_off_and_forgets_after_good_days(bench: Any) -> None:
     assert [r.generation for r in pool.of(actions.Revive)] == [1, 2, 3, 4, 5]
 
 
-def test_what_nobody_can_build_anew_stays_dead() -> None:
+def test_an_endpoint_that_cannot_be_rebuilt_stays_dead() -> None:
     specs = [settings.EndpointSpec(label="alpha", revivable=False), settings.EndpointSpec(label="beta")]
     core = PoolCore(specs, settings.PoolSettings(unavailable_timeout=100.0))
     core.handle(stimuli.Submitted(0.0, 1, "f", frozenset({"alpha"})))
@@ -476,7 +476,7 @@ def test_what_nobody_can_build_anew_stays_dead() -> None:
     assert "alpha is down: gone" in str(next(a.verdict for a in answer if isinstance(a, actions.Reject)))
 
 
-def test_a_death_of_an_old_generation_is_no_news(bench: Any) -> None:
+def test_a_death_of_an_old_generation_changes_nothing(bench: Any) -> None:
     pool = bench("alpha").up()
     pool.die("alpha")
     pool.wait(2)

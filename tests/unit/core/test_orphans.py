@@ -43,7 +43,7 @@ def test_a_result_that_comes_all_the_same_counts(bench: Any) -> None:
     assert actions.Resolve(task, attempt) in pool.of(actions.Resolve)
 
 
-def test_what_kills_every_worker_is_given_up(bench: Any) -> None:
+def test_a_task_that_kills_every_worker_is_given_up(bench: Any) -> None:
     pool = bench("alpha", "beta", slots=3).up()
     task = pool.submit()
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_what_kills_every_worker_is_given_up(bench: Any) -> None:
     assert isinstance(rejected.verdict, PoisonTaskError)
 
 
-def test_what_nobody_runs_and_what_a_rule_lets_fail_is_left_alone(bench: Any) -> None:
+def test_unknown_attempts_and_failures_by_a_rule_are_not_rerouted(bench: Any) -> None:
     pool = bench("alpha", "beta").up()
     task = pool.submit()
     where = pool.where(task)

@@ -19,7 +19,7 @@ def live(pool: Any, seconds: int, *, far: bool, line: bool) -> None:
             pool.send(stimuli.BridgePolled, "uc")
 
 
-def test_a_task_stays_behind_a_cut_line_and_its_result_is_taken(bench: Any) -> None:
+def test_a_task_stays_behind_a_cut_link_and_its_result_counts(bench: Any) -> None:
     pool = bench("alpha", "beta").up("beta")
     live(pool, 10, far=True, line=True)
     task = pool.submit()
@@ -33,7 +33,7 @@ def test_a_task_stays_behind_a_cut_line_and_its_result_is_taken(bench: Any) -> N
     assert len(pool.of(actions.Resolve)) == 1
 
 
-def test_a_task_of_a_dead_endpoint_behind_an_open_line_goes_elsewhere(bench: Any) -> None:
+def test_a_task_of_a_dead_endpoint_behind_an_open_link_goes_elsewhere(bench: Any) -> None:
     pool = bench("alpha", "beta").up("beta")
     live(pool, 10, far=True, line=True)
     known = pool.submit()

@@ -73,7 +73,7 @@ def test_the_same_from_two_nodes_is_the_tasks_own(pool: Any) -> None:
     assert last_order(pool, submit(pool)).avoid == ()
 
 
-def test_another_error_is_tried_at_a_third_node_and_then_believed(pool: Any) -> None:
+def test_another_error_is_tried_at_a_third_node_and_then_delivered(pool: Any) -> None:
     task = submit(pool)
     raises(pool, task, NAMES[0], "OSError")
     second = pool.attempt(task)
@@ -117,7 +117,7 @@ def test_a_function_that_never_worked_is_tried_at_another_endpoint_first(bench: 
     assert pool.where(task) == "beta"
 
 
-def test_on_the_only_node_there_is_nobody_to_ask(bench: Any) -> None:
+def test_the_only_node_gets_no_second_opinion(bench: Any) -> None:
     pool = bench("alpha").up()
     pool.send(stimuli.Nodes, "alpha", 0, MANAGERS[:1])
     task = submit(pool)
@@ -163,7 +163,7 @@ def test_refusals_are_no_attempts(bench: Any) -> None:
     pool.finish(task)
 
 
-def test_a_refusal_does_not_narrow_what_is_sent_ahead(bench: Any) -> None:
+def test_a_refusal_does_not_reduce_the_prefetch(bench: Any) -> None:
     pool = bench("alpha", slots=1).up()
     task = submit(pool)
     pool.now = 0.01
@@ -178,7 +178,7 @@ def test_a_late_refusal_is_let_go(pool: Any) -> None:
     assert pool.send(stimuli.Bounced, 99, NAMES[0]) == [actions.Discard(99)]
 
 
-def test_a_node_on_which_everything_fails_is_sent_away_once(pool: Any) -> None:
+def test_a_node_on_which_everything_fails_is_evicted_once(pool: Any) -> None:
     for function in "fgh":
         task = submit(pool, function=function)
         raises(pool, task, NAMES[0])

@@ -274,7 +274,7 @@ def test_poison_names_function_places_and_kills(pool: Any) -> None:
     assert pool.of(events.TaskFailed)[0].kind == "poison"
 
 
-def test_a_rule_can_end_what_was_lost(pool: Any) -> None:
+def test_a_rule_can_fail_a_lost_task(pool: Any) -> None:
     task = pool.up().submit()
     attempt = raises(pool, task, Failure(Kind.WORKER_LOST, "WorkerLost", "", FailureAction.FAIL))
     assert pool.rejected(task, attempt)

@@ -80,7 +80,7 @@ def test_stalled_is_the_end(bench: Bench) -> None:
     assert verdict.reason == "for 60 s there was work, but no worker and no block requested"
 
 
-def test_down_and_reviving_say_what_it_died_of(bench: Bench) -> None:
+def test_down_and_reviving_carry_the_reason_of_the_death(bench: Bench) -> None:
     bench.health.dead_reason = "its interchange was killed"
     assert bench.verdict(1.0) == Verdict(State.DOWN, "its interchange was killed", keeps=False)
 
@@ -96,7 +96,7 @@ def test_draining_drained_and_dying_while_drained(bench: Bench) -> None:
     assert verdict.reason.startswith("maintenance; no worker is connected")
 
 
-def test_silence_is_suspect_confirmed_left_and_forgotten(bench: Bench) -> None:
+def test_silence_is_suspect_then_confirmed_then_down_then_cleared(bench: Bench) -> None:
     bench.beat_until(30)
     assert bench.verdict(30.0).state is State.UP
     bench.read_until(31, 34)
@@ -147,7 +147,7 @@ def test_a_fabric_that_is_not_read_says_nothing(bench: Bench) -> None:
     assert bench.verdict(300.0).state is State.UP
 
 
-def test_streams_of_nodes_that_left_are_forgotten(bench: Bench) -> None:
+def test_streams_of_disconnected_nodes_are_dropped(bench: Bench) -> None:
     bench.beat_until(30)
     bench.assessor.observed("alpha", 31.0, 0, blocks_expected=True)
     assert not bench.health.heartbeats
@@ -219,7 +219,7 @@ def test_silence_in_quarantine_is_no_last_resort(bench: Bench) -> None:
     assert bench.verdict(36.0).state is State.QUARANTINED
 
 
-def test_hope(bench: Bench) -> None:
+def test_an_endpoint_may_recover_by_its_state_and_history(bench: Bench) -> None:
     assessor, health = bench.assessor, bench.health
     for state in (State.UP, State.SUSPECT, State.QUARANTINED, State.STARTING, State.WAITING):
         assert assessor.may_recover("alpha", state, 1.0)

@@ -107,7 +107,7 @@ def test_in_panic_a_failed_probe_closes_it() -> None:
     assert breaker.open_until is None
 
 
-def test_a_doubt_opens_it_and_trust_closes_it() -> None:
+def test_silence_opens_it_and_its_end_closes_it() -> None:
     breaker = CircuitBreaker()
     breaker.failed(1.0, 1, 1)
     breaker.trip_on_silence(5.0)
@@ -119,7 +119,7 @@ def test_a_doubt_opens_it_and_trust_closes_it() -> None:
     assert breaker.failures == 1
 
 
-def test_trust_does_not_close_what_failures_opened() -> None:
+def test_the_end_of_silence_does_not_close_what_failures_opened() -> None:
     breaker = _opened()
     breaker.trip_on_silence(11.0)
     breaker.clear_silence()

@@ -112,7 +112,7 @@ def test_failures_without_a_second_run_count_if_others_run_the_function_well() -
     assert change.node.host == "h0"
 
 
-def test_at_most_half_of_the_nodes_are_left_out() -> None:
+def test_at_most_half_of_the_nodes_are_ejected() -> None:
     detector = four_nodes()
     for name in NAMES:
         proven(detector, name, 1, 0.0)
@@ -146,7 +146,7 @@ def test_of_several_managers_on_one_host_only_the_bad_one_is_avoided() -> None:
     assert detector.avoid("alpha", "f", 1.0) == (), "it is gone, and the host is not to blame"
 
 
-def test_what_left_long_ago_is_forgotten() -> None:
+def test_a_node_that_disconnected_long_ago_is_dropped() -> None:
     detector = four_nodes()
     proven(detector, NAMES[0], 1, 0.0)
     detector.connected("alpha", FOUR[1:], 1.0, more=False)
@@ -192,7 +192,7 @@ def test_half_of_the_nodes_always_stay_in(steps: list[tuple[str, str, int, str, 
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 9)), max_size=40))
-def test_tasks_that_fail_everywhere_put_nobody_out(fails: list[tuple[str, int]]) -> None:
+def test_tasks_that_fail_everywhere_eject_no_node(fails: list[tuple[str, int]]) -> None:
     """Bad inputs and bad functions: every pending second opinion ends without evidence."""
     detector = four_nodes()
     for number, (name, task) in enumerate(fails):

@@ -68,7 +68,7 @@ def test_an_outage_teaches_nothing_about_normal_intervals() -> None:
     assert detector.phi(detector.last + 1.0) < 1.0
 
 
-def test_forgiveness_starts_the_silence_anew_and_never_backwards() -> None:
+def test_discounted_silence_restarts_and_never_moves_backwards() -> None:
     detector = _steady()
     detector.discount_silence(500.0)
     assert detector.last == 500.0

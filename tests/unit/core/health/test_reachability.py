@@ -42,7 +42,7 @@ def far(request: pytest.FixtureRequest) -> Far:
     return far
 
 
-def test_a_cut_line_is_nobodys_fault(far: Far) -> None:
+def test_a_cut_link_makes_no_endpoint_suspect(far: Far) -> None:
     for _ in range(240):
         far.run(0.5, line=False)
         assert far.verdict("far").state is State.UP
@@ -52,7 +52,7 @@ def test_a_cut_line_is_nobodys_fault(far: Far) -> None:
     assert far.verdict("far").reason == "4 slots"
 
 
-def test_a_dead_endpoint_behind_an_open_line_is_suspect(far: Far) -> None:
+def test_a_dead_endpoint_behind_an_open_link_is_suspect(far: Far) -> None:
     far.run(5 * far.interval, far=False)
     verdict = far.verdict("far")
     assert verdict.state is State.DOWN
@@ -60,7 +60,7 @@ def test_a_dead_endpoint_behind_an_open_line_is_suspect(far: Far) -> None:
     assert far.verdict("near").state is State.UP
 
 
-def test_who_died_behind_a_cut_line_is_found_when_it_is_mended(far: Far) -> None:
+def test_a_death_behind_a_cut_link_is_detected_when_the_link_is_mended(far: Far) -> None:
     far.run(120, far=False, line=False)
     assert far.verdict("far").state is State.UP
     far.run(far.interval, far=False)
@@ -69,20 +69,20 @@ def test_who_died_behind_a_cut_line_is_found_when_it_is_mended(far: Far) -> None
     assert far.verdict("far").state is State.DOWN
 
 
-def test_a_cut_line_hides_nobody_who_dies_here(far: Far) -> None:
+def test_a_cut_link_hides_no_death_at_this_site(far: Far) -> None:
     far.run(30, near=False, line=False)
     assert far.verdict("near").state is State.DOWN
     assert far.verdict("far").state is State.UP
 
 
-def test_a_way_of_which_no_bridge_tells_blames_nobody() -> None:
+def test_a_path_without_reports_of_its_bridge_makes_no_endpoint_suspect() -> None:
     far = Far(1.0)
     far.assessor.record_heartbeat("far", "block/node", 0.0, 1.0, "elsewhere")
     far.run(60, line=False)
     assert far.verdict("far").state is State.UP
 
 
-def test_ways_of_no_endpoint_are_not_remembered(far: Far) -> None:
+def test_paths_of_no_endpoint_are_not_kept(far: Far) -> None:
     for number in range(100):
         far.assessor.reachability.record_bridge_poll(f"site-{number}", far.now, 1.0)
     assert set(far.assessor.reachability._bridged) == {"uc"}

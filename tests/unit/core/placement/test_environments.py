@@ -37,7 +37,7 @@ def test_it_goes_where_its_imports_are_and_waits_for_that(bench: type[Bench]) ->
     assert b.where(second) == "beta"
 
 
-def test_it_goes_there_all_the_same_if_nobody_seems_to_have_them_or_says_anything(bench: type[Bench]) -> None:
+def test_it_runs_there_if_no_endpoint_seems_to_have_the_imports_or_reports_any(bench: type[Bench]) -> None:
     b = bench("alpha", "beta", "gamma").up("alpha", "beta")
     installed(b, "alpha", "scipy")
     installed(b, "beta", "scipy")
@@ -80,7 +80,7 @@ def test_a_trial_that_fails_costs_one_attempt_a_minute(bench: type[Bench]) -> No
     assert [b.where(task) for task in tasks[2:]] == [None, "alpha", None]
 
 
-def test_what_a_fenced_generation_said_is_forgotten(bench: type[Bench]) -> None:
+def test_reports_of_a_fenced_generation_are_discarded(bench: type[Bench]) -> None:
     b = bench("alpha", "beta").up()
     installed(b, "beta", "numpy")
     b.die("alpha")

@@ -180,7 +180,7 @@ def test_time_in_a_queue_is_not_time_that_something_ran(bench: Any) -> None:
     assert [told.task for told in pool.of(events.TaskHedged)] == [second]
 
 
-def test_a_place_that_needs_longer_anyway_is_asked_only_when_it_could_have_been_done(bench: Any) -> None:
+def test_a_slower_endpoint_is_hedged_to_only_when_it_could_have_finished(bench: Any) -> None:
     pool = bench("alpha", "beta", **LEARNT).up()
     for label, seconds in (("alpha", 1.0), ("beta", 5.0)):
         for _ in range(6):
@@ -195,7 +195,7 @@ def test_a_place_that_needs_longer_anyway_is_asked_only_when_it_could_have_been_
     assert pool.of(events.TaskHedged)[0].endpoint == "beta"
 
 
-def test_losers_at_a_place_that_fell_silent_do_not_keep_it_from_being_tried(pair: Any) -> None:
+def test_superseded_attempts_at_a_silent_endpoint_do_not_block_its_probe(pair: Any) -> None:
     task = pair.submit(idempotent=True)
     home = pair.where(task)
     pair.wait(3.0)

@@ -64,7 +64,7 @@ def test_any_failure_collapses_the_window() -> None:
     assert _room(load, "f") == 4
 
 
-def test_an_idle_slot_measures_what_the_task_took() -> None:
+def test_an_idle_slot_measures_the_run_time() -> None:
     load = _load(slots=4)
     bound = [load.bind("f") for _ in range(4)]
     for work in bound:

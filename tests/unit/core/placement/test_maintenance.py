@@ -40,7 +40,7 @@ def test_with_no_end_in_sight_tasks_do_not_wait_for_ever(bench: type[Bench]) -> 
     assert "alpha is drained: by hand" in told.message
 
 
-def test_who_asked_is_told_how_it_stands(bench: type[Bench]) -> None:
+def test_requests_are_answered_with_the_state(bench: type[Bench]) -> None:
     b = bench("alpha").up()
     b.submit()
     b.send(stimuli.Drain, "alpha", "by hand", None, "event 7")
@@ -50,7 +50,7 @@ def test_who_asked_is_told_how_it_stands(bench: type[Bench]) -> None:
     assert (second.request, second.state) == ("event 8", "up")
 
 
-def test_what_died_while_it_was_drained_is_built_anew_at_the_end(bench: type[Bench]) -> None:
+def test_an_endpoint_that_died_while_drained_is_revived_at_the_end(bench: type[Bench]) -> None:
     b = bench("alpha").up()
     b.send(stimuli.Drain, "alpha", "maintenance", b.now + 100.0)
     b.die("alpha", "its jobs were ended")
@@ -75,7 +75,7 @@ def test_a_window_drains_and_ends(bench: type[Bench]) -> None:
     assert (b.state("alpha"), b.where(waits)) == (State.UP, "alpha")
 
 
-def test_what_maintenance_takes_is_rerouted(bench: type[Bench]) -> None:
+def test_attempts_lost_to_maintenance_are_rerouted(bench: type[Bench]) -> None:
     b = bench("alpha", "beta").up("alpha")
     task = b.submit()
     b.up("beta")
@@ -94,7 +94,7 @@ def test_a_task_that_is_known_to_run_into_a_window_goes_elsewhere(bench: type[Be
     assert b.where(long) == "beta"
 
 
-def test_what_was_learnt_counts_where_the_user_says_nothing(bench: type[Bench]) -> None:
+def test_the_learnt_duration_counts_without_a_walltime(bench: type[Bench]) -> None:
     b = bench("alpha").up()
     first = b.submit("slow")
     b.wait(50.0)

@@ -44,7 +44,7 @@ def test_two_lost_together_make_the_rest_of_the_site_suspect_at_once(b: Bench) -
     assert {b.where(b.submit()) for _ in range(2)} == {"u1"}
 
 
-def test_what_they_held_does_not_go_to_their_neighbours(b: Bench) -> None:
+def test_their_attempts_are_not_rerouted_to_their_neighbours(b: Bench) -> None:
     tasks = [b.submit() for _ in range(8)]
     held = {task: b.where(task) for task in tasks}
     b.up("u1", slots=8)
@@ -107,7 +107,7 @@ def test_endpoints_without_a_site_fail_alone(bench: type[Bench]) -> None:
 # --- common silence -----------------------------------------------------------------------------------------------
 
 
-def test_if_all_sites_fall_silent_together_their_way_to_us_is_doubted_first(bench: type[Bench]) -> None:
+def test_common_silence_of_all_sites_makes_no_endpoint_suspect_at_first(bench: type[Bench]) -> None:
     b = bench("alpha", "beta", "gamma").up()
     tasks = [b.submit() for _ in range(3)]  # of a function of which nothing is known
     b.live(10.0, *b.labels)
@@ -118,7 +118,7 @@ def test_if_all_sites_fall_silent_together_their_way_to_us_is_doubted_first(benc
         b.finish(task)
 
 
-def test_common_silence_is_believed_after_a_minute(bench: type[Bench]) -> None:
+def test_common_silence_counts_after_a_minute(bench: type[Bench]) -> None:
     b = bench("alpha", "beta").up()
     b.submit()
     b.submit()
@@ -127,7 +127,7 @@ def test_common_silence_is_believed_after_a_minute(bench: type[Bench]) -> None:
     assert {b.state(label) for label in b.labels} == {State.DOWN}
 
 
-def test_one_of_many_that_falls_silent_is_doubted_at_once(bench: type[Bench]) -> None:
+def test_one_silent_endpoint_of_many_is_suspect_at_once(bench: type[Bench]) -> None:
     b = bench("alpha", "beta", "gamma").up()
     b.live(10.0, *b.labels)
     b.live(5.0, "beta", "gamma")
