@@ -1,4 +1,8 @@
-"""Events: the CloudEvents envelope and the typed payloads that travel in it."""
+"""Events: the CloudEvents envelope and its typed payloads.
+
+`envelope` encodes and decodes events, `payloads` and `monitoring` define the event types. `signing` authenticates
+requests, `trace` derives trace ids, `schema` generates the JSON Schema. Start with `envelope`.
+"""
 
 from diaspora_parsl.events.envelope import (
     MAX_BYTES,

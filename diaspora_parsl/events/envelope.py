@@ -1,4 +1,4 @@
-"""The CloudEvents envelope, and the base of what travels in it."""
+"""The CloudEvents envelope and the base class of payloads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TOPIC_RESOURCE: Final = "parsl-resource"
 TOPIC_CONTROL: Final = "parsl-control"
 TOPICS: Final = (TOPIC_TASK, TOPIC_ENDPOINT, TOPIC_RESOURCE, TOPIC_CONTROL)
 
-#: Bytes that one event may have. Ours have some hundred; every broker carries a megabyte.
+#: Largest size of an event, bytes. Typical events have a few hundred; every broker carries a megabyte.
 MAX_BYTES: Final = 256 * 1024
-#: The rest may need up to 8 KiB.
+#: Largest size of ``data``, bytes; the other attributes need up to 8 KiB.
 _MAX_DATA: Final = MAX_BYTES - 8 * 1024
 
-# Whoever reads remembers ids and sources: what anybody may publish is bounded.
+# Readers remember ids and sources, so their length is bounded.
 _Short = Annotated[str, Meta(max_length=128)]
 _Long = Annotated[str, Meta(max_length=512)]
 
@@ -32,12 +32,12 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of the typed payloads.
 
     A subclass named ``TaskRerouted`` has the event type ``org.diaspora.parsl.task.rerouted.v1``. Fields may be added
-    with a default (old readers ignore what they do not know); any other change needs a new class with ``version = 2``.
+    with a default (old readers ignore unknown fields). Any other change needs a new class with ``version = 2``.
     """
 
     version: ClassVar[int] = 1
     topic: ClassVar[str] = TOPIC_TASK
-    #: False for resource samples, the first to be dropped when space runs out.
+    #: False for resource samples, which are dropped first when space runs out.
     is_state_change: ClassVar[bool] = True
     _event_type: ClassVar[str] = ""
 
@@ -45,12 +45,12 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
         super().__init_subclass__(**kwargs)
         noun, _, state = _SNAKE.sub("_", cls.__name__).lower().partition("_")
         cls._event_type = f"{PREFIX}{noun}.{state}.v{cls.version}"
-        if not cls.__name__.endswith("Payload"):  # what several types share is no event
+        if not cls.__name__.endswith("Payload"):  # a shared base class is not an event type
             _REGISTRY[cls._event_type] = cls
 
     @classmethod
     def event_type(cls) -> str:
-        """The CloudEvents ``type`` of this payload: ``org.diaspora.parsl.<noun>.<state>.v<major>``."""
+        """Return the CloudEvents ``type`` of this payload: ``org.diaspora.parsl.<noun>.<state>.v<major>``."""
         return cls._event_type
 
 
@@ -58,9 +58,8 @@ class Event(Struct, frozen=True, kw_only=True):
     """One CloudEvents 1.0 message, structured JSON.
 
     ``source`` and ``id`` together are unique. Extensions: ``partitionkey`` (order is kept per key), ``sequence``
-    (counts up per source), ``originsite``, ``viasite`` (the last fabric it was on) and ``hops`` (for bridges),
-    ``traceparent`` (W3C trace context of a task or attempt), ``signature`` (of requests, see
-    `diaspora_parsl.events.signing`).
+    (increases per source), ``originsite``, ``viasite`` (the previous fabric) and ``hops`` (number of bridges crossed),
+    ``traceparent`` (W3C trace context of a task or attempt), ``signature`` (of requests, see `events.signing`).
     """
 
     id: _Short
@@ -82,21 +81,21 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def topic(self) -> str:
-        """The topic this type of event belongs to; control for types this version does not know."""
+        """Topic of this event type; control for unknown types."""
         payload = _REGISTRY.get(self.type)
         return payload.topic if payload else TOPIC_CONTROL
 
     @property
     def is_state_change(self) -> bool:
-        """False for resource samples; unknown types count as state changes, so that they are kept."""
+        """False for resource samples; True for unknown types, so that they are kept."""
         payload = _REGISTRY.get(self.type)
         return payload.is_state_change if payload else True
 
     def payload(self) -> Payload | None:
-        """The typed payload, or None if this version does not know the type.
+        """Return the typed payload, or None for an unknown type.
 
         Raises:
-            ValueError: the data does not fit the type (`msgspec.ValidationError` is a `ValueError`).
+            ValueError: The data does not match the type (`msgspec.ValidationError` is a `ValueError`).
         """
         kind = _REGISTRY.get(self.type)
         try:
@@ -110,15 +109,15 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 def encode(event: Event) -> bytes:
-    """One event as CloudEvents JSON."""
+    """Encode an event as CloudEvents JSON."""
     return _encoder.encode(event)
 
 
 def decode(raw: bytes) -> Event:
-    """One event from CloudEvents JSON.
+    """Decode an event from CloudEvents JSON.
 
     Raises:
-        ValueError: the bytes are no event, or more than `MAX_BYTES`.
+        ValueError: The bytes are not an event, or exceed `MAX_BYTES`.
     """
     if len(raw) > MAX_BYTES:
         raise ValueError(f"{len(raw)} bytes are too many for an event")
@@ -129,10 +128,10 @@ def decode(raw: bytes) -> Event:
 
 
 def encode_payload(payload: Payload) -> Raw:
-    """A payload as the ``data`` of an envelope.
+    """Encode a payload as the ``data`` of an event.
 
     Raises:
-        ValueError: no reader would take an event of that size.
+        ValueError: The event would exceed `MAX_BYTES`.
     """
     data = _encoder.encode(payload)
     if len(data) > _MAX_DATA:
@@ -141,5 +140,5 @@ def encode_payload(payload: Payload) -> Raw:
 
 
 def known_types() -> dict[str, type[Payload]]:
-    """Every event type that this version knows, by name."""
+    """Return the payload classes of all known event types, by event type."""
     return dict(_REGISTRY)

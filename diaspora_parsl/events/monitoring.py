@@ -1,4 +1,4 @@
-"""Payloads of monitoring: what agents see of a node, and what Parsl tells about a workflow."""
+"""Payloads of monitoring: resource samples of nodes and the state of Parsl workflows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import msgspec
 
 from diaspora_parsl.events.envelope import TOPIC_ENDPOINT, TOPIC_RESOURCE, Payload
 
-# --- what agents see of a node, beyond that it lives ----------------------------------------------------------------
+# --- published by node agents ---------------------------------------------------------------------------------------
 
 
 class NodeSampled(Payload, frozen=True):
-    """How a node of a block is off, as its agent sees it, beside each heartbeat. Sizes are bytes; -1: not known."""
+    """Resources of a node of a block, published by its agent with each heartbeat. Sizes are bytes; -1 if unknown."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
     is_state_change: ClassVar[bool] = False
@@ -22,24 +22,24 @@ class NodeSampled(Payload, frozen=True):
     block: str = ""
     node: str = ""
     workers: int = 0
-    """Of the block, on this node."""
+    """Number of workers of the block on this node."""
     cores: int = 0
     load: float = -1.0
-    """Processes that run or want to, over the last minute."""
+    """Load average of the last minute."""
     memory: int = -1
-    """In all, ``memory_free`` of which could be had."""
+    """Total memory; ``memory_free`` is available."""
     memory_free: int = -1
     disk: int = -1
-    """Of the node's temporary directory."""
+    """Size of the file system of the temporary directory."""
     disk_free: int = -1
     walltime: float = -1.0
     """Seconds until the batch system ends the job."""
     gpus: tuple[tuple[float, int, int], ...] = ()
-    """Of each: per cent busy, bytes used, bytes in all."""
+    """Per GPU: utilization in per cent, memory used, total memory."""
 
 
 class WorkerDied(Payload, frozen=True):
-    """A worker process of a block is gone, and was not asked to go."""
+    """A worker process of a block ended unexpectedly."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
 
@@ -49,24 +49,24 @@ class WorkerDied(Payload, frozen=True):
     node: str = ""
     pid: int = 0
     attempt: int = 0
-    """What it was running, if that is known."""
+    """Attempt that it ran; 0 if unknown."""
     proof: str = ""
-    """HMAC that proves that the sender belongs to the block; a pool acts on it only then."""
+    """HMAC that proves that the sender belongs to the block; pools ignore the event without it."""
 
 
-# --- what Parsl tells about a workflow: times are RFC 3339, UTC -----------------------------------------------------
+# --- published for a Parsl workflow: times are RFC 3339, UTC --------------------------------------------------------
 
 
 class WorkflowStarted(Payload, frozen=True):
-    """A DataFlowKernel began to work."""
+    """A DataFlowKernel started."""
 
     run: str
     """Parsl's ``run_id``."""
     name: str = ""
     release: str = ""
-    """The workflow's own version."""
+    """Version of the workflow."""
     parsl: str = ""
-    """The version of Parsl."""
+    """Version of Parsl."""
     host: str = ""
     user: str = ""
     run_dir: str = ""
@@ -81,14 +81,14 @@ class WorkflowEnded(Payload, frozen=True):
 
 
 class TryChanged(Payload, frozen=True):
-    """A try of a task of Parsl's has a new status: told by the DataFlowKernel or, from the worker, by a radio."""
+    """A try of a Parsl task has a new status; published by the DataFlowKernel or by a radio of the worker."""
 
     run: str
     parsl_task: int
-    """Parsl's numbers: a pool counts for itself."""
+    """Task and try numbers of Parsl, not of a pool."""
     parsl_try: int
     status: str
-    """In Parsl's words; ``running`` and ``running_ended`` come from the worker."""
+    """Parsl's name of the status; ``running`` and ``running_ended`` come from the worker."""
     at: str = ""
     executor: str = ""
     function: str = ""
@@ -98,7 +98,7 @@ class TryChanged(Payload, frozen=True):
 
 
 class TrySampled(Payload, frozen=True):
-    """What a running try uses, child processes included. Sizes are bytes, times seconds."""
+    """Resource usage of a running try, child processes included. Sizes are bytes, times seconds."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
     is_state_change: ClassVar[bool] = False
@@ -109,17 +109,17 @@ class TrySampled(Payload, frozen=True):
     at: str = ""
     node: str = ""
     interval: float = 0.0
-    """Until the next one."""
+    """Seconds until the next sample."""
     cpu_user: float = 0.0
     cpu_system: float = 0.0
     memory: int = 0
-    """Resident."""
+    """Resident memory."""
     memory_virtual: int = 0
     disk_read: int = 0
     disk_written: int = 0
     children: int = 0
     more: dict[str, str | int | float | None] = msgspec.field(default_factory=dict)
-    """What else Parsl measures, by its names."""
+    """Further measurements of Parsl, by its names."""
 
 
 class BlockChanged(Payload, frozen=True):

@@ -1,4 +1,4 @@
-"""The typed payloads: what events say."""
+"""Typed payloads of tasks, endpoints, nodes, bridges and requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from diaspora_parsl.events.envelope import TOPIC_CONTROL, TOPIC_ENDPOINT, TOPIC_RESOURCE, Payload
 
-# --- the life of a task -------------------------------------------------------------------------------------------
+# --- tasks --------------------------------------------------------------------------------------------------------
 
 
 class TaskSubmitted(Payload, frozen=True):
@@ -18,7 +18,7 @@ class TaskSubmitted(Payload, frozen=True):
 
 
 class TaskDispatched(Payload, frozen=True):
-    """An attempt of a task was sent to an endpoint, and why there."""
+    """An attempt of a task was sent to an endpoint."""
 
     task: int
     attempt: int
@@ -28,19 +28,19 @@ class TaskDispatched(Payload, frozen=True):
 
 
 class TaskHedged(Payload, frozen=True):
-    """An attempt runs far longer than is usual there; a second one is sent elsewhere, and the first result wins."""
+    """An attempt runs far longer than usual; a second attempt was sent elsewhere, and the first result wins."""
 
     task: int
     attempt: int
-    """The second one."""
+    """The second attempt."""
     endpoint: str
-    """Where that goes."""
+    """Endpoint of the second attempt."""
     site: str
     reason: str
 
 
 class TaskRerouted(Payload, frozen=True):
-    """An attempt was given up where it was; the task goes elsewhere, and why."""
+    """An attempt was abandoned; the task is sent to another endpoint."""
 
     task: int
     attempt: int
@@ -50,19 +50,19 @@ class TaskRerouted(Payload, frozen=True):
 
 
 class TaskFinished(Payload, frozen=True):
-    """The task is settled with the result of one attempt."""
+    """The task completed with the result of one attempt."""
 
     task: int
     attempt: int
     endpoint: str
     site: str
     seconds: float
-    """From the dispatch of the winning attempt to its result."""
+    """Seconds from the dispatch of the winning attempt to its result."""
     attempts: int = 1
 
 
 class TaskFailed(Payload, frozen=True):
-    """The task is settled with an error: the user's own, or the pool's verdict."""
+    """The task failed with the user's own exception or an error of the pool."""
 
     task: int
     kind: str
@@ -75,11 +75,11 @@ class TaskFailed(Payload, frozen=True):
     attempt: int = 0
     attempts: int = 0
     reason: str = ""
-    """Why it is believed."""
+    """Why the pool accepts the error."""
 
 
 class TaskLate(Payload, frozen=True):
-    """A result of a superseded attempt came after the task was settled, and was dropped."""
+    """A result arrived after the task was settled, and was dropped."""
 
     task: int
     attempt: int
@@ -87,11 +87,11 @@ class TaskLate(Payload, frozen=True):
     site: str
 
 
-# --- the life of an endpoint --------------------------------------------------------------------------------------
+# --- endpoints ----------------------------------------------------------------------------------------------------
 
 
 class EndpointPayload(Payload, frozen=True):
-    """What all endpoint events say."""
+    """Fields of all endpoint events."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -102,19 +102,19 @@ class EndpointPayload(Payload, frozen=True):
 
 
 class EndpointUp(EndpointPayload, frozen=True):
-    """The endpoint takes attempts."""
+    """The endpoint accepts attempts."""
 
     slots: int = 0
 
 
 class EndpointSuspect(EndpointPayload, frozen=True):
-    """Signs of life are overdue; no new attempts unless there is no other place."""
+    """Heartbeats are overdue; the endpoint receives new attempts only if no other endpoint is available."""
 
     phi: float = 0.0
 
 
 class EndpointDown(EndpointPayload, frozen=True):
-    """The endpoint is taken for lost; its attempts were rerouted."""
+    """The endpoint is considered lost; its attempts were rerouted."""
 
     in_flight: int = 0
 
@@ -126,7 +126,7 @@ class EndpointReviving(EndpointPayload, frozen=True):
 
 
 class EndpointRefused(Payload, frozen=True):
-    """The scheduler refused a block, or blocks died before they brought a worker; none is requested for ``pause`` s."""
+    """The scheduler refused a block, or blocks ended before a worker started; requests pause for ``pause`` seconds."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -137,18 +137,18 @@ class EndpointRefused(Payload, frozen=True):
 
 
 class EndpointDraining(EndpointPayload, frozen=True):
-    """No new attempts, running ones may finish."""
+    """The endpoint receives no new attempts; running attempts may finish."""
 
 
 class EndpointDrained(EndpointPayload, frozen=True):
-    """The endpoint was drained and holds nothing more."""
+    """The drained endpoint has no running attempts left."""
 
 
-# --- resources: samples and signs of life -------------------------------------------------------------------------
+# --- resources: samples and heartbeats ----------------------------------------------------------------------------
 
 
 class NodeHeartbeat(Payload, frozen=True):
-    """A sign of life of one node of one block of an endpoint, sent by its agent."""
+    """Heartbeat of a node of a block, published by its agent."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
     is_state_change: ClassVar[bool] = False
@@ -162,7 +162,7 @@ class NodeHeartbeat(Payload, frozen=True):
 
 
 class NodeStopped(Payload, frozen=True):
-    """The agent of a node said goodbye: silence from here on means nothing."""
+    """The agent of a node ended in order; silence afterwards is no failure."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
 
@@ -171,11 +171,11 @@ class NodeStopped(Payload, frozen=True):
     block: str = ""
     node: str = ""
     reason: str = ""
-    """Why: a signal's name, or what of its block ended."""
+    """Name of the signal, or the part of the block that ended."""
 
 
 class NodeQuarantined(Payload, frozen=True):
-    """A node fails what succeeds beside it: until a probe succeeds it gets no attempts, or none of one function."""
+    """A node fails tasks that succeed on other nodes; it receives no attempts until a probe succeeds."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -187,11 +187,11 @@ class NodeQuarantined(Payload, frozen=True):
     block: str = ""
     manager: str = ""
     function: str = ""
-    """Only this one; empty for everything."""
+    """Only attempts of this function are excluded; all attempts if empty."""
 
 
 class NodeRestored(Payload, frozen=True):
-    """A probe succeeded on a quarantined node: it takes attempts again."""
+    """A probe succeeded on a quarantined node; it accepts attempts again."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -207,7 +207,7 @@ class NodeRestored(Payload, frozen=True):
 
 
 class EndpointStatus(Payload, frozen=True):
-    """What a pool sees of one endpoint, about once a second."""
+    """State of an endpoint, published about once a second."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
     is_state_change: ClassVar[bool] = False
@@ -219,13 +219,13 @@ class EndpointStatus(Payload, frozen=True):
     in_flight: int
     finished: int
     rate: float
-    """Results per second over the last seconds."""
+    """Results per second, over the last few seconds."""
     reason: str = ""
     generation: int = 0
 
 
 class PoolStatus(Payload, frozen=True):
-    """What a pool holds, about once a second."""
+    """State of a pool, published about once a second."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
     is_state_change: ClassVar[bool] = False
@@ -241,7 +241,7 @@ class PoolStatus(Payload, frozen=True):
 
 
 class PoolStarted(Payload, frozen=True):
-    """A pool began to work."""
+    """A pool started."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -251,7 +251,7 @@ class PoolStarted(Payload, frozen=True):
 
 
 class PoolStopped(Payload, frozen=True):
-    """A pool ended; silence from here on means nothing."""
+    """A pool ended; silence afterwards is no failure."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -260,7 +260,7 @@ class PoolStopped(Payload, frozen=True):
 
 
 class FabricDropped(Payload, frozen=True):
-    """Events that a publisher could neither send nor keep."""
+    """Number of events that a publisher could neither send nor store."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -272,7 +272,7 @@ class FabricDropped(Payload, frozen=True):
 
 
 class LinkPayload(Payload, frozen=True):
-    """What all events of a bridge about one of its links say."""
+    """Fields of all link events of a bridge."""
 
     topic: ClassVar[str] = TOPIC_ENDPOINT
 
@@ -282,17 +282,17 @@ class LinkPayload(Payload, frozen=True):
 
 
 class LinkUp(LinkPayload, frozen=True):
-    """Events go from the one site to the other."""
+    """The link forwards events."""
 
 
 class LinkDown(LinkPayload, frozen=True):
-    """One of the two fabrics does not answer the bridge: what is to be sent waits where it is."""
+    """One of the two fabrics does not answer the bridge; events wait in the source."""
 
     reason: str
 
 
 class LinkStatus(LinkPayload, frozen=True):
-    """What a link does, about once a second; where it is heard, whatever comes that way can be heard."""
+    """State of a link, published about once a second; receiving it proves that the path works."""
 
     topic: ClassVar[str] = TOPIC_RESOURCE
     is_state_change: ClassVar[bool] = False
@@ -302,62 +302,62 @@ class LinkStatus(LinkPayload, frozen=True):
     writes: bool
     """The fabric of ``to_site`` answers."""
     forwarded: int
-    """Events, since the bridge was started, as the other counters."""
+    """Number of events since the bridge started, as for the other counters."""
     waiting: int
-    """Read, and not yet taken by the other side."""
+    """Events that were read but not yet written."""
     refused: int = 0
-    """Not on the list of topics, or no valid sample."""
+    """Events of other topics, and invalid samples."""
     thinned: int = 0
-    """Samples left out, since one per period is enough."""
+    """Samples dropped by the sampling period."""
     looped: int = 0
-    """They had been on the other side, or had crossed too many bridges."""
+    """Events that came from the destination, or crossed too many bridges."""
     doubles: int = 0
     resyncs: int = 0
-    """Times that events were trimmed away before they were read: those are lost."""
+    """Number of times that events were trimmed, and lost, before they were read."""
     interval: float = 1.0
     """Seconds until the next one is due."""
 
 
-# --- control: what somebody asks of pools, and their answers --------------------------------------------------------
+# --- control: requests to pools and their answers -------------------------------------------------------------------
 
 
 class ControlPayload(Payload, frozen=True):
-    """What all requests say."""
+    """Fields of all requests about an endpoint."""
 
     topic: ClassVar[str] = TOPIC_CONTROL
 
     endpoint: str
     site: str = ""
     pool: str = ""
-    """Name of the pool that is meant; every pool that has the endpoint, if empty."""
+    """Name of the addressed pool; every pool with this endpoint if empty."""
     reason: str = ""
 
 
 class EndpointDrainRequested(ControlPayload, frozen=True):
-    """Send no new attempts there; those that run may finish."""
+    """Send no new attempts to the endpoint; running attempts may finish."""
 
     until: str = ""
-    """RFC 3339: when attempts may go there again; until it is asked for, if empty."""
+    """RFC 3339 time at which the drain ends; if empty, it ends on request."""
 
 
 class EndpointResumeRequested(ControlPayload, frozen=True):
-    """Attempts may go there again: a drain, a window that is open and a quarantine by request are over."""
+    """End a drain, an open maintenance window and a requested quarantine of the endpoint."""
 
 
 class EndpointQuarantineRequested(ControlPayload, frozen=True, kw_only=True):
-    """Send no new attempts there, and after ``until`` only one at a time, until one succeeds."""
+    """Send no new attempts to the endpoint; after ``until``, send one at a time until one succeeds."""
 
     until: str
     """RFC 3339."""
 
 
 class MaintenanceAnnounced(Payload, frozen=True):
-    """An endpoint, or a whole site, is not to be used for a time."""
+    """An endpoint or a site is unavailable during a maintenance window."""
 
     topic: ClassVar[str] = TOPIC_CONTROL
 
     place: str
-    """Label of an endpoint, or name of a site."""
+    """Label of an endpoint or name of a site."""
     start: str
     """RFC 3339, as ``end``."""
     end: str
@@ -366,7 +366,7 @@ class MaintenanceAnnounced(Payload, frozen=True):
 
 
 class MaintenanceCancelled(Payload, frozen=True):
-    """All windows of an endpoint, or of every endpoint of a site, are called off."""
+    """All maintenance windows of an endpoint or a site are cancelled."""
 
     topic: ClassVar[str] = TOPIC_CONTROL
 
@@ -376,12 +376,12 @@ class MaintenanceCancelled(Payload, frozen=True):
 
 
 class RequestAnswered(Payload, frozen=True):
-    """A pool followed a request about one of its endpoints, which stands like this now."""
+    """A pool carried out a request; the fields give the new state of the endpoint."""
 
     topic: ClassVar[str] = TOPIC_CONTROL
 
     request: str
-    """``id`` of the event that asked."""
+    """``id`` of the request."""
     endpoint: str
     site: str
     state: str

@@ -1,4 +1,4 @@
-"""The JSON Schema of the events, made from the types."""
+"""JSON Schema of the events, generated from the payload classes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PACKAGE: Final = __name__.partition(".")[0]
 
 
 def own_types() -> dict[str, type[Payload]]:
-    """The event types of this package, by name; not those that a program adds for itself."""
+    """Return the event types that this package defines, by name; types added by a program are excluded."""
     return {name: kind for name, kind in known_types().items() if kind.__module__.partition(".")[0] == _PACKAGE}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of an event (draft 2020-12): the envelope, and by ``type`` what its ``data`` hold.
+    """Return the schema of an event (draft 2020-12): the envelope, and its ``data`` by ``type``.
 
-    Fields and types that it does not name are allowed, as readers ignore what they do not know.
+    Unknown fields and types are allowed, because readers ignore them.
     """
     types = own_types()
     (envelope, *_), components = msgspec.json.schema_components([Event, *types.values()], ref_template=_REF)
@@ -51,7 +51,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """What stands below each field of a class and its bases, by the name of the field."""
+    """Return the docstrings of the fields of a class and its bases, by field name."""
     docs: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         if owner.__module__.partition(".")[0] != _PACKAGE:

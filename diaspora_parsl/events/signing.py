@@ -1,4 +1,4 @@
-"""Signatures of requests: a pool follows a request only if its sender has the key of the run."""
+"""HMAC-SHA256 signatures: a pool accepts a request only if its sender has the key of the run."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from diaspora_parsl.events.envelope import Event
 
 
 def signed(event: Event, key: str) -> Event:
-    """The event with its signature: HMAC-SHA256 of everything that a bridge leaves as it is."""
-    return msgspec.structs.replace(event, signature=_digest(event, key))
+    """Return the event with an HMAC-SHA256 signature of all attributes that a bridge leaves unchanged."""
+    return msgspec.structs.replace(event, signature=_hmac(key, _signed_bytes(event)))
 
 
 def is_signed(event: Event, key: str) -> bool:
-    """Whether somebody with this key signed the event as it is; never, if there is no key."""
+    """Whether the signature of the event matches the key; False if the key is empty."""
     if not key or event.signature is UNSET:
         return False
     try:
-        expected = _digest(event, key)
+        expected = _hmac(key, _signed_bytes(event))
     except (ValueError, RecursionError):
-        return False  # its data is no JSON
+        return False  # data is not JSON
     return hmac.compare_digest(expected.encode(), event.signature.encode())
 
 
-def _digest(event: Event, key: str) -> str:
-    # A transport may write the JSON again: its meaning is signed, not its blanks.
+def _signed_bytes(event: Event) -> bytes:
+    # Sign the decoded data, because a transport may reformat the JSON.
     data = msgspec.json.decode(event.data)
-    meant = [event.id, event.source, event.type, event.subject, event.time, event.partitionkey, event.sequence, data]
-    return hmac.new(key.encode(), msgspec.json.encode(meant, order="deterministic"), hashlib.sha256).hexdigest()
+    fields = [event.id, event.source, event.type, event.subject, event.time, event.partitionkey, event.sequence, data]
+    return msgspec.json.encode(fields, order="deterministic")
 
 
-def hmac_of(secret: str, *words: object) -> str:
-    """What only a holder of the secret can say of these words: 32 hexadecimal digits."""
-    text = "\0".join(map(str, words)).encode()
-    return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()[:32]
+def hmac_of(secret: str, *fields: object) -> str:
+    """Return the HMAC of the fields: 32 hexadecimal digits."""
+    return _hmac(secret, "\0".join(map(str, fields)).encode())[:32]
 
 
-def is_hmac_of(told: str, secret: str, *words: object) -> bool:
-    """Whether that is it."""
-    return hmac.compare_digest(told.encode(), hmac_of(secret, *words).encode())
+def is_hmac_of(digest: str, secret: str, *fields: object) -> bool:
+    """Whether the digest is the HMAC of the fields."""
+    return hmac.compare_digest(digest.encode(), hmac_of(secret, *fields).encode())
+
+
+def _hmac(secret: str, message: bytes) -> str:
+    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""W3C trace context: which trace a task is, and which span of it an attempt is."""
+"""W3C trace context: a task is a trace, an attempt is a span."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _ATTEMPTS: Final = 2**32 - 1
 
 
 class Traces:
-    """The ids of all tasks and attempts of one source; whoever knows the source knows them, so that nothing is kept.
+    """Derives the ids of all tasks and attempts from the source, without state.
 
     Args:
-        source: of the pool's events, unique for each run.
+        source: Source of the pool's events; unique per run.
     """
 
     __slots__ = ("_head", "_middle", "_run", "_spans")
@@ -25,13 +25,13 @@ class Traces:
         self._head, self._middle = f"00-{run:016x}", f"-{spans:08x}"
 
     def trace_id(self, task: int) -> int:
-        """Of a task."""
+        """Return the trace id of a task."""
         return self._run | (task & _TASKS)
 
     def span_id(self, attempt: int = 0) -> int:
-        """Of an attempt; 0: of the task itself. Unique in the trace of the task."""
+        """Return the span id of an attempt, or of the task itself for 0; unique in the trace of the task."""
         return self._spans | (attempt & _ATTEMPTS)
 
     def parent(self, task: int, attempt: int = 0) -> str:
-        """The ``traceparent`` of an attempt, or of the task (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+        """Return the ``traceparent`` of an attempt or a task (https://www.w3.org/TR/trace-context/#traceparent-header)."""
         return f"{self._head}{task:016x}{self._middle}{attempt:08x}-01"
