@@ -1,4 +1,4 @@
-"""Where a run's fabric is, and the key of the run: the file ``<run_dir>/fabric.json``, and who looks for it."""
+"""Address of the fabric and key of a run, stored in ``<run_dir>/fabric.json``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY_VARIABLE: Final = "DIASPORA_PARSL_KEY"
 
 
 def write_record(run_dir: Path, url: str) -> Path:
-    """Write ``fabric.json``: url, pid, host, started (Unix time); atomically, readable by the owner alone."""
+    """Write ``fabric.json`` (url, pid, host, start as Unix time) atomically, readable by the owner only."""
     content = {"url": url, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
     if key := read_record(run_dir).get("key"):
         content["key"] = key
@@ -41,26 +41,26 @@ def _write(run_dir: Path, content: dict[str, Any]) -> Path:
 
 
 def make_key(run_dir: Path) -> str:
-    """The key that signs requests to the pools of a run.
+    """Return the key that signs requests to the pools of a run. Never log it.
 
-    It is ``DIASPORA_PARSL_KEY``, else what the record of the run has, else a new one. It is kept in the record, next to
-    the address, so that everybody who may read it may also send requests. Never log it.
+    It is ``DIASPORA_PARSL_KEY``, else the key in the record of the run, else a new one. The record stores it beside the
+    address, so that readers of the record can send requests.
     """
     record = read_record(run_dir)
     known = record.get("key")
     key = os.environ.get(KEY_VARIABLE, "").strip() or (known if isinstance(known, str) else "") or secrets.token_hex(32)
     if key != known:
-        with contextlib.suppress(OSError):  # then only those who have it from the environment can ask
+        with contextlib.suppress(OSError):  # then requests need the key in the environment
             _write(run_dir, record | {"key": key})
     return key
 
 
 def find_key(url: str, run_dir: Path | None = None) -> str:
-    """The key for requests to pools on a fabric: that of the run, else ``DIASPORA_PARSL_KEY``, else "".
+    """Return the key for requests to pools on a fabric: from the run, else ``DIASPORA_PARSL_KEY``, else "".
 
     Args:
-        url: of the fabric; without a run directory, it tells which of the runs below ``./runinfo`` is meant.
-        run_dir: a run directory, or the ``fabric.json`` in it.
+        url: URL of the fabric; without ``run_dir`` it selects the run below ``./runinfo``.
+        run_dir: Run directory, or the ``fabric.json`` in it.
     """
     if run_dir is not None:
         records = [read_record(run_dir.parent if run_dir.name == RECORD else run_dir)]
@@ -72,7 +72,7 @@ def find_key(url: str, run_dir: Path | None = None) -> str:
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:
-    """What ``fabric.json`` says; empty if it is not there or not readable."""
+    """Return the content of ``fabric.json``; empty if it is missing or unreadable."""
     try:
         content = json.loads((run_dir / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
 
 
 def live_url(run_dir: Path) -> str | None:
-    """The address of a run's fabric if it answers from here now, else None."""
+    """Return the URL of the fabric of a run if it answers now, else None."""
     url = read_record(run_dir).get("url")
     if not isinstance(url, str) or url.startswith(("embedded", "memory:")):
         return None
@@ -99,12 +99,12 @@ def live_url(run_dir: Path) -> str | None:
 
 
 def has_data(run_dir: Path) -> bool:
-    """Whether an embedded fabric kept its data there."""
+    """Whether the run directory holds the data of an embedded fabric."""
     return (run_dir / DATA / "appendonlydir").is_dir()
 
 
 def ended_url(run_dir: Path) -> str:
-    """The URL that opens the kept data of a run that ended."""
+    """Return the URL that opens the stored data of an ended run."""
     return f"embedded://{quote(str(run_dir.resolve()))}"
 
 
@@ -123,16 +123,16 @@ def _elsewhere(run_dir: Path) -> str:
 
 
 def find_fabric(run_dir: str | Path | None = None) -> str:
-    """The URL of the fabric to look at: feed it to `open_fabric`. It holds the password: never log it.
+    """Find the URL of a fabric for `open_fabric`. It holds the password: never log it.
 
-    Looked at in this order: ``run_dir``; the environment variable ``DIASPORA_PARSL_FABRIC``; the runs below
-    ``./runinfo``, newest first, a live one before one that ended.
+    The search order is ``run_dir``, the environment variable ``DIASPORA_PARSL_FABRIC``, and the runs below
+    ``./runinfo``: live runs before ended ones, newest first.
 
     Args:
-        run_dir: a run directory, such as ``runinfo/003``, or the ``fabric.json`` in it.
+        run_dir: Run directory, such as ``runinfo/003``, or the ``fabric.json`` in it.
 
     Raises:
-        FabricURLError: there is none; the message says where was looked, and what to write.
+        FabricURLError: No fabric was found; the message lists the searched locations and what to write.
     """
     if run_dir is not None:
         folder = Path(run_dir)

@@ -1,4 +1,4 @@
-"""The fabric protocol: what every transport does, and how one is opened by URL."""
+"""The fabric protocol of all transports, and `open_fabric`, which opens one by its URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from diaspora_parsl.errors import FabricURLError
 from diaspora_parsl.events import Event
 
-#: Where a reader starts: before everything kept, after everything there is now, or at a saved cursor.
+#: Where a subscription starts: at the oldest stored event, after the newest one, or at saved cursors by topic.
 Position = Literal["earliest", "latest"] | dict[str, str]
 
 _TRANSPORTS: Final = {
@@ -27,7 +27,7 @@ _TRANSPORTS: Final = {
     "octopus+https": "diaspora_parsl.fabric.transports.octopus.rest",
 }
 
-# Options whose name tells of a credential, or is %-escaped so that it could.
+# Options whose name indicates a credential, or is %-escaped and may hide one.
 _SECRET_OPTION: Final = re.compile(
     r"([?&][^=&#]*(?:user|pass|secret|token|key|assertion|credential|oauthbearer\.config|pem|%)[^=&#]*=)[^&#]*",
     re.IGNORECASE,
@@ -36,25 +36,25 @@ _SECRET_OPTION: Final = re.compile(
 
 @runtime_checkable
 class Subscription(Protocol):
-    """One independent reader. Not thread-safe: one thread reads."""
+    """An independent reader of topics. Not thread-safe: one thread reads."""
 
-    #: Cursor per topic: the position after the last event that `read` returned. Feed it to `subscribe` to go on there.
+    #: Cursor per topic, after the last event that `read` returned. Pass it to `subscribe` to continue there.
     position: dict[str, str]
-    #: Times that entries were trimmed away before this reader saw them: a resync is needed, silence it was not.
+    #: Number of times that entries were trimmed before this subscription read them.
     resyncs: int
-    #: Entries that were no events; they were skipped.
+    #: Number of skipped entries that were not events.
     malformed: int
 
     def read(self, timeout: float) -> list[Event]:
-        """Wait at most ``timeout`` seconds for events; an empty list is a proof that the fabric is alive and quiet.
+        """Wait at most ``timeout`` seconds for events; an empty list proves that the fabric answers and has none.
 
         Raises:
-            FabricUnavailableError: the fabric could not be asked; the next call tries again, from the same position.
+            FabricUnavailableError: The fabric did not answer; the next call retries from the same position.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the connection; idempotent, callable from another thread, wakes a blocked `read`."""
+        """Close the connection and wake a blocked `read`; idempotent, callable from another thread."""
         ...
 
 
@@ -64,27 +64,27 @@ class Fabric(Protocol):
 
     @property
     def url(self) -> str:
-        """The address that another process can open, credentials included. Never log it: see `redacted`."""
+        """URL that another process can open, credentials included. Never log it: see `redacted`."""
         ...
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Append events, each to its own topic, in the given order; returns when the fabric has them.
+        """Append events to their topics in the given order; return when the fabric has stored them.
 
         Raises:
-            FabricUnavailableError: not known to have arrived; publish the same batch again (readers drop doubles).
+            FabricUnavailableError: The events may not have arrived; publish the same batch again (readers drop duplicates).
         """
         ...
 
     def subscribe(self, topics: Sequence[str], position: Position = "latest") -> Subscription:
-        """A reader of its own: two subscriptions both see everything.
+        """Return an independent subscription: each one receives every event.
 
         Raises:
-            FabricUnavailableError: "latest" could not be asked for now.
+            FabricUnavailableError: The fabric did not answer for the position "latest".
         """
         ...
 
     def close(self) -> None:
-        """Let go of everything, within a few seconds; idempotent."""
+        """Close all connections within a few seconds; idempotent."""
         ...
 
 
@@ -92,21 +92,21 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
     """Open a fabric by its URL.
 
     Args:
-        url: ``embedded`` (a private server for this host, gone when the run ends, its data kept),
-            ``embedded:///path/to/run_dir`` (what another run's embedded server tells or has kept),
+        url: ``embedded`` (a private server on this host that ends with the run and keeps its data),
+            ``embedded:///path/to/run_dir`` (the embedded server or stored data of another run),
             ``memory://name`` (this process only), ``redis://[user:password@]host:port/db`` or ``rediss://...`` (Redis
             or Valkey Streams), ``diaspora+mofka:///path/to/group_file`` (Mofka, by the Diaspora Stream API),
-            ``diaspora+files:///folder`` (that API's own files),
+            ``diaspora+files:///folder`` (the files of that API),
             ``kafka://[user:password@]host:port[,host:port]/prefix`` (Kafka), ``octopus://namespace`` and
             ``octopus+https://namespace`` (Octopus, a hosted Kafka, and its web service where the ports of Kafka are
-            closed). What may stand in each: ``docs/fabric.md``.
-        run_dir: where an embedded fabric keeps its data; the current directory if not given.
+            closed). ``docs/fabric.md`` lists the options of each.
+        run_dir: Directory for the data of an embedded fabric; the current directory if not given.
 
     Raises:
-        FabricURLError: no transport can open this; the message says what to write instead.
-        ConfigurationError: ``embedded``, and there is no server program for this platform; a package is missing that
-            the transport needs; Octopus, and nobody is logged in.
-        FabricUnavailableError: an embedded server could not be started. (A remote one is not asked here.)
+        FabricURLError: No transport can open this URL; the message says what to write instead.
+        ConfigurationError: The platform has no embedded server, a package of the transport is missing, or Octopus has
+            no login.
+        FabricUnavailableError: The embedded server did not start. (Remote servers are contacted later.)
     """
     if not isinstance(url, str) or not url.strip():
         raise FabricURLError(f'fabric={url!r} is not a URL. Write fabric="embedded" or "redis://host:6379/0".')
@@ -116,16 +116,16 @@ def open_fabric(url: str, run_dir: str | Path | None = None) -> Fabric:
         raise FabricURLError(f'fabric="{redacted(url)}" has no known scheme. Write "embedded", or one of {known}.')
     try:
         urlsplit(url)
-    except ValueError:  # it may quote what stands before the host
+    except ValueError:  # the error may quote credentials
         raise FabricURLError(f'fabric="{redacted(url)}" is not a URL. Write "redis://host:6379/0".') from None
     opened: Fabric = import_module(_TRANSPORTS[scheme]).open_url(url, Path(run_dir) if run_dir else Path.cwd())
     return opened
 
 
 def redacted(url: str) -> str:
-    """The URL without its password: for logs, errors and reprs.
+    """Return the URL without its password, for logs, errors and reprs.
 
-    Rather too much than too little is hidden: a password may hold characters that no URL parser expects there.
+    It hides too much rather than too little: a password may hold characters that no URL parser expects.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

@@ -1,4 +1,4 @@
-"""A thread that reads a fabric and calls back; outages are its business, not its owner's."""
+"""Background thread that reads a fabric, handles its outages and passes events to callbacks."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _LAST_RETRY_SECONDS: Final = 5.0
 class Consumer:
     """Reads topics in a background thread, from ``position`` on, until `close`.
 
-    Callbacks run in that thread, one at a time; what they raise is logged, and does not end the reader. After every
-    successful read, events or none, comes ``on_alive``: it proves that the fabric answered just now, so a clock of
-    suspicion may advance with it and with nothing else.
+    Callbacks run in that thread, one at a time; their exceptions are logged and do not end the consumer. ``on_alive``
+    follows every successful read, even without events. It proves that the fabric answered, so only it may advance a
+    clock of suspicion.
 
     Args:
-        fabric: an open fabric (the caller closes it), or a function that opens one (called in the background until it
-            succeeds; the reader closes what it returns).
-        topics: what to read.
-        on_events: gets the new events, never an empty list.
-        on_alive: after every successful read, and after ``on_events`` for what was read.
-        on_down: the first error of an outage; once per outage.
-        on_up: the first success, and the first after every outage.
-        on_resync: events were trimmed away unread; gets how often that happened so far.
-        position: where to start.
-        skip_older: leave out events that came after a later one of the same source and topic, by sequence. (A source
-            that was started again counts from 1; it is told from an old event by its time.)
-        wait: seconds that one read may wait for events.
+        fabric: Open fabric, which the caller closes; or a function that opens one, called in the background until it
+            succeeds. The consumer closes that fabric.
+        topics: Topics to read.
+        on_events: Receives the new events, never an empty list.
+        on_alive: Called after every successful read, after ``on_events``.
+        on_down: Receives the first error of each outage.
+        on_up: Called on the first successful read, and on the first one after each outage.
+        on_resync: Called when unread events were trimmed; receives the number of times so far.
+        position: Start position.
+        skip_older: Drop events that arrive after a later one of the same source and topic, by sequence. (A restarted
+            source counts from 1 and is recognized by its newer time.)
+        wait: Seconds that one read waits for events.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Consumer:
 
     @property
     def position(self) -> Position:
-        """Where a later reader goes on; the given position until the first read succeeds."""
+        """Position at which a later consumer continues; the given position until the first read succeeds."""
         return dict(self._subscription.position) if self._subscription else self._position
 
     @property
     def doubles(self) -> int:
-        """Events that came twice and were left out."""
+        """Number of dropped duplicates."""
         return self._seen.doubles
 
     @property
     def older(self) -> int:
-        """Events that were left out because a later one of their source had come."""
+        """Number of events dropped because a later one of their source had arrived."""
         return self._older
 
     def close(self, timeout: float = 3.0) -> None:
@@ -109,7 +109,7 @@ class Consumer:
             return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            logger.warning("The event reader did not end within %.1f s; a callback may be stuck.", timeout)
+            logger.warning("The event consumer did not end within %.1f s; a callback may be stuck.", timeout)
 
     def _run(self) -> None:
         backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
@@ -124,7 +124,7 @@ class Consumer:
                 if self._ended.is_set():
                     break
                 backoff.reset()
-                self._took(events)
+                self._handle(events)
         finally:
             if self._subscription is not None:
                 self._subscription.close()
@@ -136,11 +136,11 @@ class Consumer:
             if self._fabric is None and self._opener is not None:
                 self._fabric = self._opener()
             if self._fabric is None:
-                raise FabricUnavailableError("the opener gave no fabric")
+                raise FabricUnavailableError("the opener returned no fabric")
             self._subscription = self._fabric.subscribe(self._topics, self._position)
         return self._subscription
 
-    def _took(self, events: list[Event]) -> None:
+    def _handle(self, events: list[Event]) -> None:
         if not self._is_up:
             self._is_up = True
             self._was_down = False
@@ -149,14 +149,14 @@ class Consumer:
         subscription = self._subscription
         if subscription is not None and subscription.resyncs != self._resyncs:
             self._resyncs = subscription.resyncs
-            logger.warning("Events were trimmed away before they were read (%d times so far).", self._resyncs)
+            logger.warning("Events were trimmed before they were read (%d times so far).", self._resyncs)
             if self._on_resync:
                 self._call(self._on_resync, self._resyncs)
-        fresh = self._seen.fresh(events)
+        new = self._seen.drop_duplicates(events)
         if self._skip_older:
-            fresh = [event for event in fresh if self._is_newer(event)]
-        if fresh:
-            self._call(self._on_events, fresh)
+            new = [event for event in new if self._is_newer(event)]
+        if new:
+            self._call(self._on_events, new)
         if self._on_alive:
             self._call(self._on_alive)
 
@@ -171,7 +171,7 @@ class Consumer:
 
     def _went_down(self, error: Exception) -> None:
         if not isinstance(error, FabricUnavailableError):
-            logger.error("Reading events failed in an unexpected way", exc_info=error)
+            logger.error("Reading events failed unexpectedly", exc_info=error)
         if self._is_up or not self._was_down:
             self._is_up = False
             self._was_down = True
@@ -184,6 +184,6 @@ class Consumer:
         try:
             callback(*arguments)
         except Exception:
-            logger.exception("A callback of the event reader failed; the reader goes on.")
+            logger.exception("A callback of the event consumer failed; the consumer continues.")
         if (took := time.monotonic() - started) > 1:
-            logger.warning("A callback of the event reader took %.1f s; events wait meanwhile.", took)
+            logger.warning("A callback of the event consumer took %.1f s; events waited.", took)

@@ -1,4 +1,4 @@
-"""Which events were already seen: publishing is at-least-once, reading need not be."""
+"""Removal of duplicates, because publishing is at-least-once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from diaspora_parsl.events import Event
 class Deduplicator:
     """Remembers the last events by (``source``, ``id``). Not thread-safe.
 
-    Two generations of half the size each instead of an ordered dictionary: one set insertion per event, and forgetting
-    costs nothing. Between half of ``capacity`` and all of it is remembered.
+    It keeps two sets of half the capacity and drops the older one when the younger is full. So an event costs one set
+    insertion, and at least half of ``capacity`` is remembered.
 
     Args:
-        capacity: events to remember, at least 2.
+        capacity: Largest number of events to remember, at least 2.
 
     Raises:
-        ConfigurationError: a capacity below 2.
+        ConfigurationError: The capacity is below 2.
     """
 
     def __init__(self, capacity: int = 200_000) -> None:
@@ -29,8 +29,8 @@ class Deduplicator:
         self._young: set[tuple[str, str]] = set()
         self._old: set[tuple[str, str]] = set()
 
-    def fresh(self, events: Iterable[Event]) -> list[Event]:
-        """The events that were not seen before, in order; from now on they count as seen."""
+    def drop_duplicates(self, events: Iterable[Event]) -> list[Event]:
+        """Return the events that were not seen before, in order, and remember them."""
         result = []
         for event in events:
             key = (event.source, event.id)

@@ -1,4 +1,4 @@
-"""From payloads to events: ids, sequence numbers, times."""
+"""Builds events from payloads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from diaspora_parsl.events.trace import Traces
 
 
 class EventBuilder:
-    """Makes events of payloads: ids, sequence numbers, times. One thread at a time.
+    """Adds ids, sequence numbers and times to payloads. One thread at a time.
 
-    Ids sort by time and are unique without asking anybody: milliseconds, a random number per publisher, a counter
-    (``uuid4`` costs 2.5 µs, this 0.3). The sequence counts from 1: an integer attribute of a CloudEvent has 32 bits.
-    If a process is started again under the same source, readers tell it by the time.
+    Ids are unique and sort by time: milliseconds, a random number per builder, a counter (0.3 µs; ``uuid4`` costs
+    2.5 µs). The sequence counts from 1, because an integer attribute of a CloudEvent has 32 bits. Readers recognize a
+    restarted source by the time.
 
     Args:
-        source: of every event, ``/site/pool/endpoint/run``.
-        originsite: where the events were born, "" if no bridge needs to know.
+        source: Source of every event, ``/site/pool/endpoint/run``.
+        originsite: Site of origin for bridges, or "".
     """
 
     def __init__(self, source: str, originsite: str = "") -> None:
@@ -33,11 +33,11 @@ class EventBuilder:
         self._prefix = ""
 
     def wrap(self, payload: Payload, subject: str, key: str, now: float) -> Event:
-        """One event, with the next sequence number; ``now`` is Unix time in seconds.
+        """Return an event with the next sequence number; ``now`` is Unix time in seconds.
 
         Raises:
-            ValueError: no reader would take an event of that size.
-            Exception: whatever the encoder says about a payload that is no JSON.
+            ValueError: The event is too large for readers.
+            Exception: The encoder cannot write the payload as JSON.
         """
         data = encode_payload(payload)
         self._sequence += 1

@@ -1,4 +1,4 @@
-"""Where events wait while the fabric is away: a SQLite file with a size cap, memory if there is no file."""
+"""Queue of unsent events: a SQLite file with a size limit, or memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 _MEMORY_MAX_BYTES: Final = 32 * 1024 * 1024
-_ROW_BYTES: Final = 32  # what SQLite adds to a row, about
+_ROW_BYTES: Final = 32  # approximate overhead of SQLite per row
 _DROP_ROWS: Final = 200
 
-# WAL, because a commit is then one append without fsync (synchronous=NORMAL): it survives a killed process, and a host
-# that loses power loses the newest rows but never the file. The exclusive lock lets SQLite keep the index of the WAL on
-# the heap: without it the index is memory shared through the file system, which breaks on network file systems. The
-# file still belongs on node-local disk: a commit there is 20 µs, on a network file system it may hang.
+# With WAL and synchronous=NORMAL a commit is one append without fsync. It survives a killed process; a power failure
+# loses the newest rows but not the file. The exclusive lock keeps the WAL index on the heap, because an index in shared
+# memory breaks on network file systems. Use node-local disk: a commit takes 20 µs there, and may hang elsewhere.
 _OPEN: Final = """
 PRAGMA locking_mode=EXCLUSIVE;
 PRAGMA journal_mode=WAL;
@@ -34,7 +33,7 @@ CREATE INDEX IF NOT EXISTS samples ON events (n) WHERE state = 0;
 
 
 class _Store:
-    """One SQLite database with a cap; errors of SQLite pass through."""
+    """A SQLite database with a size limit; raises errors of SQLite."""
 
     def __init__(self, path: Path | None, max_bytes: int) -> None:
         self.path = path
@@ -62,7 +61,7 @@ class _Store:
         self.bytes += sum(len(body) for _, body in items) + len(items) * _ROW_BYTES
 
     def drop_oldest(self, *, state: bool) -> int:
-        """Delete some of the oldest of one class; how many."""
+        """Delete some of the oldest events of one class; return their number."""
         return self._delete(
             "SELECT n, length(body) FROM events WHERE state = ? ORDER BY n LIMIT ?", (int(state), _DROP_ROWS)
         )
@@ -91,26 +90,26 @@ class _Store:
 class Outbox:
     """A queue of events that survives the process, oldest first. Thread-safe; one process at a time.
 
-    When it is full, the oldest resource samples are given up first, and state changes only when there are no samples
-    left. Without a file (not given, not writable, disk full) the events wait in memory, with a warning if there should
-    have been one. Events that an earlier process left in the file are delivered too.
+    A full outbox drops its oldest resource samples first, and state changes only when no samples are left. If the file
+    cannot be written, it logs a warning and keeps events in memory. Events of an earlier process in the file are
+    delivered too.
 
     Args:
-        path: the file, best on node-local disk; None for memory only.
-        max_bytes: cap on the size of the events in it.
+        path: SQLite file, preferably on node-local disk; None for memory only.
+        max_bytes: Largest total size of the stored events, bytes.
 
     Raises:
-        ConfigurationError: the cap is too small for any event.
+        ConfigurationError: ``max_bytes`` is too small.
     """
 
     def __init__(self, path: str | Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        if max_bytes < 10_000:  # noqa: PLR2004 - the limit stands in the message
+        if max_bytes < 10_000:  # noqa: PLR2004 - the message names the limit
             raise ConfigurationError(f"max_bytes={max_bytes} keeps next to nothing. Write 10000 or more.")
         self.dropped_state_changes = 0
         self.dropped_samples = 0
         self.path = Path(path) if path else None
         self._max_bytes = max_bytes
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._stores: list[_Store] = []  # read from the first, written to the last
         if self.path is not None:
             try:
@@ -126,7 +125,7 @@ class Outbox:
 
     @property
     def where(self) -> str:
-        """Where new events are kept, in words."""
+        """Location of new events: the path, or "memory"."""
         return str(self._stores[-1].path or "memory") if self._stores else "memory"
 
     def _warn(self, error: Exception) -> None:
@@ -141,11 +140,11 @@ class Outbox:
         self._stores.append(_Store(None, min(self._max_bytes, _MEMORY_MAX_BYTES)))
 
     def keep(self, events: Sequence[Event]) -> None:
-        """Append events; if there is no room, the least valuable old ones are dropped and counted. Never raises."""
+        """Append events, and drop and count the least valuable old ones if the outbox is full. Never raises."""
         items = [(event.is_state_change, encode(event)) for event in events]
         if not items:
             return
-        with self._guard:
+        with self._lock:
             if not self._stores:  # closed
                 self._count(items)
                 return
@@ -173,28 +172,28 @@ class Outbox:
             logger.warning("Old events cannot be removed from %s: %s", self.path, error)
 
     def peek(self, n: int) -> list[Event]:
-        """The n oldest events, or fewer; they stay."""
-        with self._guard:
+        """Return up to ``n`` of the oldest events without removing them."""
+        with self._lock:
             for store in self._stores:
                 try:
                     while bodies := store.first(n):
                         if events := _readable(bodies):
                             return events
-                        store.delete_first(1)  # damaged: it must not hold back what waits behind it
+                        store.delete_first(1)  # a damaged event must not block later ones
                         self.dropped_state_changes += 1
                 except sqlite3.Error as error:
                     self._abandon(store, error)
             return []
 
     def _abandon(self, store: _Store, error: Exception) -> None:
-        """A file that cannot be read any more must not hold back what waits behind it."""
-        logger.warning("%s events in %s cannot be read any more, and are lost: %s", store.rows, self.path, error)
+        """Skip an unreadable file, so that it does not block later events."""
+        logger.warning("%s events in %s are unreadable and lost: %s", store.rows, self.path, error)
         self.dropped_state_changes += store.rows
         store.rows = store.bytes = 0
 
     def forget(self, n: int) -> None:
-        """Remove the n oldest events: those that `peek` gave, and that have arrived."""
-        with self._guard:
+        """Remove the ``n`` oldest events, after those of `peek` were delivered."""
+        with self._lock:
             for store in self._stores:
                 if store.rows:
                     try:
@@ -205,8 +204,8 @@ class Outbox:
                     return
 
     def close(self) -> None:
-        """Close the file; what is in it stays, an empty one is removed. Idempotent."""
-        with self._guard:
+        """Close the file, and remove it if it is empty. Idempotent."""
+        with self._lock:
             stores, self._stores = self._stores, []
             for store in stores:
                 if store.path is None and store.rows:
@@ -219,14 +218,14 @@ class Outbox:
                         store.path.with_name(name).unlink(missing_ok=True)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: never touch the file again. Even closing it would fold the parent's WAL away."""
+        """In a forked child: leave the file open, because closing it would checkpoint the WAL of the parent."""
         for store in self._stores:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(store.db))  # survives even the child's interpreter
         self._stores = []
 
 
 def _readable(bodies: list[bytes]) -> list[Event]:
-    """The events up to the first damaged one."""
+    """Return the events before the first damaged one."""
     events = []
     for body in bodies:
         try:

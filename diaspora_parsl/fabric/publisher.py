@@ -1,4 +1,4 @@
-"""Publishing that never blocks and never raises into the workflow."""
+"""Publisher that never blocks the workflow and never raises into it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from diaspora_parsl.fabric.outbox import DEFAULT_MAX_BYTES, Outbox
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 1000
-#: From so many events a second on, a turn waits for a batch to gather; below it, every event is sent at once.
+#: Events per second from which the thread waits to collect a batch; below it, every event is sent immediately.
 _BUSY_RATE: Final = 1000
 _RATE_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.005
-#: With so many, the turn waits longer: a transport's cost is per batch more than per event.
+#: Events per second from which it waits longer, because a batch costs a transport more than an event.
 _BURST_RATE: Final = 2000
 _BURST_SECONDS: Final = 0.05
 _IDLE_SECONDS: Final = 0.5
@@ -39,41 +39,41 @@ _Item: TypeAlias = tuple[Payload, str, str, float]
 
 
 class PublisherStats(NamedTuple):
-    """What became of the events of one publisher so far."""
+    """Counters of the events of one publisher."""
 
     emitted: int
     published: int
     waiting: int
-    """In the queue, on the way, or in the outbox."""
+    """Events in the queue, in transmission or in the outbox."""
     dropped_state_changes: int
     dropped_samples: int
     broken: int
-    """Payloads that could not be encoded."""
+    """Number of payloads that could not be encoded."""
     outages: int
     is_connected: bool
 
 
 class Publisher:
-    """A queue, a thread, an outbox: `emit` from anywhere, at any rate, with or without a fabric.
+    """Publishes events from a background thread, with an outbox for outages of the fabric.
 
-    While the fabric is away, events wait in the outbox and are sent first, in order, when it is back. Delivery is
-    at-least-once. When the queue is full, resource samples are dropped first; what was dropped is counted, and
-    published as `FabricDropped`. A forked child inherits a silent publisher: what it emits is ignored.
+    During an outage events wait in the outbox; they are sent first, in order, when the fabric answers again. Delivery
+    is at-least-once. A full queue drops resource samples first; dropped events are counted and published as
+    `FabricDropped`. In a forked child the publisher ignores events.
 
     Args:
-        fabric: an open fabric (the caller closes it), or a function that opens one (called in the background until it
-            succeeds; the publisher closes what it returns).
-        source: of every event, ``/site/pool/endpoint/run``.
-        originsite: where the events were born, for bridges.
-        outbox_path: a file on node-local disk; None to keep events in memory only.
-        outbox_max_bytes: cap on the size of the events in it.
-        clock: Unix time in seconds.
-        capacity: events that may wait in the queue; state changes may take ten times as many.
-        gather: seconds in which events gather before they are sent; 0: each is sent at once while they are few. That
-            costs more where they are many; but a process that is killed loses what it gathered.
+        fabric: Open fabric, which the caller closes; or a function that opens one, called in the background until it
+            succeeds. The publisher closes that fabric.
+        source: Source of every event, ``/site/pool/endpoint/run``.
+        originsite: Site of origin, for bridges.
+        outbox_path: File on node-local disk; None to keep events in memory only.
+        outbox_max_bytes: Largest total size of the events in the outbox, bytes.
+        clock: Returns Unix time in seconds.
+        capacity: Largest number of samples in the queue; the limit of state changes is ten times as large.
+        gather: Seconds to collect a batch before it is sent; 0 sends immediately at low rates. A larger value costs
+            less per event, but a killed process loses the collected events.
 
     Raises:
-        ConfigurationError: no source, or a capacity below 1.
+        ConfigurationError: The source is empty, or the capacity is below 1.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class Publisher:
         self._clock = clock
         self._capacity = capacity
         self._gather = gather
-        self._envelopes = EventBuilder(source, originsite)
+        self._builder = EventBuilder(source, originsite)
         self._outbox: Outbox | None = None
         self._outbox_path = Path(outbox_path) if outbox_path else None
         self._outbox_max_bytes = outbox_max_bytes
         self._queue: deque[_Item] = deque()
         self._pid = os.getpid()
-        # A lock as a doorbell: held while there is nothing to do. Releasing it never blocks, not even in a signal
-        # handler, and costs 0.1 µs; `threading.Event.set` takes a lock of its own.
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        # The lock is held while the thread is idle; releasing it wakes the thread. A release never blocks, not even in
+        # a signal handler, and costs 0.1 µs; `threading.Event.set` acquires another lock.
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
         self._is_idle = False
         self._rate = 0.0
         self._rated = (time.monotonic(), 0)
@@ -130,7 +130,7 @@ class Publisher:
         return self._connected
 
     def stats(self) -> PublisherStats:
-        """Counters so far; cheap, and exact when nothing is being emitted."""
+        """Return the counters; they are exact while nothing is emitted."""
         outbox = self._outbox
         states, samples = self._dropped()
         return PublisherStats(
@@ -148,23 +148,23 @@ class Publisher:
         """Publish soon. Never blocks, never raises; callable from any thread.
 
         Args:
-            payload: what happened.
-            subject: the id of the task or endpoint it happened to.
-            key: order is kept per key; the subject if empty.
+            payload: Payload of the event.
+            subject: Id of the task or endpoint.
+            key: Partition key, within which order is kept; the subject if empty.
         """
         queue = self._queue
         if len(queue) >= self._capacity and not self._has_room(payload):
             return
         queue.append((payload, subject, key, self._clock()))
         if self._is_idle:
-            self._ring()
+            self._wake()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         self._is_idle = False
         try:
-            self._bell.release()
+            self._wakeup.release()
         except RuntimeError:
-            return  # rung already
+            return  # already awake
 
     def _has_room(self, payload: Payload) -> bool:
         if self._is_closed:
@@ -178,13 +178,13 @@ class Publisher:
         return False
 
     def close(self, timeout: float = 2.0) -> None:
-        """Send what waits, at most ``timeout`` seconds; the rest stays in the outbox file. Idempotent."""
+        """Send waiting events for at most ``timeout`` seconds; the rest stays in the outbox file. Idempotent."""
         if self._pid != os.getpid() or self._is_closed:
             return
         self._is_closed = True
         self._capacity = 0  # from here on, `emit` only counts
         self._closing_at = time.monotonic() + timeout
-        self._ring()
+        self._wake()
         self._thread.join(timeout)
         _publishers.discard(self)
         if self._thread.is_alive():
@@ -195,7 +195,7 @@ class Publisher:
             logger.log(level, "%d state changes and %d resource samples were not published.", states, samples)
 
     def silence(self) -> None:
-        """In a forked child: the queue, the outbox and the connection are the parent's, and its thread is not here."""
+        """In a forked child: release the queue, outbox and connection of the parent."""
         if self._outbox is not None:
             self._outbox.leave_to_parent()
         self._queue = deque()
@@ -213,7 +213,7 @@ class Publisher:
                 self._wait()
             self._finish()
         except Exception:
-            logger.exception("The event publisher stopped; the run goes on without events.")
+            logger.exception("The event publisher stopped; the run continues without events.")
             self._connected = False
             self._capacity = 0
             self._is_closed = True
@@ -232,18 +232,16 @@ class Publisher:
         if self._closing_at:
             return
         if self._rate >= _BUSY_RATE:
-            # Letting a batch gather; sleeping is also how the next event is noticed. Ringing the bell for each costs
-            # the emitter 10 to 30 µs, because the kernel wakes a thread that wants the GIL: too much when events are
-            # many, and the price of a short way when they are few.
+            # Poll at high rates: a wake-up per event costs the emitter 10 to 30 µs, because the woken thread competes for
+            # the GIL. At low rates a wake-up is worth its cost, because it shortens the delay.
             time.sleep(max(self._gather, _BURST_SECONDS if self._rate >= _BURST_RATE else _POLL_SECONDS))
             return
         if self._outages and not self._connected and self._has_work():
-            # Nobody is told sooner by a bell.
             time.sleep(min(_BURST_SECONDS, max(0.001, self._retry_at - now)))
             return
         self._is_idle = True
         if not self._queue and not self._closing_at:
-            self._bell.acquire(timeout=_IDLE_SECONDS)
+            self._wakeup.acquire(timeout=_IDLE_SECONDS)
         self._is_idle = False
         if self._gather and self._queue and not self._closing_at:
             time.sleep(self._gather)
@@ -252,12 +250,12 @@ class Publisher:
         return bool(self._queue or self._outbox or self._dropped() != self._reported or self._fabric is None)
 
     def _work(self) -> None:
-        """Send what there is, or keep it if the fabric is away."""
+        """Send all events, or store them during an outage."""
         outbox = self._outbox
         if outbox is None:
             return
         may_try = self._connected or time.monotonic() >= self._retry_at
-        if self._outages and not self._connected:  # an attempt may hang, and this process be killed meanwhile
+        if self._outages and not self._connected:  # an attempt may hang and the process may be killed
             self._keep_all(outbox)
         while True:
             if may_try and (outbox or self._fabric is None) and not self._send_kept(outbox):
@@ -273,7 +271,7 @@ class Publisher:
             self._report_drops()
 
     def _send_kept(self, outbox: Outbox) -> bool:
-        """Send the outbox, oldest first; True if it is empty now."""
+        """Send the outbox, oldest first; return whether it is empty."""
         while events := outbox.peek(_BATCH):
             if not self._send(events):
                 return False
@@ -284,7 +282,7 @@ class Publisher:
         return self._fabric is not None or self._send([])
 
     def _spill(self, outbox: Outbox) -> None:
-        """A fabric slower than the events come: they wait in the file, before there is no room for them."""
+        """Move a full queue to the outbox if the fabric is slower than the emitters."""
         if len(self._queue) >= self._capacity > 0:
             self._keep_all(outbox)
 
@@ -300,7 +298,7 @@ class Publisher:
             payload, subject, key, now = queue.popleft()
             self._taken += 1
             try:
-                events.append(self._envelopes.wrap(payload, subject, key, now))
+                events.append(self._builder.wrap(payload, subject, key, now))
             except Exception:
                 self._broken += 1
                 if self._broken == 1:
@@ -314,7 +312,7 @@ class Publisher:
                 self._fabric = self._opener()
             if self._fabric is not None:
                 self._fabric.publish(events)
-        except Exception as error:  # noqa: BLE001 - whatever a transport or an opener does, the run goes on
+        except Exception as error:  # noqa: BLE001 - a transport or an opener may raise anything
             self._went_down(error)
             return False
         if not events:
@@ -330,15 +328,15 @@ class Publisher:
             self._backoff.reset()
             if self._outages == 1 and self._outbox is not None:
                 logger.warning(
-                    "The event fabric does not answer: %s. The run goes on; events are kept in %s and sent when it is "
-                    "back.",
+                    "The event fabric does not answer: %s. The run continues; events are stored in %s and sent when it "
+                    "answers.",
                     error,
                     self._outbox.where,
                 )
             else:
-                logger.info("The event fabric does not answer once more: %s", error)
+                logger.info("The event fabric is unavailable again: %s", error)
         self._connected = False
-        # Not all publishers of a pool at the same moment.
+        # Jitter keeps the publishers of a pool from retrying at the same time.
         self._retry_at = time.monotonic() + self._backoff.next() * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
     def _came_up(self) -> None:
@@ -360,14 +358,14 @@ class Publisher:
             state_changes=states - self._reported[0],
             samples=samples - self._reported[1],
         )
-        if self._send([self._envelopes.wrap(payload, "fabric", "", self._clock())]):
+        if self._send([self._builder.wrap(payload, "fabric", "", self._clock())]):
             self._reported = (states, samples)
 
     def _is_over(self) -> bool:
         return bool(self._closing_at) and time.monotonic() >= self._closing_at
 
     def _finish(self) -> None:
-        """One last attempt, whatever the back-off says; the rest is kept."""
+        """Make a last attempt regardless of the backoff; store the rest."""
         outbox = self._outbox
         if outbox is None:
             return

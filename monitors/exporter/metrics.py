@@ -94,7 +94,7 @@ class Metrics(Collector):
         """
         with self._lock:
             now = self._clock()
-            for event in self._seen.fresh(events):
+            for event in self._seen.drop_duplicates(events):
                 self._take(event, now - age(event) if old else now)
 
     def _take(self, event: ev.Event, now: float) -> None:

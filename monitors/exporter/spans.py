@@ -61,7 +61,7 @@ class Tracks:
 
     def apply(self, event: ev.Event) -> list[Track]:
         """Take one event in; returns the spans that ended with it, the task's own last."""
-        if not self._seen.fresh([event]):
+        if not self._seen.drop_duplicates([event]):
             return []
         try:
             payload = event.payload()

@@ -41,12 +41,12 @@ class Sides:
         self.command = [sys.executable, "-m", "diaspora_parsl.cli.main", "bridge", str(folder / "site.toml")]
         (folder / "site.toml").write_text(SITE, encoding="utf-8")
         self.published: list[str] = []
-        self._envelopes = EventBuilder("/anl/pool/run")
+        self._builder = EventBuilder("/anl/pool/run")
 
     def tell(self, count: int) -> None:
         payload = ev.TaskLate(task=1, attempt=1, endpoint="alpha", site="anl")
         for _ in range(0, count, 100):
-            events = [self._envelopes.wrap(payload, "1", "alpha", time.time()) for _ in range(100)]
+            events = [self._builder.wrap(payload, "1", "alpha", time.time()) for _ in range(100)]
             self.anl.publish(events)
             self.published += [event.id for event in events]
 

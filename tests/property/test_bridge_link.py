@@ -88,11 +88,11 @@ class Log:
         self.site = site
         self.name = secrets.token_hex(6)
         self.fabric = Faulty(self.name)
-        self._envelopes = EventBuilder(f"/{site}/pool/run")
+        self._builder = EventBuilder(f"/{site}/pool/run")
 
     def tell(self, key: str) -> ev.Event:
         payload = ev.TaskLate(task=1, attempt=1, endpoint=key, site=self.site)
-        event = self._envelopes.wrap(payload, "1", key, 1.0)
+        event = self._builder.wrap(payload, "1", key, 1.0)
         self.fabric.fault = ""
         self.fabric.publish([event])
         return event

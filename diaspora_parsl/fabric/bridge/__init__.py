@@ -1,1 +1,1 @@
-"""Bridges between fabrics."""
+"""Bridges between fabrics: `bridge` runs links, `config` reads ``site.toml``. Start with `bridge`."""

@@ -52,7 +52,7 @@ class LinkFilter:
         """The events that go on, marked, in order."""
         link, taken = self._link, []
         here, there, most, topics = link.from_site, link.to_site, link.max_hops, frozenset(link.topics)
-        for event in self._seen.fresh(events):
+        for event in self._seen.drop_duplicates(events):
             hops = 0 if event.hops is UNSET else max(0, event.hops)
             # By the topic it will be written to: what was found among tasks may call itself a request.
             if event.topic not in topics:

@@ -188,7 +188,7 @@ def test_a_lost_answer_doubles_events_which_readers_drop(flaky: Any, tools: Any)
     publisher.close(PATIENCE)
     got = tools.everything(flaky)
     assert len(got) > 50
-    assert tasks(Deduplicator().fresh(got)) == list(range(50))
+    assert tasks(Deduplicator().drop_duplicates(got)) == list(range(50))
 
 
 def test_attempts_back_off(flaky: Any, tools: Any) -> None:

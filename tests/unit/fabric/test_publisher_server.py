@@ -60,7 +60,7 @@ def test_killed_and_restarted_again_and_again(valkey: Any, tools: Any, tmp_path:
     tools.wait_for(lambda: publisher.stats().waiting == 0)
     publisher.close()
     kept = tools.everything(fabric)
-    assert tasks(Deduplicator().fresh(kept)) == list(range(sent))
+    assert tasks(Deduplicator().drop_duplicates(kept)) == list(range(sent))
     tools.wait_for(lambda: len(got) == sent)
     assert tasks(got) == list(range(sent))
     reader.close()

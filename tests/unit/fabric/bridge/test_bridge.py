@@ -56,7 +56,7 @@ class Two:
             fabrics={site: FabricPlace(url=f"memory://{name}") for site, name in self.names.items()},
             links=(LinkConfig(from_site="anl", to_site="cloud"), LinkConfig(from_site="cloud", to_site="anl")),
         )
-        self._envelopes = EventBuilder("/anl/pool/run")
+        self._builder = EventBuilder("/anl/pool/run")
 
     def opener(self, place: FabricPlace) -> Fabric:
         (fabric,) = (fabric for site, fabric in self.fabrics.items() if place.url.endswith(self.names[site]))
@@ -76,7 +76,7 @@ class Two:
 
     def tell_to(self, fabric: Fabric, count: int) -> list[str]:
         payload = ev.TaskLate(task=1, attempt=1, endpoint="e", site="s")
-        events = [self._envelopes.wrap(payload, "1", "k", time.time()) for _ in range(count)]
+        events = [self._builder.wrap(payload, "1", "k", time.time()) for _ in range(count)]
         fabric.publish(events)
         return [event.id for event in events]
 
