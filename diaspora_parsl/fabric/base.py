@@ -71,7 +71,7 @@ class Fabric(Protocol):
         """Append events to their topics in the given order; return when the fabric has stored them.
 
         Raises:
-            FabricUnavailableError: The events may not have arrived; publish the same batch again (readers drop duplicates).
+            FabricUnavailableError: The events may not have arrived; publish the batch again (readers drop duplicates).
         """
         ...
 

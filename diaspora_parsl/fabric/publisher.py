@@ -232,8 +232,8 @@ class Publisher:
         if self._closing_at:
             return
         if self._rate >= _BUSY_RATE:
-            # Poll at high rates: a wake-up per event costs the emitter 10 to 30 µs, because the woken thread competes for
-            # the GIL. At low rates a wake-up is worth its cost, because it shortens the delay.
+            # Poll at high rates: a wake-up per event costs the emitter 10 to 30 µs, because the woken thread competes
+            # for the GIL. At low rates a wake-up is worth its cost, because it shortens the delay.
             time.sleep(max(self._gather, _BURST_SECONDS if self._rate >= _BURST_RATE else _POLL_SECONDS))
             return
         if self._outages and not self._connected and self._has_work():

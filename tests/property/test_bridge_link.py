@@ -213,7 +213,7 @@ def test_a_ring_of_three_ends(
         config = LinkConfig(from_site=logs[start].site, to_site=logs[end].site)
         cursor = Cursor(folder / f"{number}.json")
         link = Link(config, lambda: logs[start].fabric, lambda: logs[end].fabric, cursor, lambda: next(clock))
-        link._passage._seen = Deduplicator(remembers)  # what a link remembers may be less than what is on its way
+        link._filter._seen = Deduplicator(remembers)  # what a link remembers may be less than what is on its way
         return link
 
     running = [opened(number) for number in range(len(links))]

@@ -1,4 +1,4 @@
-"""What a bridge joins and what it lets through: ``site.toml`` and its checks."""
+"""Configuration of a bridge: ``site.toml`` and its validation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import TOPIC_CONTROL, TOPICS
 from diaspora_parsl.fabric.base import Fabric, open_fabric, redacted
 
-#: What is let through if nothing is said: everything but requests to pools.
+#: Topics forwarded by default: all except requests to pools.
 DEFAULT_TOPICS: Final = tuple(topic for topic in TOPICS if topic != TOPIC_CONTROL)
 DEFAULT_SAMPLE_SECONDS: Final = 10.0
 DEFAULT_MAX_HOPS: Final = 4
 DEFAULT_READ_AHEAD: Final = 20_000
-#: A pool takes no interval of heartbeats for longer than this, seconds.
+#: Longest heartbeat interval that a pool accepts, seconds.
 _LONGEST_SAMPLE: Final = 60.0
 _MOST_HOPS: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -29,49 +29,49 @@ EXAMPLE: Final = """\
 # A bridge at the site "anl": it joins the fabric of the site with the one in the cloud.
 # Run it beside the fabric of the site:  diaspora-parsl bridge site.toml
 
-# The fabric on which the bridge tells of its links; its name below.
+# Name of the fabric to which the bridge publishes the state of its links.
 home = "anl"
 
-# Where the bridge remembers how far it has come: a folder on a local disk, for this bridge alone.
-# A relative path counts from the folder of this file.
+# Folder for the cursors of the links, on a local disk; one folder per bridge.
+# A relative path starts at the folder of this file.
 state = "bridge-state"
 
-# Every fabric has the name of its site. All bridges of a tree should use the same names.
+# Every fabric has the name of its site. Use the same names in all bridges of a tree.
 [fabrics.anl]
-run_dir = "runinfo/000"             # the embedded fabric of a run, wherever its server is now;
+run_dir = "runinfo/000"             # the embedded fabric of a run;
 # url = "redis://login1:6379/0"     # ... or the URL of any fabric
 
 [fabrics.cloud]
 url_variable = "DIASPORA_CLOUD"     # an environment variable that holds the URL: no password in this file
 
-# What happens at the site goes up.
+# Events of the site go to the cloud.
 [[links]]
 from = "anl"
 to = "cloud"
 topics = ["parsl-task", "parsl-endpoint", "parsl-resource"]   # the default: all but parsl-control
-sample_seconds = 10.0               # of each node one heartbeat in so many seconds, 0 for all of them
+sample_seconds = 10.0               # seconds between two forwarded heartbeats of a node; 0 for all
 
-# What happens elsewhere comes down.
+# Events of other sites come from the cloud.
 [[links]]
 from = "cloud"
 to = "anl"
 topics = ["parsl-endpoint", "parsl-resource"]
-# start = "latest"                  # the first time: not what the fabric has kept, but what comes from now on
-# max_hops = 4                      # an event that has crossed so many bridges goes no further
-# read_ahead = 20000                # events held in memory at most while the other side is slow
+# start = "latest"                  # on the first start: skip the events that the fabric has stored
+# max_hops = 4                      # number of bridges after which an event is dropped
+# read_ahead = 20000                # largest number of events in memory while the other side is slow
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class FabricPlace:
-    """Where one fabric is.
+    """Address of one fabric.
 
     Args:
-        url: as for `open_fabric`, or empty.
-        run_dir: run directory of a live run with an embedded fabric, instead of the URL.
+        url: URL for `open_fabric`, or empty.
+        run_dir: Run directory of a live run with an embedded fabric, instead of the URL.
 
     Raises:
-        ConfigurationError: none or both of the two, or ``url="embedded"``, which would be a new one.
+        ConfigurationError: Neither or both are given, or ``url="embedded"``, which would start a new fabric.
     """
 
     url: str = ""
@@ -90,19 +90,19 @@ class FabricPlace:
         return f"FabricPlace({self})"
 
     def __str__(self) -> str:
-        """Without secrets."""
+        """Return the address without secrets."""
         return redacted(self.url) if self.url else str(self.run_dir)
 
     def open(self) -> Fabric:
-        """Open it, as it is now.
+        """Open the fabric at its present address.
 
         Raises:
-            FabricURLError: no transport can open this URL.
-            FabricUnavailableError: there is no live run with a fabric in that directory.
+            FabricURLError: No transport can open this URL.
+            FabricUnavailableError: The directory has no live run with a fabric.
         """
         if self.run_dir is None:
             return open_fabric(self.url)
-        from diaspora_parsl.fabric.address import live_url  # noqa: PLC0415 - a wire that others do not need
+        from diaspora_parsl.fabric.address import live_url  # noqa: PLC0415 - needed for ``run_dir`` only
 
         url = live_url(self.run_dir)
         if url is None:
@@ -115,17 +115,17 @@ class LinkConfig:
     """One direction between two fabrics.
 
     Args:
-        from_site: name of the fabric that is read.
-        to_site: name of the fabric that is written.
-        topics: what is let through.
-        sample_seconds: of each source of resource samples one in so many seconds is let through, by their own time; 0
-            for all.
-        max_hops: an event that has crossed so many bridges is not let through.
-        start: where to begin without a cursor: "earliest" or "latest".
-        read_ahead: events held at most, give or take one read, while the destination is slow or away.
+        from_site: Name of the source fabric.
+        to_site: Name of the destination fabric.
+        topics: Topics to forward.
+        sample_seconds: Seconds between two forwarded resource samples of one source, by their own time; 0 forwards
+            all.
+        max_hops: Number of crossed bridges from which an event is dropped.
+        start: Start position without a cursor: "earliest" or "latest".
+        read_ahead: Number of events in memory above which reading pauses, while the destination is slow or down.
 
     Raises:
-        ConfigurationError: a value that makes no sense; the message says what to write.
+        ConfigurationError: A value is invalid; the message says what to write.
     """
 
     from_site: str
@@ -162,23 +162,23 @@ class LinkConfig:
 
     @property
     def label(self) -> str:
-        """``from-to-to``, also the name of its cursor."""
+        """Label of the link and name of its cursor, ``FROM-to-TO``."""
         return f"{self.from_site}-to-{self.to_site}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
-    """A bridge: fabrics, and links between them.
+    """Configuration of a bridge: fabrics and links between them.
 
     Args:
-        home: name of the fabric on which the bridge tells of its links.
-        state: folder for the cursors, for this bridge alone.
-        fabrics: by the name of their site.
-        links: in any number; one direction each.
-        name: of the bridge, in its events; that of its home if empty.
+        home: Name of the fabric to which the bridge publishes the state of its links.
+        state: Folder for the cursors, used by this bridge only.
+        fabrics: Addresses by name of the site.
+        links: Links, one direction each.
+        name: Name of the bridge in its events; the name of its home if empty.
 
     Raises:
-        ConfigurationError: it does not fit together; the message says what to write.
+        ConfigurationError: The values are inconsistent; the message says what to write.
     """
 
     home: str
@@ -211,10 +211,10 @@ class BridgeConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> BridgeConfig:
-        """Read ``site.toml``; ``diaspora-parsl bridge --example`` prints one.
+        """Read ``site.toml``; ``diaspora-parsl bridge --example`` prints an example.
 
         Raises:
-            ConfigurationError: the file cannot be read, or does not say what it must.
+            ConfigurationError: The file is unreadable or invalid.
         """
         path = Path(path)
         try:

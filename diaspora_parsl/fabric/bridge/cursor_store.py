@@ -1,4 +1,4 @@
-"""How far a bridge has come: one small file per link, and a lock, in a folder for one bridge alone."""
+"""Durable cursors of a bridge: a locked folder with one file per link."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from diaspora_parsl.errors import ConfigurationError
 
 
 class Cursor:
-    """The position in the source up to which the destination has everything. One thread.
+    """Position in the source up to which the destination has every event. One thread at a time.
 
     Args:
-        path: of its file; it need not exist.
+        path: Path of the cursor file, which need not exist.
 
     Raises:
-        ConfigurationError: there is a file, but it holds no position.
+        ConfigurationError: The file holds no position.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,15 +31,15 @@ class Cursor:
             self.position = {str(topic): str(cursor) for topic, cursor in content["position"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(
-                f"{path} does not say how far the bridge has come ({error}). Remove it: then everything that the "
-                "source has kept is sent once more, and readers drop what they know."
+                f"{path} holds no position ({error}). Remove it to send all events of the source again; readers drop "
+                "duplicates."
             ) from None
 
     def save(self, position: dict[str, str]) -> None:
-        """Replace the file in one step, so that it holds an old or a new position whenever the process ends.
+        """Replace the file atomically.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: The file cannot be written.
         """
         draft = self.path.with_suffix(".new")
         with draft.open("w", encoding="utf-8") as file:
@@ -51,13 +51,13 @@ class Cursor:
 
 
 class StateFolder:
-    """Held by one bridge at a time; a bridge that was killed holds it no more.
+    """Folder that one bridge locks at a time; the lock ends with its process.
 
     Args:
-        path: made if it is not there.
+        path: Path of the folder, which is created if missing.
 
     Raises:
-        ConfigurationError: another bridge holds it, or it cannot be written.
+        ConfigurationError: Another bridge holds the folder, or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,13 +82,13 @@ class StateFolder:
         os.write(self._lock, f"{os.getpid()}\n".encode())
 
     def cursor(self, label: str) -> Cursor:
-        """The cursor of a link.
+        """Return the cursor of a link.
 
         Raises:
-            ConfigurationError: its file is damaged.
+            ConfigurationError: The cursor file is damaged.
         """
         return Cursor(self.path / f"{label}.json")
 
     def close(self) -> None:
-        """Let another bridge have it."""
+        """Unlock the folder."""
         os.close(self._lock)

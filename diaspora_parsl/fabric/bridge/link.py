@@ -1,4 +1,4 @@
-"""One direction of a bridge: reads ahead, writes in batches, and moves its cursor behind what has arrived."""
+"""One direction of a bridge: reads ahead, writes batches, and moves its cursor after delivery."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from diaspora_parsl.fabric.bridge.config import LinkConfig
 from diaspora_parsl.fabric.bridge.cursor_store import Cursor
 from diaspora_parsl.fabric.bridge.filter import LinkFilter
 
-#: Events per write. More would gain nothing, and a slow line must take them within the transport's patience.
+#: Events per write; a slow network must transfer them within the time-out of the transport.
 _SLICE: Final = 2_000
-#: Events that wait are put together up to so many.
+#: Largest number of waiting events in one batch.
 _BATCH: Final = 5_000
-#: Bytes of payloads held at most, give or take one read: events may be of any size.
+#: Bytes of payloads in memory above which reading pauses.
 _MOST_BYTES: Final = 64 * 1024 * 1024
-#: Seconds between two writes of the cursor: what is sent twice after a kill is what was sent in that time.
+#: Seconds between two writes of the cursor; events of that time are sent twice after a kill.
 _SAVE_SECONDS: Final = 0.2
-#: Seconds of outage after which a fabric is opened again: not every client finds its way back.
+#: Seconds of outage after which a fabric is reopened, because not every client reconnects.
 _REOPEN_SECONDS: Final = 5.0
 
 
 class LinkStats(NamedTuple):
-    """What one link did since it was opened."""
+    """Counters and state of one link since it was opened."""
 
     from_site: str
     to_site: str
     reads: bool
-    """The source answered when it was last asked."""
+    """Whether the last read succeeded."""
     writes: bool
-    """The destination took the last batch."""
+    """Whether the last write succeeded."""
     read: int
     forwarded: int
     waiting: int
@@ -46,16 +46,16 @@ class LinkStats(NamedTuple):
     resyncs: int
     malformed: int
     reason: str
-    """Why it does not read or write; empty if it does both."""
+    """Why it does not read or write; empty if both succeed."""
 
     @property
     def is_up(self) -> bool:
-        """Both fabrics answer."""
+        """Whether both fabrics answer."""
         return self.reads and self.writes
 
 
 class _Batch:
-    """Events in order, and the position in the source behind them."""
+    """Events in order, and the position in the source after them."""
 
     def __init__(self, events: list[Event], position: dict[str, str]) -> None:
         self.events = events
@@ -69,11 +69,11 @@ def _bytes(events: list[Event]) -> int:
 
 
 class End:
-    """One of the two fabrics of a link: opened when first needed, and again when it stays away. One thread.
+    """One of the two fabrics of a link, opened on demand and reopened in long outages. One thread at a time.
 
     Args:
-        opener: opens it.
-        clock: seconds that only go forward.
+        opener: Opens the fabric.
+        clock: Returns monotonic time in seconds.
     """
 
     def __init__(self, opener: Callable[[], Fabric], clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,27 +81,27 @@ class End:
         self._clock = clock
         self._fabric: Fabric | None = None
         self._away_since: float | None = None
-        #: Whether it answered when it was last asked; None before it was.
+        #: Whether the last operation succeeded; None before the first one.
         self.answers: bool | None = None
-        #: Why it did not.
+        #: Reason of the last failure.
         self.reason = ""
 
     def fabric(self) -> Fabric:
-        """The open fabric.
+        """Return the open fabric.
 
         Raises:
-            DiasporaParslError: whatever the opener says.
+            DiasporaParslError: The opener failed.
         """
         if self._fabric is None:
             self._fabric = self._opener()
         return self._fabric
 
     def answered(self) -> None:
-        """It did what it was asked for."""
+        """Record a successful operation."""
         self.answers, self.reason, self._away_since = True, "", None
 
     def failed(self, error: Exception) -> bool:
-        """It did not; returns whether it is time to open it again."""
+        """Record a failed operation; return whether to reopen the fabric."""
         now = self._clock()
         self.answers, self.reason = False, str(error) or type(error).__name__
         if self._away_since is None:
@@ -112,25 +112,25 @@ class End:
         return True
 
     def close(self) -> None:
-        """Let go of it; the next `fabric` opens it again."""
+        """Close the fabric; the next call of `fabric` reopens it."""
         fabric, self._fabric = self._fabric, None
         if fabric is not None:
             fabric.close()
 
 
 class Link:
-    """Carries events from one fabric to another, at least once and in order.
+    """Forwards events from one fabric to another, at least once and in order.
 
-    `fill` and `drain` are the two halves, each for one thread; neither is told to wait longer than its argument, give
-    or take the patience of a transport. What `drain` could not write stays, and is written again as it was. The cursor
-    moves when the destination has everything before it, so nothing is lost whenever the process ends.
+    One thread calls `fill` and another one `drain`; each waits at most its timeout and the time-out of the transport.
+    Events that `drain` could not write are written again unchanged. The cursor moves after delivery, so a killed
+    process loses no events.
 
     Args:
-        config: of the link.
-        source: opens the fabric to read.
-        destination: opens the fabric to write.
-        cursor: where it went on last time.
-        clock: seconds that only go forward.
+        config: Configuration of the link.
+        source: Opens the source fabric.
+        destination: Opens the destination fabric.
+        cursor: Durable cursor of the link.
+        clock: Returns monotonic time in seconds.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Link:
         self.destination = End(destination, clock)
         self._cursor = cursor
         self._clock = clock
-        self._passage = LinkFilter(config)
+        self._filter = LinkFilter(config)
         self._subscription: Subscription | None = None
         self._position = cursor.position
         self._resyncs = self._malformed = 0
@@ -162,10 +162,10 @@ class Link:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def fill(self, timeout: float) -> int:
-        """Read once, if there is room; returns how many events came.
+        """Read once if there is room; return the number of events read.
 
         Raises:
-            Exception: whatever the source's transport raises; call again.
+            Exception: The transport of the source failed; call again.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._has_room() or self._is_closed, timeout)
@@ -181,7 +181,7 @@ class Link:
             raise
         self.source.answered()
         self._read += len(events)
-        passed = self._passage.admit(events)
+        passed = self._filter.admit(events)
         position = dict(subscription.position)
         with self._changed:
             if position != self._position or passed:
@@ -200,8 +200,8 @@ class Link:
                 if not isinstance(start, dict):
                     raise
                 raise ConfigurationError(
-                    f"{self._cursor.path} was kept for another kind of fabric ({error}). Remove it to send everything "
-                    "that the fabric has kept, or write another state folder."
+                    f"{self._cursor.path} was kept for another kind of fabric ({error}). Remove it to send all events "
+                    "of the fabric, or write another state folder."
                 ) from error
         return self._subscription
 
@@ -228,16 +228,16 @@ class Link:
     # --- writing --------------------------------------------------------------------------------------------------
 
     def drain(self, timeout: float) -> int:
-        """Write the next events, if there are any; returns how many the destination took.
+        """Write the next events; return the number of events written.
 
         Raises:
-            Exception: whatever the destination's transport raises, or `OSError` of the cursor's disk; call again.
+            Exception: The transport of the destination failed, or `OSError`: the cursor cannot be written. Call again.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._is_closed, timeout)
             batch = self._pending[0] if self._pending else None
             if batch is not None:
-                batch.is_sending = True  # from here on it stays as it is, however often it must be written
+                batch.is_sending = True  # retries write the batch unchanged
         if batch is None:
             self.save()
             return 0
@@ -267,10 +267,10 @@ class Link:
         self.destination.answered()
 
     def save(self) -> None:
-        """Write the cursor, if it moved.
+        """Write the cursor if it moved.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: The file cannot be written.
         """
         reached = self._reached
         if reached is not None:
@@ -281,13 +281,13 @@ class Link:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the last read found nothing, and everything before it has arrived."""
+        """Whether the last read returned no events and every earlier event was delivered."""
         with self._changed:
             return self._quiet and not self._pending
 
     def stats(self) -> LinkStats:
-        """Counters and state."""
-        subscription, link_filter = self._subscription, self._passage
+        """Return counters and state."""
+        subscription, link_filter = self._subscription, self._filter
         ends = ((self.config.from_site, self.source), (self.config.to_site, self.destination))
         return LinkStats(
             from_site=self.config.from_site,
@@ -307,7 +307,7 @@ class Link:
         )
 
     def wake(self) -> None:
-        """Both halves return soon, and do nothing from now on but what was begun; callable from any thread."""
+        """Make `fill` and `drain` return, and start no more work; callable from any thread."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -316,7 +316,7 @@ class Link:
             subscription.close()
 
     def close(self) -> None:
-        """Let go of both fabrics; when neither half runs any more."""
+        """Close both fabrics; call it after `fill` and `drain` ended."""
         self._unsubscribe()
         self.source.close()
         self.destination.close()

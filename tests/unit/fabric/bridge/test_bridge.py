@@ -215,7 +215,7 @@ def test_what_was_trimmed_is_counted(two: Two, caplog: pytest.LogCaptureFixture)
     with two.bridge() as bridge:
         until(lambda: two.ids("cloud")[1:] == kept)
         assert bridge.stats()[0].resyncs == 1
-        until(lambda: "trimmed away before they were read" in caplog.text)
+        until(lambda: "events were trimmed before they were read" in caplog.text)
 
 
 def test_a_second_bridge_is_refused(two: Two) -> None:
