@@ -81,7 +81,7 @@ class Control:
         self._wait = wait
         self._pools: dict[str, _Pool] = {}
         self._ended: set[str] = set()
-        self._envelopes = EventBuilder(f"/{socket.gethostname()}/diaspora-parsl/{getpass.getuser()}")
+        self._builder = EventBuilder(f"/{socket.gethostname()}/diaspora-parsl/{getpass.getuser()}")
 
     def ask(self, place: str, make: Callable[[], ev.Payload], *, or_site: bool = False) -> Outcome:
         """Ask every pool that has this endpoint, and wait for what they say.
@@ -107,7 +107,7 @@ class Control:
             raise ConfigurationError(self._no_such(place))
         answers = self._fabric.subscribe((ev.TOPIC_CONTROL,), "latest")
         try:
-            event = signed(self._envelopes.wrap(make(), place, place, time.time()), self._key)
+            event = signed(self._builder.wrap(make(), place, place, time.time()), self._key)
             self._fabric.publish([event])
             return self._hear(answers, event.id, asked)
         finally:

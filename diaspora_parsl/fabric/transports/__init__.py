@@ -1,1 +1,1 @@
-"""Implementations of the fabric protocol."""
+"""Transports of the fabric, one folder or module each; `base.open_fabric` selects one by URL. Start with `memory`."""

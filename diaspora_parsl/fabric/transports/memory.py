@@ -1,4 +1,4 @@
-"""A log in this process, shared by name: for tests, and for pools that need no other process."""
+"""A log in this process, shared by name, for tests and single-process pools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ_EVENTS: Final = 5_000
 
 
 class _Topic:
-    """The last events of one topic; the oldest kept one has the number ``first``."""
+    """The last events of one topic; ``first`` is the number of the oldest one."""
 
     def __init__(self, maxlen: int) -> None:
         self.events: deque[Event] = deque(maxlen=maxlen)
@@ -36,7 +36,7 @@ class _Topic:
 
 
 class _Log:
-    """What all openers of one name share."""
+    """Log that all fabrics of one name share."""
 
     def __init__(self, maxlen: int) -> None:
         self.maxlen = maxlen
@@ -51,7 +51,7 @@ _logs: dict[str, _Log] = {}
 
 
 def _fresh_locks() -> None:
-    """A forked child has copies of the logs, and must not inherit a lock that another thread held."""
+    """Replace the locks in a forked child, because another thread may have held them."""
     for log in _logs.values():
         log.changed = threading.Condition()
 
@@ -123,8 +123,8 @@ class MemoryFabric:
     The log lives until the process ends or `forget` is called, so that what a closed fabric was told can still be read.
 
     Args:
-        name: which log.
-        maxlen: events kept per topic; the first opener of a name decides.
+        name: Name of the log.
+        maxlen: Number of events kept per topic; the first fabric of a name decides.
     """
 
     def __init__(self, name: str, maxlen: int = DEFAULT_MAXLEN) -> None:
@@ -138,14 +138,14 @@ class MemoryFabric:
 
     @property
     def url(self) -> str:
-        """See `diaspora_parsl.fabric.base.Fabric.url`; another process that opens it sees a log of its own."""
+        """See `diaspora_parsl.fabric.base.Fabric.url`; another process has its own log."""
         return f"memory://{self._name}"
 
     def publish(self, events: Sequence[Event]) -> None:
         """See `diaspora_parsl.fabric.base.Fabric.publish`.
 
         Raises:
-            FabricUnavailableError: this fabric was closed.
+            FabricUnavailableError: The fabric is closed.
         """
         if self._closed:
             raise FabricUnavailableError(f"{self.url} was closed")
@@ -158,8 +158,8 @@ class MemoryFabric:
         """See `diaspora_parsl.fabric.base.Fabric.subscribe`.
 
         Raises:
-            ConfigurationError: the position holds a cursor of another transport.
-            FabricUnavailableError: this fabric was closed.
+            ConfigurationError: The position holds a cursor of another transport.
+            FabricUnavailableError: The fabric is closed.
         """
         if self._closed:
             raise FabricUnavailableError(f"{self.url} was closed")
@@ -174,11 +174,11 @@ class MemoryFabric:
             self._subscriptions.pop().close()
 
 
-def open_url(url: str, run_dir: Path) -> MemoryFabric:  # noqa: ARG001 - what every transport is given
+def open_url(url: str, run_dir: Path) -> MemoryFabric:  # noqa: ARG001 - signature of all transports
     """Open ``memory://[name][?maxlen=events]``; without a name it is the log called "default".
 
     Raises:
-        FabricURLError: the URL has a path, or an option that is not known.
+        FabricURLError: The URL has a path or an unknown option.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -191,5 +191,5 @@ def open_url(url: str, run_dir: Path) -> MemoryFabric:  # noqa: ARG001 - what ev
 
 
 def forget(name: str) -> None:
-    """Drop the log ``memory://name``; who opens the name next starts with an empty one."""
+    """Drop the log ``memory://name``; the next fabric of that name starts with an empty one."""
     _logs.pop(name, None)

@@ -33,11 +33,11 @@ class Voice:
 
     def __init__(self, fabric: Fabric, name: str, run: str = "run") -> None:
         self._fabric = fabric
-        self._envelopes = EventBuilder(f"/host/{name}/{run}")
+        self._builder = EventBuilder(f"/host/{name}/{run}")
         self.name = name
 
     def say(self, *payloads: ev.Payload) -> None:
-        self._fabric.publish([self._envelopes.wrap(payload, "", "", time.time()) for payload in payloads])
+        self._fabric.publish([self._builder.wrap(payload, "", "", time.time()) for payload in payloads])
 
     def begin(self, *endpoints: str) -> Voice:
         self.say(ev.PoolStarted(pool=self.name, endpoints=endpoints))

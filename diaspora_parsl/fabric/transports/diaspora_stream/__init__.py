@@ -1,1 +1,1 @@
-"""The Diaspora Stream API."""
+"""Transport for the Diaspora Stream API (Mofka and files); start with `transport`."""

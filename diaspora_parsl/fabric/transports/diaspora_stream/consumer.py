@@ -1,4 +1,4 @@
-"""Reading what the Diaspora Stream API gives; knows its futures and events, not the library."""
+"""Reads futures and events of the Diaspora Stream API, independent of its library."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _CURSOR: Final = re.compile(r"(-1|\d+)@([\w-]+)")
 class Session(Protocol):
     """One driver, as long as its server is there."""
 
-    #: Seconds until a server that says nothing counts as gone.
+    #: Seconds after which a silent server is considered down.
     timeout: float
-    #: When the server was last heard of, by `time.monotonic`.
+    #: Monotonic time of the last answer of the server.
     contact: float
     #: Whether it is of no use any more.
     is_lost: bool
 
     def topic(self, name: str) -> Any:
-        """A topic, made if the server does not know it."""
+        """Return a topic, created if missing."""
         ...
 
     def mark(self, topic: str) -> int:
         """Append a mark, which is no event; its number is where the log ends.
 
         Raises:
-            FabricUnavailableError: the server does not answer.
+            FabricUnavailableError: The server did not answer.
         """
         ...
 
@@ -96,9 +96,9 @@ class StreamSubscription:
     forget how far a consumer was, so the cursor decides, and the consumer only saves the way to it.
 
     Args:
-        run: does something with the session of now.
-        topics: what to read.
-        position: where to start.
+        run: Runs a function with the current session.
+        topics: Topics to read.
+        position: Start position.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class StreamSubscription:
         """See `diaspora_parsl.fabric.base.Subscription.read`.
 
         Raises:
-            FabricUnavailableError: no server, or it does not answer any more.
+            FabricUnavailableError: The server did not answer.
         """
         deadline = time.monotonic() + timeout
         while not self._closed:
@@ -160,7 +160,7 @@ class StreamSubscription:
         return number
 
     def _joined(self) -> Session:
-        """The session of now, with a consumer per topic."""
+        """Return the current session, with one consumer per topic."""
         session = self._session
         if session is None or session.is_lost:
             session = self._run(self._join)

@@ -38,7 +38,7 @@ _Item: TypeAlias = tuple[str, bytes]
 
 
 class _Options(NamedTuple):
-    """What a URL says, taken apart."""
+    """Parsed URL."""
 
     url: str
     backend: str
@@ -49,10 +49,10 @@ class _Options(NamedTuple):
 
 
 def _options(url: str) -> _Options:
-    """Take a URL apart.
+    """Parse a URL.
 
     Raises:
-        FabricURLError: the URL makes no sense.
+        FabricURLError: The URL is invalid.
     """
     try:
         parts = urlsplit(url)
@@ -78,10 +78,10 @@ def _options(url: str) -> _Options:
 
 
 def _api() -> Any:
-    """The package, imported when it is first needed.
+    """Import the package on demand.
 
     Raises:
-        ConfigurationError: it is not here; the message says how to get it.
+        ConfigurationError: The package is missing; the message says how to install it.
     """
     try:
         return import_module("diaspora_stream.api")
@@ -138,7 +138,7 @@ class _Session:
                 raise FabricUnavailableError(f"nobody answers at {found[0]}, named by {self.options.path}") from error
 
     def topic(self, name: str) -> Any:
-        """A topic, made if the server does not know it, or not any more."""
+        """Return a topic, created if missing."""
         if name not in self._topics:
             full = self.options.prefix + name
             wishes: dict[str, Any] = {"num_partitions": 1}  # order is kept per partition
@@ -156,7 +156,7 @@ class _Session:
         return self._topics[name]
 
     def producer(self, name: str) -> Any:
-        """The producer of a topic."""
+        """Return the producer of a topic."""
         if name not in self._producers:
             producer = self.topic(name).producer(new_name(), batch_size=_BATCH)
             self._producers[name] = producer
@@ -193,12 +193,12 @@ class _Session:
         return self.push({topic: [("{}", MARK)]})[topic]
 
     def lose(self) -> None:
-        """Never use it again, and never end it: that would hang."""
+        """Abandon the session without ending it, which would hang."""
         self.is_lost = True
         forever(self)
 
     def end(self) -> None:
-        """Let go of everything, if the server is there to let go."""
+        """Close everything if the server answers."""
         try:
             self.mark(PULSE_TOPIC)
         except Exception:  # noqa: BLE001 - whatever is wrong, it must not be touched any more
@@ -227,7 +227,7 @@ class StreamFabric:
     A publish is pushed and flushed, which Mofka answers in about a tenth of a second: publish batches.
 
     Raises:
-        FabricURLError: the URL makes no sense.
+        FabricURLError: The URL is invalid.
         ConfigurationError: the package is missing. The server is not asked here.
     """
 
@@ -249,7 +249,7 @@ class StreamFabric:
         return self._options.url
 
     def _run(self, call: Callable[[_Session], Any]) -> Any:
-        """Do something with the session of now; whatever goes wrong, the next one gets a new driver."""
+        """Run a function with the current session; an error replaces the session."""
         if self._pid != os.getpid():  # forked: the driver, and perhaps the lock, are the parent's
             self._lock, self._pid = threading.Lock(), os.getpid()
             if self._session is not None:
@@ -273,7 +273,7 @@ class StreamFabric:
         """See `diaspora_parsl.fabric.base.Fabric.publish`.
 
         Raises:
-            FabricUnavailableError: no server, or no answer within the time-out.
+            FabricUnavailableError: The server did not answer within the time-out.
         """
         by_topic: dict[str, list[_Item]] = {}
         for event in events:
@@ -289,7 +289,7 @@ class StreamFabric:
         leaves out what it need not see: nothing in the API goes to a position.
 
         Raises:
-            ConfigurationError: the position holds a cursor of another transport.
+            ConfigurationError: The position holds a cursor of another transport.
             FabricUnavailableError: "latest" could not be asked for now, or the fabric was closed.
         """
         if self._closed:
@@ -312,11 +312,11 @@ class StreamFabric:
                 self._lock.release()
 
 
-def open_url(url: str, run_dir: Path) -> StreamFabric:  # noqa: ARG001 - what every transport is given
-    """Open ``diaspora+mofka:///path/to/group_file`` or ``diaspora+files:///folder``; the server is not asked yet.
+def open_url(url: str, run_dir: Path) -> StreamFabric:  # noqa: ARG001 - signature of all transports
+    """Open ``diaspora+mofka:///path/to/group_file`` or ``diaspora+files:///folder``; the server is contacted later.
 
     Raises:
-        FabricURLError: the URL makes no sense.
+        FabricURLError: The URL is invalid.
         ConfigurationError: the package ``diaspora_stream`` is missing; the message says how to get it.
     """
     return StreamFabric(url)

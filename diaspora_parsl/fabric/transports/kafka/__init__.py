@@ -1,1 +1,1 @@
-"""Kafka."""
+"""Kafka transport; start with `transport`."""

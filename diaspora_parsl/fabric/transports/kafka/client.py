@@ -25,17 +25,17 @@ except ImportError as error:
         'kafka:// and octopus:// need confluent-kafka. Install it: pip install "diaspora-parsl[kafka]".'
     ) from error
 
-#: Seconds of one wait inside librdkafka: it cannot be woken by `close`, and says what is wrong only in between.
+#: Seconds of one wait in librdkafka, which `close` cannot interrupt and which delays error callbacks.
 SLICE: Final = 0.1
-#: Which offset is asked for: the first that is kept, or the next that will be written.
+#: Offsets in a query: the first stored one, and the next one to be written.
 LOW: Final = -2
 HIGH: Final = -1
 _READ_EVENTS: Final = 1000
-#: Seconds for the first try of a question, and after which a broken connection is an outage; tries double.
+#: Seconds for the first try of a request, which doubles, and seconds until a broken connection is an outage.
 _FIRST_TRY: Final = 0.3
 _SOON_ENOUGH: Final = 0.05
-#: More seconds for a producer that is new: it asks for its number every half second.
-_INTRODUCTION: Final = 1.0
+#: Extra seconds for a new producer, which requests its id every half second.
+_NEW_PRODUCER_SECONDS: Final = 1.0
 _UNAUTHENTICATED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
 _ABSENT: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _TRIMMED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -48,7 +48,7 @@ _SOON: Final = _ABSENT | {
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError._UNKNOWN_PARTITION,
 }
-#: Answers that come from this side, not from a broker: nothing is known of what the broker would have said.
+#: Errors of the client, which carry no answer of a broker.
 _LOCAL: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ Partition = tuple[str, int]
 
 
 class Cluster:
-    """What the publisher and the readers of one fabric share: how to connect, and which topics are made."""
+    """Connection properties and topics, shared by the publisher and the readers of one fabric."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self.url = options.url
@@ -66,25 +66,25 @@ class Cluster:
         self._made: set[str] = set()
 
     def properties(self) -> dict[str, Any]:
-        """Properties of librdkafka to connect with.
+        """Return the properties of librdkafka for a connection.
 
         Raises:
-            FabricUnavailableError: they could not be found out, now.
+            FabricUnavailableError: The properties are unavailable now.
         """
         return self._options.properties
 
     def name(self, topic: str) -> str:
-        """What Kafka calls a topic."""
+        """Return the name of a topic in Kafka."""
         return f"{self._options.prefix}.{topic}"
 
     def refused(self) -> None:
-        """Told when the brokers refuse the credentials."""
+        """Hook that runs when the brokers refuse the credentials."""
 
     def ensure(self, topics: Iterable[str]) -> None:
-        """Create the topics, once; where that is forbidden, they are there, or writing makes them.
+        """Create the topics once; without permission they must exist, or writing creates them.
 
         Raises:
-            FabricUnavailableError: no answer.
+            FabricUnavailableError: The brokers did not answer.
         """
         missing = set(topics) - self._made
         if missing and self._options.create:
@@ -104,7 +104,7 @@ class Cluster:
 
 
 def _created(future: Any, seconds: float) -> None:
-    """Wait for an answer; that a topic is there, or may not be made, is no error here."""
+    """Wait for an answer; ignore existing topics and missing permission."""
     try:
         future.result(seconds)
     except FutureTimeoutError:
@@ -115,7 +115,7 @@ def _created(future: Any, seconds: float) -> None:
 
 
 class Link:
-    """One handle of librdkafka: made when first needed, left alone after a fork. One thread at a time."""
+    """Handle of librdkafka, created on demand and abandoned after a fork. One thread at a time."""
 
     def __init__(self, cluster: Cluster, kind: Any, properties: Mapping[str, Any] | None = None) -> None:
         self.made: Any = None
@@ -128,64 +128,64 @@ class Link:
         _links.add(self)
 
     def handle(self) -> Any:
-        """The handle.
+        """Return the handle.
 
         Raises:
-            FabricUnavailableError: how to connect could not be found out.
+            FabricUnavailableError: The connection properties are unavailable.
         """
         if self.made is None:
-            properties = {**self._cluster.properties(), **self._properties, "error_cb": self._hear}
+            properties = {**self._cluster.properties(), **self._properties, "error_cb": self._on_error}
             try:
                 self.made = self._kind(properties)
             except KafkaException as error:
                 raise self.unavailable(error.args[0]) from None
         return self.made
 
-    def _hear(self, error: KafkaError) -> None:
-        """What librdkafka says is wrong, while one of our threads waits in it."""
+    def _on_error(self, error: KafkaError) -> None:
+        """Record an error that librdkafka reports while a thread waits in it."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._is_down = True  # said once for each connection that breaks
         elif self._last is None or self._last.code() not in _UNAUTHENTICATED:
             self._last = error
 
     def forget(self) -> None:
-        """What was said before does not count for what is done next."""
+        """Discard earlier errors before the next operation."""
         self.serve()
         self._is_down, self._is_spoilt, self._last = False, False, None
 
     @property
     def is_broken(self) -> bool:
-        """Whether something is wrong that waiting does not cure."""
+        """Whether the handle has an error that waiting does not resolve."""
         last = self._last
         return (
             self._is_down or self._is_spoilt or (last is not None and (last.code() in _UNAUTHENTICATED or last.fatal()))
         )
 
     def check(self) -> None:
-        """Raise if something is wrong that waiting does not cure.
+        """Raise if the handle is broken.
 
         Raises:
-            FabricUnavailableError: it is.
+            FabricUnavailableError: The handle is broken.
         """
         if self.is_broken:
             raise self.unavailable()
 
     def drop_if_broken(self) -> None:
-        """End the handle if waiting does not cure it: a new one tries at once, and says at once what is wrong.
+        """End a broken handle, because a new one connects and reports errors immediately.
 
-        One that is only slow is kept, or it would never come to the end of connecting.
+        A slow handle is kept, or it would never finish connecting.
         """
         if self.is_broken:
             self.drop()
 
     def ask(self, question: Callable[[float], T]) -> T:
-        """Ask the brokers, for at most the fabric's time-out.
+        """Send a request to the brokers, within the time-out of the fabric.
 
         Args:
-            question: called with the seconds that it may take.
+            question: Request, called with its time-out in seconds.
 
         Raises:
-            FabricUnavailableError: no answer, or not the permission.
+            FabricUnavailableError: The brokers did not answer, or denied permission.
         """
         self.forget()
         reason: KafkaError | None = None
@@ -207,11 +207,11 @@ class Link:
         raise self.unavailable(reason if self._is_spoilt else None)
 
     def serve(self) -> None:
-        """Let librdkafka say what is wrong."""
+        """Run the error callbacks of librdkafka."""
         self.handle().poll(0)
 
     def unavailable(self, error: KafkaError | None = None) -> FabricUnavailableError:
-        """What to raise for an error; without one, for the last that librdkafka spoke of."""
+        """Return the exception for an error; by default for the last reported one."""
         error = error or self._last
         where = redacted(self._cluster.url)
         if error is None:
@@ -224,7 +224,7 @@ class Link:
         return FabricUnavailableError(f"{where} {verb}: {error.str()}")
 
     def drop(self) -> None:
-        """End the handle, at once; the next `handle` makes a new one."""
+        """End the handle immediately; the next `handle` creates a new one."""
         made, self.made = self.made, None
         if isinstance(made, Producer):
             made.purge()
@@ -236,7 +236,7 @@ _links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """After a fork: librdkafka's threads did not come along, and ending a handle would wait for them for ever."""
+    """Abandon the handles after a fork, because ending one would wait for threads of the parent for ever."""
     for link in list(_links):
         made, link.made = link.made, None
         if made is not None:
@@ -247,7 +247,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class WritingLink(Link):
-    """A producer that tells when everything has arrived."""
+    """Producer that waits for acknowledgement of all messages."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster, Producer, PRODUCER)
@@ -257,9 +257,9 @@ class WritingLink(Link):
         """Write messages (topic, value, key) in this order, and wait until the brokers have them.
 
         Raises:
-            FabricUnavailableError: not all of them arrived within the fabric's time-out.
+            FabricUnavailableError: Some messages were not acknowledged within the time-out.
         """
-        introduction = _INTRODUCTION if self.made is None else 0.0
+        introduction = _NEW_PRODUCER_SECONDS if self.made is None else 0.0
         self.forget()
         self._failed = None
         end = time.monotonic() + self._cluster.timeout + introduction
@@ -274,7 +274,7 @@ class WritingLink(Link):
                 except KafkaException as error:
                     if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
                         raise self.unavailable(error.args[0]) from error
-                    # To raise would have it sent again, and everything behind it wait, for ever.
+                    # Raising would retry the event for ever and block later events.
                     logger.warning("An event of %d bytes is larger than Kafka allows, and is dropped.", len(value))
             self._flush(end)
         except FabricUnavailableError:
@@ -302,7 +302,7 @@ class WritingLink(Link):
 
 
 class Record(NamedTuple):
-    """What was read: one message, or the news that the offset asked for is not there."""
+    """A message, or the information that the requested offset does not exist."""
 
     topic: str
     partition: int
@@ -312,14 +312,14 @@ class Record(NamedTuple):
 
 
 class ReadingLink(Link):
-    """A consumer that is told where to read."""
+    """Consumer with explicit assignments."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster, Consumer, CONSUMER)
         self._ahead: list[Any] = []
 
     def serve(self) -> None:
-        """See `Link.serve`; what was read on the way is kept."""
+        """See `Link.serve`; messages read meanwhile are kept."""
         message = self.handle().poll(0)
         if message is not None:
             self._ahead.append(message)
@@ -330,14 +330,14 @@ class ReadingLink(Link):
         self._ahead.clear()
 
     def assigned(self) -> set[Partition]:
-        """What is read now."""
+        """Return the assigned partitions."""
         return {(one.topic, one.partition) for one in self.handle().assignment()}
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
-        """Read these partitions from there on, and no others.
+        """Read exactly these partitions from the given offsets.
 
         Raises:
-            FabricUnavailableError: the handle is not fit for it any more.
+            FabricUnavailableError: The handle is broken.
         """
         wanted = [TopicPartition(name, number, offset) for (name, number), offset in offsets.items()]
         try:
@@ -347,10 +347,10 @@ class ReadingLink(Link):
         self._ahead.clear()
 
     def take(self, seconds: float) -> list[Record]:
-        """What is there, waiting for the first of it.
+        """Return available records, and wait for the first one.
 
         Raises:
-            FabricUnavailableError: reading is forbidden.
+            FabricUnavailableError: The brokers deny reading.
         """
         messages, self._ahead = self._ahead, []
         if not messages:
@@ -378,10 +378,10 @@ class ReadingLink(Link):
         return records
 
     def partitions(self, name: str) -> list[int]:
-        """The partitions of a topic; none if there is no such topic.
+        """Return the partitions of a topic; empty for a missing topic.
 
         Raises:
-            FabricUnavailableError: no answer, or not the permission.
+            FabricUnavailableError: The brokers did not answer, or denied permission.
         """
         metadata = self.ask(lambda seconds: self.handle().list_topics(name, timeout=seconds))
         topic = metadata.topics.get(name)
@@ -392,10 +392,10 @@ class ReadingLink(Link):
         return list(topic.partitions)
 
     def offsets(self, partitions: Sequence[Partition], which: int) -> dict[Partition, int]:
-        """The `LOW` or `HIGH` offset of each partition: one question to each of their brokers.
+        """Return the `LOW` or `HIGH` offset of each partition, with one request per broker.
 
         Raises:
-            FabricUnavailableError: not all of them answered.
+            FabricUnavailableError: A broker did not answer.
         """
         if not partitions:
             return {}
@@ -412,10 +412,10 @@ class ReadingLink(Link):
 
 
 def try_out(options: KafkaOptions) -> None:
-    """Does librdkafka know all the properties? Handles without a broker tell.
+    """Check the properties with handles that have no broker.
 
     Raises:
-        FabricURLError: it does not.
+        FabricURLError: librdkafka rejects a property.
     """
     # A token would be asked for at once: what belongs to it shows when it is used.
     has_token = str(options.properties.get("sasl.mechanism", "")).upper() == "OAUTHBEARER"
@@ -425,7 +425,7 @@ def try_out(options: KafkaOptions) -> None:
         try:
             kind({**kept, "bootstrap.servers": "", **own}).close()
         except (KafkaException, TypeError, ValueError) as error:
-            # The error may quote a value: it is left out where the URL holds a secret.
+            # Omit the error, which may quote a value, if the URL holds a secret.
             reason = f" ({error})" if redacted(options.url) == options.url else ""
             raise FabricURLError(
                 f'fabric="{redacted(options.url)}" cannot be used{reason}. Write properties as librdkafka names them, '

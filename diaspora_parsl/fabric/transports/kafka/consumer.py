@@ -1,4 +1,4 @@
-"""Reading Kafka with a cursor of one's own; knows the questions, not the client library."""
+"""Reads Kafka with explicit cursors, independent of the client library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diaspora_parsl.fabric.transports.kafka.options import read_cursor, write_cu
 
 _LOOK_FOR_TOPICS: Final = 0.25
 _LOOK_FOR_PARTITIONS: Final = 30.0
-#: Seconds to wait for what the brokers say they have; what never comes are marks of somebody's transactions.
+#: Seconds to wait for records up to the end offset; transaction markers never arrive.
 _CATCH_UP: Final = 1.0
 
 
@@ -25,12 +25,12 @@ class KafkaSubscription:
     A cursor is the next offset of every partition of a topic. No consumer groups: they lose the order of a key.
 
     Args:
-        cluster: where.
-        topics: what to read.
-        position: where to start.
+        cluster: Cluster to read.
+        topics: Topics to read.
+        position: Start position.
 
     Raises:
-        ConfigurationError: the position holds a cursor of another transport.
+        ConfigurationError: The position holds a cursor of another transport.
         FabricUnavailableError: "latest" could not be asked for now.
     """
 
@@ -41,7 +41,7 @@ class KafkaSubscription:
         self._cluster = cluster
         self._link = ReadingLink(cluster)
         self._topics = {cluster.name(topic): topic for topic in topics}
-        #: Next offset by partition, for each topic that was looked at or has a saved cursor; by Kafka's names.
+        #: Next offset by partition and topic (name in Kafka), for polled topics and saved cursors.
         self._next: dict[str, dict[int, int]] = {}
         self._start = HIGH if position == "latest" else LOW
         self._trimmed: set[Partition] = set()
@@ -71,7 +71,7 @@ class KafkaSubscription:
         """See `diaspora_parsl.fabric.base.Subscription.read`.
 
         Raises:
-            FabricUnavailableError: a broker that has one of the topics did not answer within the time-out.
+            FabricUnavailableError: A broker of a topic did not answer within the time-out.
         """
         deadline, is_late = time.monotonic() + timeout, False
         with self._busy:
@@ -124,7 +124,7 @@ class KafkaSubscription:
             self.position[self._topics[name]] = write_cursor(self._next[name])
 
     def _look(self) -> None:
-        """Which partitions are there? Those that came later are read from where they begin."""
+        """Update the partitions; new ones are read from their first offset."""
         self._cluster.ensure(self._topics.values())
         found = [(name, partition) for name in self._topics for partition in self._link.partitions(name)]
         starts = self._link.offsets([one for one in found if one[0] not in self._next], self._start)
@@ -142,7 +142,7 @@ class KafkaSubscription:
         self._link.assign({(name, partition): self._next[name][partition] for name, partition in partitions})
 
     def _is_behind(self) -> bool:
-        """Proof that the brokers are alive: do they have what we have not?"""
+        """Check that the brokers answer; return whether they have unread records."""
         assigned = sorted(self._link.assigned())
         if not assigned:
             self._link.partitions(next(iter(self._topics)))
@@ -152,7 +152,7 @@ class KafkaSubscription:
         return any(self._next[name][partition] != end for (name, partition), end in ends.items())
 
     def _resync(self) -> None:
-        """Our offset is not there any more, or not yet in a log that began again."""
+        """Continue at the first offset if the saved one was trimmed or the log restarted."""
         lows = self._link.offsets(sorted(self._trimmed), LOW)
         for (name, partition), low in lows.items():
             self._next[name][partition] = low

@@ -1,4 +1,4 @@
-"""What a ``kafka://`` URL says, and what a cursor in Kafka looks like; knows no client library."""
+"""Parsing of ``kafka://`` URLs and Kafka cursors, independent of the client library."""
 
 from __future__ import annotations
 
@@ -47,36 +47,36 @@ CONSUMER: Final[Mapping[str, Any]] = {
 
 
 class KafkaOptions(NamedTuple):
-    """What a URL says, taken apart."""
+    """Parsed URL."""
 
     url: str
     prefix: str
     timeout: float
-    """Seconds after which a silent broker counts as gone."""
+    """Seconds after which a silent broker is considered down."""
     partitions: int
-    """Of the topics that are created here."""
+    """Number of partitions of created topics."""
     replication: int
-    """Copies of the topics that are created here; -1: what the broker says."""
+    """Replication factor of created topics; -1 for the default of the broker."""
     create: bool
-    """Whether topics are created here at all."""
+    """Whether to create missing topics."""
     properties: dict[str, Any]
-    """Of librdkafka."""
+    """Properties of librdkafka."""
 
 
 def parse(url: str, config: Mapping[str, Any] | None = None) -> KafkaOptions:
-    """Take a URL apart.
+    """Parse a URL.
 
     Args:
         url: ``kafka://[user:password@]host:port[,host:port]/prefix?option=value``.
-        config: properties of librdkafka, over those of the URL; may hold what no URL can, such as ``oauth_cb``.
+        config: Properties of librdkafka that override the URL; may hold objects such as ``oauth_cb``.
 
     Raises:
-        FabricURLError: the URL makes no sense; its password is not in the message.
+        FabricURLError: The URL is invalid; the message hides its password.
     """
     try:
         return _parse(url, dict(config or {}))
     except ValueError as error:
-        # The error may quote parts of the URL: it is left out where the URL holds a secret.
+        # Omit the error, which may quote parts of the URL, if the URL holds a secret.
         reason = "" if redacted(url) != url else f" ({error})"
         raise FabricURLError(f'fabric="{redacted(url)}" cannot be used{reason}. Write {_EXAMPLE}.') from None
 
@@ -96,7 +96,7 @@ def _parse(url: str, config: dict[str, Any]) -> KafkaOptions:
     timeout = float(query.pop("timeout", DEFAULT_TIMEOUT))
     partitions, replication = int(query.pop("partitions", 1)), int(query.pop("replication", -1))
     create = query.pop("create", "true")
-    if not 0.1 <= timeout <= 60:  # noqa: PLR2004 - the limits stand in the message
+    if not 0.1 <= timeout <= 60:  # noqa: PLR2004 - the message names the limits
         raise ValueError("timeout is in seconds, 0.1 to 60")
     if partitions < 1 or replication == 0 or replication < -1 or create not in ("true", "false"):
         raise ValueError("partitions and replication are 1 or more, create is true or false")
@@ -108,7 +108,7 @@ def _parse(url: str, config: dict[str, Any]) -> KafkaOptions:
 
 
 def _secured(query: Mapping[str, str], credentials: str | None) -> dict[str, Any]:
-    """The properties of the URL, with what follows from them."""
+    """Return the properties of the URL and their implied defaults."""
     properties: dict[str, Any] = dict(query)
     if credentials is not None:
         user, colon, password = credentials.partition(":")
@@ -126,15 +126,15 @@ def _secured(query: Mapping[str, str], credentials: str | None) -> dict[str, Any
 
 
 def write_cursor(offsets: Mapping[int, int]) -> str:
-    """The next offset to read of every partition, as ``partition:offset`` with commas between them."""
+    """Return the next offset of every partition as comma-separated ``partition:offset``."""
     return ",".join(f"{partition}:{offset}" for partition, offset in sorted(offsets.items())) or "0:0"
 
 
 def read_cursor(cursor: str) -> dict[int, int]:
-    """What `write_cursor` wrote.
+    """Parse a cursor of `write_cursor`.
 
     Raises:
-        ConfigurationError: it is a cursor of another transport.
+        ConfigurationError: The cursor is from another transport.
     """
     if not _CURSOR.fullmatch(cursor):
         raise ConfigurationError(f"{cursor!r} is no cursor of Kafka. Give back what `position` was here.")

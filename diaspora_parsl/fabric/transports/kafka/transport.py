@@ -1,4 +1,4 @@
-"""Kafka: one topic of Kafka per topic, one message per event."""
+"""Kafka transport: one Kafka topic per topic, one message per event."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class KafkaFabric:
     librdkafka, such as ``security.protocol=SSL`` or ``ssl.ca.location=/path/ca.pem``.
 
     Args:
-        url: see above.
-        config: properties of librdkafka, over those of the URL; may hold what no URL can, such as ``oauth_cb``.
+        url: URL as above.
+        config: Properties of librdkafka that override the URL; may hold objects such as ``oauth_cb``.
 
     Raises:
-        FabricURLError: the URL or the mapping makes no sense. The brokers are not asked here.
+        FabricURLError: The URL or the mapping is invalid. The brokers are contacted later.
     """
 
     def __init__(self, url: str, config: Mapping[str, Any] | None = None) -> None:
@@ -51,7 +51,7 @@ class KafkaFabric:
 
     @property
     def url(self) -> str:
-        """See `diaspora_parsl.fabric.base.Fabric.url`; without what was given as a mapping."""
+        """See `diaspora_parsl.fabric.base.Fabric.url`; without the mapping."""
         return self._cluster.url
 
     @contextlib.contextmanager
@@ -66,10 +66,10 @@ class KafkaFabric:
             raise FabricUnavailableError(f"{redacted(self.url)} was closed")
 
     def publish(self, events: Sequence[Event]) -> None:
-        """See `diaspora_parsl.fabric.base.Fabric.publish`; what is larger than a message may be is logged and dropped.
+        """See `diaspora_parsl.fabric.base.Fabric.publish`; oversized events are logged and dropped.
 
         Raises:
-            FabricUnavailableError: not all of it was acknowledged within the time-out, or the fabric was closed.
+            FabricUnavailableError: Some events were not acknowledged within the time-out, or the fabric is closed.
         """
         if not events:
             return
@@ -83,7 +83,7 @@ class KafkaFabric:
         """See `diaspora_parsl.fabric.base.Fabric.subscribe`.
 
         Raises:
-            ConfigurationError: the position holds a cursor of another transport.
+            ConfigurationError: The position holds a cursor of another transport.
             FabricUnavailableError: "latest" could not be asked for now, or the fabric was closed.
         """
         self._refuse_closed()
@@ -100,10 +100,10 @@ class KafkaFabric:
             self._link.drop()
 
 
-def open_url(url: str, run_dir: Path) -> KafkaFabric:  # noqa: ARG001 - what every transport is given
-    """Open ``kafka://[user:password@]host:port[,host:port]/prefix``; the brokers are not asked yet.
+def open_url(url: str, run_dir: Path) -> KafkaFabric:  # noqa: ARG001 - signature of all transports
+    """Open ``kafka://[user:password@]host:port[,host:port]/prefix``; the brokers are contacted later.
 
     Raises:
-        FabricURLError: the URL makes no sense; its password is not in the message.
+        FabricURLError: The URL is invalid; the message hides its password.
     """
     return KafkaFabric(url)

@@ -1,1 +1,1 @@
-"""Octopus."""
+"""Octopus transports (hosted Kafka); start with `transport`, or `rest` for HTTPS."""

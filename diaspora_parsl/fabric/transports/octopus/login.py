@@ -1,4 +1,4 @@
-"""Who we are at Octopus, by ``diaspora-event-sdk``; the only file that imports it and ``globus_sdk``."""
+"""Login at Octopus by ``diaspora-event-sdk``; the only file that imports it and ``globus_sdk``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from diaspora_parsl.fabric.base import redacted
 DEFAULT_TIMEOUT: Final = 10.0
 _NAMESPACE: Final = re.compile(r"ns-[0-9a-f]{12}")
 
-#: The SDK's own names: whoever has these needs no login for Kafka.
+#: Environment variables of the SDK; a process that has them needs no login for Kafka.
 KEY_VARIABLES: Final = ("OCTOPUS_AWS_ACCESS_KEY_ID", "OCTOPUS_AWS_SECRET_ACCESS_KEY", "OCTOPUS_BOOTSTRAP_SERVERS")
 _ID, _SECRET = "DIASPORA_SDK_CLIENT_ID", "DIASPORA_SDK_CLIENT_SECRET"
 _REGION: Final = "us-east-1"
-#: Seconds between two requests for a key: each may end the key that another process got.
+#: Seconds between two requests for a key, because a request may revoke the key of another process.
 _KEY_EVERY: Final = 60.0
 _NOT_LOGGED_IN: Final = (
     "Nobody is logged in to Octopus here. Set DIASPORA_SDK_CLIENT_ID and DIASPORA_SDK_CLIENT_SECRET (an identity of "
@@ -31,10 +31,10 @@ _NOT_LOGGED_IN: Final = (
 
 
 class Address:
-    """What the URL of an Octopus says, taken apart.
+    """Parsed URL of Octopus.
 
     Raises:
-        FabricURLError: it makes no sense.
+        FabricURLError: The URL is invalid.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,11 +49,11 @@ class Address:
             self.timeout = 0.0
         if not _NAMESPACE.fullmatch(self.namespace) or parts.path.strip("/") or parts.fragment:
             raise self.wrong("a namespace is ns- and twelve of 0-9a-f")
-        if not 0.1 <= self.timeout <= 60:  # noqa: PLR2004 - the limits stand in the message
+        if not 0.1 <= self.timeout <= 60:  # noqa: PLR2004 - the message names the limits
             raise self.wrong("timeout is in seconds, 0.1 to 60")
 
     def wrong(self, reason: str) -> FabricURLError:
-        """The error to raise."""
+        """Return the error to raise."""
         return FabricURLError(
             f'fabric="{redacted(self.url)}" cannot be used ({reason}). Write "octopus://ns-0123456789ab", or '
             f'"octopus+https://ns-0123456789ab" where the ports of Kafka are closed; '
@@ -71,15 +71,15 @@ def _sdk(name: str) -> Any:
 
 
 class Login:
-    """A login that is there already, never one that asks a person; thread-safe.
+    """An existing login; never prompts a person. Thread-safe.
 
     Args:
-        timeout: seconds of one request.
-        service: base URL of the web service; what the SDK says if not given.
-        needs_login: whether a key in the environment is not enough.
+        timeout: Seconds to wait for one request.
+        service: Base URL of the web service; default of the SDK if not given.
+        needs_login: Whether a login is required even with a key in the environment.
 
     Raises:
-        ConfigurationError: nobody is logged in, or the SDK is missing. Nothing is asked over the network.
+        ConfigurationError: There is no login, or the SDK is missing. The service is contacted later.
     """
 
     def __init__(self, timeout: float, service: str | None = None, *, needs_login: bool = True) -> None:
@@ -95,7 +95,7 @@ class Login:
         if bool(account) != bool(secret) and secret:
             raise ConfigurationError(f"{_SECRET} is set and {_ID} is not. Set both, or unset both to use a login.")
         self._is_program = bool(account and secret)
-        #: Whether there is a login, and not just a key.
+        #: Whether a login exists, not only a key.
         self.is_account = self._is_program or not self._app().login_required()
         if not self.is_account and (needs_login or not self.has_key):
             raise ConfigurationError(_NOT_LOGGED_IN)
@@ -129,10 +129,10 @@ class Login:
         return self._authorizers[server]
 
     def client(self) -> Any:
-        """A client of the SDK whose requests are bounded; for one thread.
+        """Return a client of the SDK with bounded requests, for one thread.
 
         Raises:
-            FabricUnavailableError: no answer, or the login is refused.
+            FabricUnavailableError: The service did not answer, or refused the login.
         """
         sdk, globus = _sdk("diaspora_event_sdk"), _sdk("globus_sdk")
         scopes = globus.scopes.AuthScopes
@@ -155,10 +155,10 @@ class Login:
             return client
 
     def brokers(self) -> str:
-        """The addresses of Kafka; from then on `token` works.
+        """Return the addresses of Kafka and enable `token`.
 
         Raises:
-            FabricUnavailableError: no answer, or the login is refused.
+            FabricUnavailableError: The service did not answer, or refused the login.
         """
         if not self.has_key:
             if self._asked and time.monotonic() - self._asked < _KEY_EVERY:
@@ -176,18 +176,18 @@ class Login:
         return os.environ[KEY_VARIABLES[2]]
 
     def forget_key(self) -> None:
-        """The key is refused: ask for another, if it was we who asked."""
+        """After a refusal, request another key if this process requested the last one."""
         if self._asked:
             self.has_key = False
 
     def token(self, _: object) -> tuple[str, float]:
-        """A token for Kafka, and the Unix time at which it ends."""
+        """Return a token for Kafka and the Unix time at which it expires."""
         token, milliseconds = _sdk("diaspora_event_sdk.sdk.aws_iam_msk").generate_auth_token(_REGION)
         return token, milliseconds / 1000
 
 
 def unavailable(error: Exception) -> FabricUnavailableError:
-    """What to raise for an error of the SDK."""
+    """Return the exception for an error of the SDK."""
     status = getattr(error, "http_status", None)
     if status in (401, 403):
         return FabricUnavailableError(f"Octopus refuses the login ({status})")
@@ -197,15 +197,15 @@ def unavailable(error: Exception) -> FabricUnavailableError:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What the SDK raises when the service does not do what it is asked."""
+    """Return the exceptions that the SDK raises for failed requests."""
     return (_sdk("globus_sdk").GlobusError,)
 
 
 def create_topics(client: Any, namespace: str, topics: Iterable[str]) -> None:
-    """Create topics, if the namespace is our own; that they are there is no error.
+    """Create missing topics if the login owns the namespace.
 
     Raises:
-        FabricUnavailableError: no answer, or the service does not do it.
+        FabricUnavailableError: The service did not answer, or refused the request.
     """
     if client.namespace != namespace:
         return
@@ -217,7 +217,7 @@ def create_topics(client: Any, namespace: str, topics: Iterable[str]) -> None:
 
 
 def new_reader(group: str, client: Any) -> Any:
-    """An instance at the web service that reads; the caller says from where, and again when it is gone.
+    """Create a consumer instance at the web service; the caller sets its positions and replaces it when it expires.
 
     Raises:
         GlobusError: see `errors`.

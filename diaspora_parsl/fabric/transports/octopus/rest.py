@@ -1,4 +1,4 @@
-"""Octopus by its web service, for places where the ports of Kafka are closed."""
+"""Octopus by its web service, for sites where the ports of Kafka are closed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from diaspora_parsl.fabric.transports.octopus.login import (
 
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 1_000_000
-#: Seconds that the service may wait for news in one request: `close` cannot wake it.
+#: Seconds that the service may wait for events in one request, which `close` cannot interrupt.
 _FETCH: Final = 0.5
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class RestSubscription:
     Its cursors are those of `KafkaSubscription`: every topic has one partition.
 
     Raises:
-        ConfigurationError: the position holds a cursor of another transport, or the namespace is not the login's.
+        ConfigurationError: The position holds a cursor of another transport, or the namespace is not the login's.
         FabricUnavailableError: "latest" could not be asked for now.
     """
 
@@ -62,7 +62,7 @@ class RestSubscription:
             self.position |= saved
         elif position == "latest":
             try:
-                with _told():
+                with _translated_errors():
                     self._find_end()
             except BaseException:
                 self._drop()
@@ -94,7 +94,7 @@ class RestSubscription:
         return [(topic, 0) for topic in self.position]
 
     def _open(self) -> Any:
-        """The instance, at our cursors."""
+        """Return the consumer instance, positioned at the cursors."""
         if self._consumer is None or self._pid != os.getpid():
             client = self._login.client()
             if client.namespace != self._namespace:
@@ -114,7 +114,7 @@ class RestSubscription:
         """See `diaspora_parsl.fabric.base.Subscription.read`.
 
         Raises:
-            FabricUnavailableError: the service does not answer, or refuses.
+            FabricUnavailableError: The service did not answer, or refused the request.
         """
         deadline = time.monotonic() + timeout
         with self._busy:
@@ -132,7 +132,7 @@ class RestSubscription:
             return []
 
     def _fetch(self, seconds: float) -> list[Event]:
-        with _told():
+        with _translated_errors():
             consumer = self._open()
             records, self._ahead = self._ahead, []
             # With 0 it would not wait for its brokers, and there would never be anything.
@@ -182,14 +182,14 @@ class RestSubscription:
 
 
 class OctopusRestFabric:
-    """``octopus+https://namespace``: the topics of Octopus by HTTPS alone.
+    """``octopus+https://namespace``: the topics of Octopus by HTTPS only.
 
     Options in the URL: ``timeout`` (seconds of one request, default 10) and ``service`` (base URL of an Octopus of
     your own).
 
     Raises:
-        FabricURLError: the URL makes no sense.
-        ConfigurationError: nobody is logged in, or a package is missing.
+        FabricURLError: The URL is invalid.
+        ConfigurationError: There is no login, or a package is missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -220,7 +220,7 @@ class OctopusRestFabric:
         """See `diaspora_parsl.fabric.base.Fabric.publish`.
 
         Raises:
-            FabricUnavailableError: the service does not answer, refuses, or did not take all of it.
+            FabricUnavailableError: The service did not answer, or refused some of the events.
         """
         if not events:
             return
@@ -241,7 +241,7 @@ class OctopusRestFabric:
                     self._send(topic, batch)
 
     def _send(self, topic: str, batch: list[dict[str, Any]]) -> None:
-        with _told():
+        with _translated_errors():
             answer = self._client.produce_batch(topic, batch, namespace=self._address.namespace)
         if failures := answer.get("failures"):
             reason = failures[0].get("message")
@@ -251,7 +251,7 @@ class OctopusRestFabric:
         """See `diaspora_parsl.fabric.base.Fabric.subscribe`.
 
         Raises:
-            ConfigurationError: the position holds a cursor of another transport, or the namespace is not the login's.
+            ConfigurationError: The position holds a cursor of another transport, or the namespace is not the login's.
             FabricUnavailableError: "latest" could not be asked for now, or the fabric was closed.
         """
         self._refuse_closed()
@@ -267,8 +267,8 @@ class OctopusRestFabric:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """The SDK's errors as ours."""
+def _translated_errors() -> Iterator[None]:
+    """Raise errors of the SDK as `FabricUnavailableError`."""
     try:
         yield
     except errors() as error:
@@ -276,7 +276,7 @@ def _told() -> Iterator[None]:
 
 
 def _batches(events: Sequence[Event]) -> Iterator[list[dict[str, Any]]]:
-    """As many records as one request may hold."""
+    """Split the events into batches of one request."""
     batch: list[dict[str, Any]] = []
     size = 0
     for event in events:
@@ -289,11 +289,11 @@ def _batches(events: Sequence[Event]) -> Iterator[list[dict[str, Any]]]:
     yield batch
 
 
-def open_url(url: str, run_dir: Path) -> OctopusRestFabric:  # noqa: ARG001 - what every transport is given
-    """Open ``octopus+https://namespace``; nothing is asked over the network yet.
+def open_url(url: str, run_dir: Path) -> OctopusRestFabric:  # noqa: ARG001 - signature of all transports
+    """Open ``octopus+https://namespace``; the service is contacted later.
 
     Raises:
-        FabricURLError: the URL makes no sense.
-        ConfigurationError: nobody is logged in, or a package is missing.
+        FabricURLError: The URL is invalid.
+        ConfigurationError: There is no login, or a package is missing.
     """
     return OctopusRestFabric(url)

@@ -1,4 +1,4 @@
-"""Octopus, a hosted Kafka, where its ports are open; see `octopus_rest` for where they are not."""
+"""Octopus, a hosted Kafka, where its ports are open; see `rest` for closed ports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diaspora_parsl.fabric.transports.octopus.login import Address, Login, creat
 
 
 class _Cluster(Cluster):
-    """Where the brokers are is asked of the web service, when they are needed."""
+    """Cluster that requests the broker addresses from the web service on demand."""
 
     def __init__(self, options: KafkaOptions, login: Login) -> None:
         super().__init__(options)
@@ -41,12 +41,12 @@ class OctopusFabric(KafkaFabric):
     properties of librdkafka.
 
     Args:
-        url: see above.
-        config: properties of librdkafka, over those that Octopus needs.
+        url: URL as above.
+        config: Properties of librdkafka that override the defaults for Octopus.
 
     Raises:
-        FabricURLError: the URL makes no sense.
-        ConfigurationError: nobody is logged in, or a package is missing.
+        FabricURLError: The URL is invalid.
+        ConfigurationError: There is no login, or a package is missing.
     """
 
     def __init__(self, url: str, config: Mapping[str, Any] | None = None) -> None:
@@ -63,11 +63,11 @@ class OctopusFabric(KafkaFabric):
         self._use(_Cluster(options._replace(url=url, prefix=address.namespace), login))
 
 
-def open_url(url: str, run_dir: Path) -> OctopusFabric:  # noqa: ARG001 - what every transport is given
-    """Open ``octopus://namespace``; nothing is asked over the network yet.
+def open_url(url: str, run_dir: Path) -> OctopusFabric:  # noqa: ARG001 - signature of all transports
+    """Open ``octopus://namespace``; the service is contacted later.
 
     Raises:
-        FabricURLError: the URL makes no sense.
-        ConfigurationError: nobody is logged in, or a package is missing.
+        FabricURLError: The URL is invalid.
+        ConfigurationError: There is no login, or a package is missing.
     """
     return OctopusFabric(url)

@@ -1,1 +1,1 @@
-"""Redis and Valkey, and the embedded server."""
+"""Redis and Valkey transport, and the embedded server; start with `transport`."""

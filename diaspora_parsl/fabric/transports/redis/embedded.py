@@ -1,4 +1,4 @@
-"""The default: a private server as a child of this process, its data kept in the run directory."""
+"""The default transport: a private server as a child process, with its data in the run directory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _guard = threading.Lock()
 
 
 def _after_fork_in_child() -> None:
-    """The servers are the parent's; the child reaches them by their address like any other process."""
+    """Drop the servers in a forked child, because the parent owns them."""
     global _guard  # noqa: PLW0603 - another thread of the parent may have held it
     _guard = threading.Lock()
     _shared.clear()
@@ -51,7 +51,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class EmbeddedFabric:
-    """A private server, reached by the same Streams code as any Redis; opened by `open_url`."""
+    """Fabric on a private server, with the Streams code of `redis`; opened by `open_url`."""
 
     def __init__(self, url: str, shared: _Shared | None) -> None:
         self._client = RedisFabric(url)
@@ -63,7 +63,7 @@ class EmbeddedFabric:
 
     @property
     def url(self) -> str:
-        """See `diaspora_parsl.fabric.base.Fabric.url`; a ``redis://`` URL, good while the server lives."""
+        """See `diaspora_parsl.fabric.base.Fabric.url`; a ``redis://`` URL, valid while the server runs."""
         return self._client.url
 
     @property
@@ -75,7 +75,7 @@ class EmbeddedFabric:
         """See `diaspora_parsl.fabric.base.Fabric.publish`.
 
         Raises:
-            FabricUnavailableError: see there.
+            FabricUnavailableError: The server did not answer.
         """
         self._client.publish(events)
 
@@ -83,13 +83,13 @@ class EmbeddedFabric:
         """See `diaspora_parsl.fabric.base.Fabric.subscribe`.
 
         Raises:
-            ConfigurationError: the position holds a cursor of another transport.
-            FabricUnavailableError: see there.
+            ConfigurationError: The position holds a cursor of another transport.
+            FabricUnavailableError: The server did not answer.
         """
         return self._client.subscribe(topics, position)
 
     def close(self) -> None:
-        """See `diaspora_parsl.fabric.base.Fabric.close`; the last user in this process ends the server, data kept."""
+        """See `diaspora_parsl.fabric.base.Fabric.close`; the last user ends the server and keeps its data."""
         self._client.close()
         with _guard:
             shared, self._shared = self._shared, None
@@ -113,9 +113,9 @@ def open_url(url: str, run_dir: Path) -> EmbeddedFabric:
     besides loopback where workers on other nodes reach it.
 
     Raises:
-        FabricURLError: the URL makes no sense, or there is no fabric at that path.
-        FabricUnavailableError: the server could not be started.
-        ConfigurationError: no server program for this platform.
+        FabricURLError: The URL is invalid, or the path holds no fabric.
+        FabricUnavailableError: The server did not start.
+        ConfigurationError: The platform has no server program.
     """
     path, bind = _parts(url)
     with _guard:
@@ -160,7 +160,7 @@ def _own(run_dir: Path, bind: str) -> EmbeddedFabric:
     try:
         if not _locked(lock):
             return EmbeddedFabric(_wait_for_other(run_dir), None)
-        # The keeper inherits the lock, and so holds it exactly as long as there may be a server on the data.
+        # The supervisor inherits the lock and holds it as long as a server may use the data.
         server = Server(folder, bind, record=run_dir / "fabric.json", keep_open=lock)
         try:
             write_record(run_dir, server.url)
@@ -201,8 +201,7 @@ def _of_run(run_dir: Path, url: str) -> EmbeddedFabric:
         return EmbeddedFabric(live, None)
     if not has_data(run_dir):
         raise FabricURLError(f'fabric="{redacted(url)}": there is no data of a fabric in {run_dir / DATA}.')
-    # On a copy: a look at a run that ended never changes it, works when the run is archived read-only, and two may
-    # look at once.
+    # Serve a copy, so that the ended run stays unchanged, may be read-only, and can be opened several times.
     copy = private_copy(run_dir / DATA)
     try:
         server = Server(copy)

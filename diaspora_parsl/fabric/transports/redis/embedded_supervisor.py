@@ -28,18 +28,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_supervisor() -> None:
-    """Linux: a keeper killed by SIGKILL takes its server along; elsewhere such a server is left behind.
+    """On Linux, end the server when SIGKILL ends its supervisor; elsewhere the server is left behind.
 
-    The death signal is tied to the thread that forks; a keeper has only one. SIGKILL, because a stopped server would
-    not hear anything else; it loses nothing that the server had answered.
+    The death signal is tied to the thread that forks; a supervisor has only one. SIGKILL also ends a
+    stopped server, and loses no acknowledged data.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _start(server: str, config: str) -> subprocess.Popen[bytes]:
-    # Through standard input: a path with "?", "*" or "[" in it is a pattern to the server. It would match nothing,
-    # in silence, and the server would start with the default port and no password.
+    # Use standard input, because the server expands "?", "*" and "[" in a path. Without a match it would start with the
+    # default port and no password.
     with open(config, "rb") as content:  # noqa: PTH123 - pathlib costs 10 ms of start time
         return subprocess.Popen(  # noqa: S603 - the program that our own package chose
             [server, "-"],
@@ -58,7 +58,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _mark_ended(record: str) -> None:
-    """Take the address out of ``fabric.json``, and say when it ended."""
+    """Remove the address from ``fabric.json`` and record the end."""
     try:
         with open(record, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms of start time
             content = json.load(file)
@@ -73,7 +73,7 @@ def _mark_ended(record: str) -> None:
 
 
 def main(server: str, config: str, record: str) -> int:
-    """Keep the server until standard input ends; the exit status."""
+    """Run the server until standard input ends; return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose last events are still to come
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

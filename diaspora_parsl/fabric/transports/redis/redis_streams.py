@@ -1,4 +1,4 @@
-"""Reading and writing Redis Streams; knows the commands, not the client library."""
+"""Reads and writes Redis Streams by commands, independent of the client library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.events import MAX_BYTES, Event, decode, encode
 from diaspora_parsl.fabric.base import Position
 
-#: Events per stream entry. An XADD costs redis-py about 10 µs of CPU, pipelined or not; shared by 50 it is noise.
+#: Events per stream entry. An XADD costs redis-py about 10 µs of CPU, pipelined or not; 50 events share it.
 ENTRY_EVENTS: Final = 50
 _READ_ENTRIES: Final = 100
 _FIELD: Final = b"e"
@@ -28,26 +28,26 @@ Command: TypeAlias = tuple[Any, ...]
 
 
 class Link(Protocol):
-    """One connection to a server; made when first needed, dropped after every error."""
+    """Connection to a server, opened on demand and closed after every error."""
 
-    #: Connections made so far.
+    #: Number of connections opened so far.
     connects: int
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a connection that the next `run` will use."""
+        """Whether a connection is open for the next `run`."""
         ...
 
     def run(self, *commands: Command) -> list[Any]:
-        """Send the commands together, and return their replies; an error reply stands in its place.
+        """Send the commands as a batch and return their replies, error replies included.
 
         Raises:
-            FabricUnavailableError: no connection, or it broke, or the time is over.
+            FabricUnavailableError: The connection failed, or the time-out ended.
         """
         ...
 
     def refused(self, error: Exception) -> FabricUnavailableError:
-        """What to raise for an error reply."""
+        """Return the exception for an error reply."""
         ...
 
     def interrupt(self) -> None:
@@ -55,12 +55,12 @@ class Link(Protocol):
         ...
 
     def drop(self) -> None:
-        """Close the connection; the next `run` makes a new one."""
+        """Close the connection; the next `run` opens a new one."""
         ...
 
 
 def appends(events: Sequence[Event], prefix: str, maxlen: int) -> list[Command]:
-    """The XADD commands for these events: one stream per topic, up to `ENTRY_EVENTS` events per entry.
+    """Return the XADD commands of the events: one stream per topic, up to `ENTRY_EVENTS` events per entry.
 
     The body of an entry is a JSON array of events, which CloudEvents calls the JSON batch format.
     """
@@ -76,7 +76,7 @@ def appends(events: Sequence[Event], prefix: str, maxlen: int) -> list[Command]:
 
 
 def decode_entry(fields: Any) -> tuple[list[Event], int]:
-    """The events of one stream entry, and how many could not be read; never raises."""
+    """Return the events of a stream entry and the number of malformed ones; never raises."""
     if not isinstance(fields, list) or _FIELD not in fields[:-1:2]:
         return [], 1
     body = fields[fields[::2].index(_FIELD) * 2 + 1]
@@ -106,11 +106,11 @@ class StreamSubscription:
     A cursor is the id of the last stream entry that was read. No consumer groups: they lose the order of a key.
 
     Args:
-        link: the connection, for this reader alone.
-        prefix: of the stream names.
-        topics: what to read.
-        position: where to start.
-        wait: seconds that one command may block; well below the socket timeout of the link.
+        link: Connection, used by this reader only.
+        prefix: Prefix of the stream names.
+        topics: Topics to read.
+        position: Start position.
+        wait: Seconds that one command may block; well below the socket timeout of the link.
     """
 
     def __init__(self, link: Link, prefix: str, topics: Sequence[str], position: Position, wait: float) -> None:
@@ -146,7 +146,7 @@ class StreamSubscription:
         """See `diaspora_parsl.fabric.base.Subscription.read`.
 
         Raises:
-            FabricUnavailableError: no connection, or no reply within the socket timeout.
+            FabricUnavailableError: The server did not reply within the socket timeout.
         """
         deadline = time.monotonic() + timeout
         with self._busy:
@@ -191,7 +191,7 @@ class StreamSubscription:
         return result
 
     def _stream_infos(self) -> dict[str, dict[bytes, Any]]:
-        """XINFO STREAM per topic; empty where there is no such stream yet."""
+        """Return XINFO STREAM by topic; empty for missing streams."""
         replies = self._link.run(*(("XINFO", "STREAM", key) for key in self._keys.values()))
         infos: dict[str, dict[bytes, Any]] = {}
         for topic, reply in zip(self._keys, replies, strict=True):
@@ -204,7 +204,7 @@ class StreamSubscription:
         return infos
 
     def _check_cursors(self) -> None:
-        """After (re)connecting: is this still the server that gave us our cursors?"""
+        """After a (re)connect, check that the server still matches the cursors."""
         for topic, info in self._stream_infos().items():
             first = info.get(b"first-entry")
             if topic in self._from_start:
@@ -212,13 +212,13 @@ class StreamSubscription:
                 if first:  # just before it, so that what is trimmed from now on is noticed
                     self.position[topic] = _before(first[0].decode())
             elif _number(self.position[topic]) > _number(_last(info)):
-                # Restarted empty, or from an older state: what it had in between is gone.
+                # The server restarted empty or from an older state.
                 self.resyncs += 1
                 self.position[topic] = _last(info)
         self._checked = self._link.connects
 
     def _count_gaps(self, firsts: dict[str, Any]) -> None:
-        """Were entries trimmed away between the cursor and what was just read?
+        """Detect entries that were trimmed between the cursor and the last read.
 
         Looking after the reading errs on the safe side: it may report a gap that is none, but never the reverse.
         """
@@ -259,6 +259,6 @@ def _number(cursor: str) -> tuple[int, int]:
 
 
 def _before(cursor: str) -> str:
-    """The greatest id below this one."""
+    """Return the greatest id below this one."""
     milliseconds, sequence = _number(cursor)
     return f"{milliseconds}-{sequence - 1}" if sequence else f"{max(milliseconds - 1, 0)}-{_SEQUENCE_MAX}"

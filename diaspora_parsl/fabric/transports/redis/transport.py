@@ -35,7 +35,7 @@ _plain_connection: Any = redis_connection.Connection
 
 
 class _Options(NamedTuple):
-    """What a URL says, taken apart."""
+    """Parsed URL."""
 
     url: str
     maxlen: int
@@ -49,10 +49,10 @@ class _Options(NamedTuple):
 
 
 def _options(url: str) -> _Options:
-    """Take a URL apart.
+    """Parse a URL.
 
     Raises:
-        FabricURLError: the URL makes no sense; its password is not in the message.
+        FabricURLError: The URL is invalid; the message hides its password.
     """
     try:
         parts = urlsplit(url)
@@ -66,13 +66,13 @@ def _options(url: str) -> _Options:
         arguments |= {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
-            # The defaults of redis-py retry ten times: 3.9 s for one XADD to a dead server. Trying again is our job.
+            # The defaults of redis-py retry ten times: 3.9 s for one XADD to a dead server. The publisher retries.
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,  # one shape of replies with every version of the server
         }
         connection(**arguments)  # does not connect yet, but refuses unknown options
     except (ValueError, TypeError, redis.RedisError) as error:
-        # The error may quote parts of the URL: it is left out where the URL holds a secret.
+        # Omit the error, which may quote parts of the URL, if the URL holds a secret.
         reason = "" if redacted(url) != url else f" ({error})"
         example = '"redis://user:password@host:6379/0", or rediss:// for TLS, with %-escapes in user and password'
         raise FabricURLError(f'fabric="{redacted(url)}" cannot be used{reason}. Write {example}.') from None
@@ -82,12 +82,12 @@ def _options(url: str) -> _Options:
 def _check(parts: SplitResult, maxlen: int, timeout: float) -> None:
     if not parts.hostname or parts.fragment or not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError("it needs a host and at most a database number")
-    if maxlen < 1 or not 0.01 <= timeout <= 60:  # noqa: PLR2004 - the limits stand in the message
+    if maxlen < 1 or not 0.01 <= timeout <= 60:  # noqa: PLR2004 - the message names the limits
         raise ValueError("maxlen is in entries, 1 or more; timeout in seconds, 0.01 to 60")
 
 
 class _Link:
-    """One connection: made when first needed, dropped after every error and after a fork. One thread at a time."""
+    """Connection, opened on demand and dropped after errors and forks. One thread at a time."""
 
     def __init__(self, options: _Options) -> None:
         self._options = options
@@ -165,7 +165,7 @@ class RedisFabric:
     redis-py, such as ``ssl_ca_certs``.
 
     Raises:
-        FabricURLError: the URL makes no sense. The server is not asked here.
+        FabricURLError: The URL is invalid. The server is contacted later.
     """
 
     def __init__(self, url: str) -> None:
@@ -194,10 +194,10 @@ class RedisFabric:
             yield self._link
 
     def ping(self) -> None:
-        """Ask whether the server is there.
+        """Check that the server answers.
 
         Raises:
-            FabricUnavailableError: it is not.
+            FabricUnavailableError: The server did not answer.
         """
         with self._alone() as link:
             (reply,) = link.run(("PING",))
@@ -208,7 +208,7 @@ class RedisFabric:
         """See `diaspora_parsl.fabric.base.Fabric.publish`.
 
         Raises:
-            FabricUnavailableError: no connection, no reply within the socket timeout, or the server refuses.
+            FabricUnavailableError: The server did not reply within the socket timeout, or refused the command.
         """
         commands = appends(events, self._options.prefix, self._options.maxlen)
         if not commands:
@@ -224,7 +224,7 @@ class RedisFabric:
             raise link.refused(error)
 
     def _run_again(self, link: _Link, commands: list[Command]) -> list[Any]:
-        """A connection that the server closed while nobody looked (restart, idle limit) is no outage: once more."""
+        """Retry once on a connection that the server closed while idle, which is no outage."""
         was_live, started = link.is_live, time.monotonic()
         try:
             return link.run(*commands)
@@ -234,7 +234,7 @@ class RedisFabric:
             return link.run(*commands)
 
     def _make_room(self, link: _Link) -> None:
-        """The server's memory is full: give up the older half of our streams. Readers see it as a resync."""
+        """Trim the older half of the streams if the server is out of memory. Readers count a resync."""
         keys = [self._options.prefix + topic for topic in TOPICS]
         lengths = link.run(*(("XLEN", key) for key in keys))
         halves = [(key, n // 2) for key, n in zip(keys, lengths, strict=True) if isinstance(n, int) and n > 1]
@@ -245,7 +245,7 @@ class RedisFabric:
         """See `diaspora_parsl.fabric.base.Fabric.subscribe`.
 
         Raises:
-            ConfigurationError: the position holds a cursor of another transport.
+            ConfigurationError: The position holds a cursor of another transport.
             FabricUnavailableError: "latest" could not be asked for now, or the fabric was closed.
         """
         if self._closed:
@@ -271,10 +271,10 @@ def _first_error(replies: list[Any]) -> Exception | None:
     return next((reply for reply in replies + within if isinstance(reply, Exception)), None)
 
 
-def open_url(url: str, run_dir: Path) -> RedisFabric:  # noqa: ARG001 - what every transport is given
-    """Open ``redis://[user:password@]host:port/db`` or ``rediss://...``; the server is not asked yet.
+def open_url(url: str, run_dir: Path) -> RedisFabric:  # noqa: ARG001 - signature of all transports
+    """Open ``redis://[user:password@]host:port/db`` or ``rediss://...``; the server is contacted later.
 
     Raises:
-        FabricURLError: the URL makes no sense; its password is not in the message.
+        FabricURLError: The URL is invalid; the message hides its password.
     """
     return RedisFabric(url)

@@ -127,7 +127,7 @@ class HeartbeatReceived:
     def __init__(self, key: str = KEY) -> None:
         self.stimuli: list[stimuli.Stimulus] = []
         self._listener = Listener({"alpha": "anl"}, "/own", self.stimuli.append, "pool", key=key)
-        self._envelopes = EventBuilder("/hostile/publisher")
+        self._builder = EventBuilder("/hostile/publisher")
 
     def take(self, *events: ev.Event) -> list[stimuli.Stimulus]:
         self.stimuli.clear()
@@ -136,7 +136,7 @@ class HeartbeatReceived:
         return self.stimuli
 
     def wrap(self, payload: ev.Payload, at: float | None = None) -> ev.Event:
-        return self._envelopes.wrap(payload, "x", "x", time.time() if at is None else at)
+        return self._builder.wrap(payload, "x", "x", time.time() if at is None else at)
 
 
 def test_only_signed_requests_are_followed() -> None:

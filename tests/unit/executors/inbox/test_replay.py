@@ -29,10 +29,10 @@ class Past:
     def __init__(self, fabric: Fabric, key: str = "a key") -> None:
         self._fabric = fabric
         self._key = key
-        self._envelopes = EventBuilder("/host/another/run")
+        self._builder = EventBuilder("/host/another/run")
 
     def say(self, ago: float, payload: ev.Payload) -> Past:
-        self._fabric.publish([signed(self._envelopes.wrap(payload, "", "", time.time() - ago), self._key)])
+        self._fabric.publish([signed(self._builder.wrap(payload, "", "", time.time() - ago), self._key)])
         return self
 
     def recalled(self) -> list[stimuli.Stimulus]:

@@ -37,11 +37,11 @@ class Told:
     def __init__(self) -> None:
         self.now = 1000.0
         self.metrics = Metrics(clock=lambda: self.now)
-        self._envelopes: dict[str, EventBuilder] = {}
+        self._builders: dict[str, EventBuilder] = {}
 
     def say(self, *payloads: ev.Payload, source: str = SOURCE) -> Told:
-        envelopes = self._envelopes.setdefault(source, EventBuilder(source))
-        self.metrics.apply([envelopes.wrap(payload, "x", "x", time.time()) for payload in payloads])
+        builder = self._builders.setdefault(source, EventBuilder(source))
+        self.metrics.apply([builder.wrap(payload, "x", "x", time.time()) for payload in payloads])
         return self
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:

@@ -21,12 +21,12 @@ class Pool:
     """Tells the life of tasks."""
 
     def __init__(self, source: str = SOURCE) -> None:
-        self._envelopes = EventBuilder(source)
+        self._builder = EventBuilder(source)
         self.now = 1_767_225_600.0
 
     def say(self, payload: ev.Payload) -> ev.Event:
         self.now += 1.0
-        return self._envelopes.wrap(payload, "x", "x", self.now)
+        return self._builder.wrap(payload, "x", "x", self.now)
 
     def dispatched(self, task: int, attempt: int, endpoint: str) -> ev.Event:
         return self.say(
