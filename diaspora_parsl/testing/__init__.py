@@ -1,5 +1,5 @@
-"""What users get to test resilience: simulated endpoints with faults, a simulator, local services, a pytest plugin.
+"""Tools to test the resilience of a workflow: local endpoints, fault scripts, a simulator, a pytest plugin.
 
-`local_sites` runs real HTEX endpoints on this host, `faults` breaks them by script, and `simulation` runs the real core
-in virtual time. Start with `pools`, which puts them together for one test.
+`local_sites` runs real HTEX endpoints on this host, `faults` breaks them by script, `simulation` runs the real core in
+virtual time, `services` and `globus` emulate facilities. Start with `pools`, which combines them for one test.
 """

@@ -1,4 +1,4 @@
-"""What a workflow under test needs around it: workers that find Parsl's programs, and its code."""
+"""The environment of a workflow under test: its workers find Parsl's programs and its code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def reachable() -> Iterator[None]:
-    """Let processes that are started meanwhile find Parsl's programs, and import what this process can.
+    """Let processes started in the block find Parsl's programs and import what this process can.
 
-    Where a virtual environment is used without being activated the programs are not on the path, and workers know
-    nothing of the folders that pytest has added.
+    An inactive virtual environment is not on ``PATH``, and workers do not inherit the folders that pytest adds.
     """
     before = {name: os.environ.get(name) for name in ("PATH", "PYTHONPATH")}
     os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), before["PATH"] or os.defpath])
@@ -31,7 +30,7 @@ def reachable() -> Iterator[None]:
 
 
 def _added_paths() -> list[str]:
-    """Folders that are imported from here and would not be by a new interpreter."""
+    """Return the import folders that a new interpreter would not have."""
     own = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders = [Path(folder).absolute() for folder in sys.path]  # "" is the current one
+    folders = [Path(folder).absolute() for folder in sys.path]  # "" is the current folder
     return [str(folder) for folder in folders if folder.is_dir() and not own & {folder, folder.parent}]

@@ -1,4 +1,4 @@
-"""What happened to a pool, told so that a test that failed can be understood."""
+"""Summarize the events of a pool and the faults applied to it, for the report of a failed test."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from diaspora_parsl.errors import PoolShutdownError
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults.injector import Injected
 
-#: Lines of the text: the first and the last ones are shown, what is between them is counted.
+#: Lines shown from the start and the end of the history; the text counts the lines between.
 _FIRST: Final = 60
 _LAST: Final = 20
-#: Tasks that one line names.
+#: Largest number of task ids in one line.
 _NAMED: Final = 8
 
 
 class Moment(Struct, frozen=True):
-    """Something that happened."""
+    """One line of the history."""
 
     at: float
-    """Seconds from when the faults' time began to count."""
+    """Seconds from the start of the fault script."""
     what: str
 
 
 class Story(Struct, frozen=True, kw_only=True):
-    """What a pool told on its fabric, and what was done to it. ``str()`` of it is for people.
+    """The events of a pool and the faults applied to it; ``str()`` formats them for people.
 
-    A try that Parsl's own ``retries`` made is a task of its own here.
+    An attempt made by Parsl's own ``retries`` counts as a task.
     """
 
     submitted: int
-    """Tasks that came into the pool."""
+    """Number of submitted tasks."""
     finished: dict[str, int]
-    """Tasks that ended with a result, by the endpoint that it came from."""
+    """Number of tasks with a result, by endpoint."""
     rerouted: tuple[ev.TaskRerouted, ...]
-    """Attempts that were given up where they were; each says why."""
+    """Rerouted attempts, each with its reason."""
     failed: tuple[ev.TaskFailed, ...]
-    """Tasks that ended with an error of their own."""
+    """Tasks that failed with their own error."""
     lost: tuple[ev.TaskFailed, ...]
-    """Tasks that ended with an error although nothing but their places was at fault."""
+    """Tasks that failed with an error of the infrastructure."""
     faults: tuple[Injected, ...]
-    """What was done to the places, in order."""
+    """Faults that began and ended, in order."""
     moments: tuple[Moment, ...]
-    """All of it, in order."""
+    """The whole history, in order."""
     run_dir: Path
-    """Parsl's directory of the run: logs, and the fabric's data."""
+    """Parsl's run directory, with its logs and the data of the fabric."""
 
     def __str__(self) -> str:
-        """The faults, endpoints and tasks by time, a count, and where to look further."""
+        """Format the history, the counts of tasks and the location of logs and events."""
         lines = [f"{moment.at:6.1f} s  {moment.what}" for moment in self.moments]
         hidden = len(lines) - _FIRST - _LAST
         if hidden > 0:
@@ -82,27 +82,27 @@ class Story(Struct, frozen=True, kw_only=True):
 
 
 def spelled(fault: f.Fault) -> str:
-    """A fault as it is written in a script, without what is the default."""
+    """Format a fault as it is written in a script, without default values."""
     plain = dict(zip(reversed(fault.__struct_fields__), reversed(fault.__struct_defaults__), strict=False))
-    said = {name: getattr(fault, name) for name in fault.__struct_fields__}
-    told = {name: round(value, 3) if isinstance(value, float) else value for name, value in said.items()}
-    words = [f"{name}={told[name]!r}" for name in told if name not in plain or said[name] != plain[name]]
+    values = {name: getattr(fault, name) for name in fault.__struct_fields__}
+    short = {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+    words = [f"{name}={short[name]!r}" for name in short if name not in plain or values[name] != plain[name]]
     return f"{type(fault).__name__}({', '.join(words)})"
 
 
-def tell_story(events: Iterable[ev.Event], faults: Iterable[Injected], began: float, run_dir: Path) -> Story:
-    """Join what a pool told with what was done to it.
+def build_story(events: Iterable[ev.Event], faults: Iterable[Injected], began: float, run_dir: Path) -> Story:
+    """Join the events of a pool with the faults applied to it.
 
     Args:
-        events: of one run.
-        faults: what an injector did.
-        began: Unix time from which moments count; what was before is left out of them.
-        run_dir: Parsl's directory of the run.
+        events: Events of one run, in any order.
+        faults: Faults that an injector began and ended.
+        began: Unix time of the start of the fault script; `Story.moments` omits earlier events.
+        run_dir: Parsl's run directory.
     """
     faults = tuple(faults)
-    told = sorted(((_unix(event), event.sequence, event.payload()) for event in events), key=lambda one: one[:2])
-    payloads = [(at, payload) for at, _, payload in told if payload is not None]
-    payloads = [(at, payload) for at, payload in payloads if not _is_left(payload)]
+    timed = sorted(((_unix(event), event.sequence, event.payload()) for event in events), key=lambda one: one[:2])
+    payloads = [(at, payload) for at, _, payload in timed if payload is not None]
+    payloads = [(at, payload) for at, payload in payloads if not _ended_by_shutdown(payload)]
     ended = [payload for _, payload in payloads if isinstance(payload, ev.TaskFailed)]
     names = {payload.task: payload.function for _, payload in payloads if isinstance(payload, ev.TaskSubmitted)}
     moments = [*_of_faults(faults), *_of_reroutes(payloads, names), *_of_others(payloads, names)]
@@ -123,14 +123,14 @@ def _unix(event: ev.Event) -> float:
     return datetime.fromisoformat(event.time).timestamp()
 
 
-def _is_left(payload: ev.Payload) -> bool:
-    """Whether a task ended only because the pool did: nobody waited for it any more."""
+def _ended_by_shutdown(payload: ev.Payload) -> bool:
+    """Return whether the task failed only because the pool was shut down."""
     return isinstance(payload, ev.TaskFailed) and payload.error == PoolShutdownError.__name__
 
 
 def _is_lost(payload: ev.TaskFailed) -> bool:
     if payload.kind not in {kind.value for kind in Kind}:
-        return False  # told by a later version
+        return False  # published by a later version
     return Failure(Kind(payload.kind), payload.error, payload.message).blame is Blame.INFRASTRUCTURE
 
 
@@ -140,19 +140,19 @@ def _of_faults(faults: Iterable[Injected]) -> Iterator[tuple[float, str]]:
 
 
 def _of_reroutes(payloads: Sequence[tuple[float, ev.Payload]], names: dict[int, str]) -> Iterator[tuple[float, str]]:
-    """One line for what went the same way for the same reason, one after the other."""
+    """Yield one line per consecutive reroutes with the same source, target and reason."""
     sent: dict[int, list[ev.TaskDispatched]] = {}
     for _, payload in payloads:
         if isinstance(payload, ev.TaskDispatched):
             sent.setdefault(payload.task, []).append(payload)
 
-    def way(one: tuple[float, ev.TaskRerouted]) -> tuple[str, str, str]:
+    def route(one: tuple[float, ev.TaskRerouted]) -> tuple[str, str, str]:
         gone = one[1]
         later = [attempt for attempt in sent.get(gone.task, []) if attempt.attempt > gone.attempt]
         return gone.endpoint, min(later, key=lambda attempt: attempt.attempt).endpoint if later else "", gone.reason
 
     reroutes = [(at, payload) for at, payload in payloads if isinstance(payload, ev.TaskRerouted)]
-    for (source, target, reason), group in itertools.groupby(reroutes, way):
+    for (source, target, reason), group in itertools.groupby(reroutes, route):
         (at, first), *more = group
         tasks = _named([first.task, *(payload.task for _, payload in more)], names)
         yield at, f"{tasks} rerouted from {source} to {target or 'nowhere'}: {reason}"
@@ -163,10 +163,10 @@ def _of_others(payloads: Sequence[tuple[float, ev.Payload]], names: dict[int, st
         match payload:
             case ev.TaskFailed():
                 where = f" at {payload.endpoint}" if payload.endpoint else ""
-                fate = "was LOST" if _is_lost(payload) else "failed"
+                outcome = "was LOST" if _is_lost(payload) else "failed"
                 error = f"{payload.error}: {payload.message}" if payload.message else payload.error
                 reason = f" ({payload.reason})" if payload.reason else ""
-                yield at, f"{_named([payload.task], names)} {fate}{where}: {error}{reason}"
+                yield at, f"{_named([payload.task], names)} {outcome}{where}: {error}{reason}"
             case ev.TaskHedged():
                 yield at, f"{_named([payload.task], names)} tried at {payload.endpoint} too: {payload.reason}"
             case ev.EndpointPayload():

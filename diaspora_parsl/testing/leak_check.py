@@ -1,4 +1,4 @@
-"""What a run left behind: threads of Parsl and of the pool, processes of its blocks."""
+"""Find threads and processes that a run of Parsl left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 from diaspora_parsl.executors.parsl.adapter import BLOCK_VARIABLE
 
 _PAUSE: Final = 0.05
-#: Code that belongs to a run; threads of the workflow's own, or of other libraries, are none of its business.
+#: Packages whose threads belong to a run; threads of the workflow and of other libraries do not.
 _OURS: Final = ("parsl", "diaspora_parsl")
 
 
@@ -26,13 +26,13 @@ def end_what_is_left(
     """Wait until everything of a run has ended, and kill the processes that have not.
 
     Args:
-        run_id: of the run, which is in the environment of all its blocks.
-        before: threads that were there before it.
-        more: gives further processes that belong to it.
-        limit: seconds that its threads and processes have to end by themselves.
+        run_id: Id of the run, present in the environment of its blocks.
+        before: Threads that existed before the run.
+        more: Returns further processes of the run.
+        limit: Seconds to wait for threads and processes to end.
 
     Returns:
-        What had not ended by then, in words.
+        A description of each thread and process that had not ended.
     """
     end = time.monotonic() + limit
     while True:
@@ -41,15 +41,15 @@ def end_what_is_left(
         if time.monotonic() > end or not (threads or processes):
             break
         time.sleep(_PAUSE)
-    told = [f"thread {thread.name}" for thread in threads] + [_told(process) for process in processes.values()]
-    for process in processes.values():  # or the next tests would suffer for them
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+    left = [f"thread {thread.name}" for thread in threads] + [_describe(process) for process in processes.values()]
+    for process in processes.values():  # they would disturb the next tests
+        with contextlib.suppress(psutil.Error):  # the process has ended
             process.kill()
-    return told
+    return left
 
 
 def _is_ours(thread: threading.Thread) -> bool:
-    """Whether code of Parsl or of the pool runs there now: what a thread does tells whose it is."""
+    """Return whether the stack of the thread has a frame of Parsl or of the pool."""
     frame: FrameType | None = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - documented
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
@@ -61,14 +61,14 @@ def _is_ours(thread: threading.Thread) -> bool:
 def _of_run(run_id: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or belongs to somebody else
+        with contextlib.suppress(psutil.Error):  # the process has ended, or belongs to another user
             is_marked = process.environ().get(BLOCK_VARIABLE, "").startswith(f"{run_id}/")
             if is_marked and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
                 found.append(process)
     return found
 
 
-def _told(process: psutil.Process) -> str:
+def _describe(process: psutil.Process) -> str:
     try:
         return f"process {process.pid} ({process.status()}): {' '.join(process.cmdline())[:200]}"
     except psutil.Error:

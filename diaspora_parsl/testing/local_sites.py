@@ -1,4 +1,4 @@
-"""Local simulated sites: real HTEX endpoints on this host that can be killed, frozen and brought back."""
+"""Local sites: real HTEX endpoints on this host that tests kill, freeze and restore."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.runtime import block_processes
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults import worker_faults
-from diaspora_parsl.testing.faults.targets import Troubles
+from diaspora_parsl.testing.faults.targets import ActiveFaults
 
 _ROUNDS = 50
 _ROUND = 0.05
@@ -31,21 +31,22 @@ _VARIABLE = "DIASPORA_PARSL_LOCAL_SITE"
 
 
 class LocalSite:
-    """One simulated facility: an HTEX endpoint with an interchange and blocks of workers of its own.
+    """One simulated facility: an HTEX endpoint with its own interchange and blocks.
 
-    While the site is closed, nothing can be started there, so that a pool's attempts to revive it fail until `restore`.
-    Every process of the site carries a mark in its environment, and is found by it.
+    A closed site starts no process, so a pool cannot restart it before `restore`. A variable in the environment marks
+    every process of the site.
 
     Args:
-        label: of the endpoint and the site.
-        workers: of each node.
-        nodes: how many; each is a block. On the worker ``DIASPORA_PARSL_NODE`` tells which: ``label-0`` and so on. A
-            block that comes after a lost one runs on the same node again.
-        environment: further variables for its workers.
-        heartbeat_period: passed to `Endpoint`, with ``detection_time``.
-        node_agent: passed to `Endpoint`.
-        tags: passed to `Endpoint`.
-        site: passed to `Endpoint`: several of these may stand for the endpoints of one facility.
+        label: Label of the endpoint.
+        workers: Number of workers per node.
+        nodes: Number of nodes; each is one block. ``DIASPORA_PARSL_NODE`` names the node on its workers: ``label-0``,
+            ``label-1``, ... The block that replaces a lost one gets the same node.
+        environment: Environment variables added on the workers.
+        heartbeat_period: Passed to `Endpoint`, as are ``detection_time``, ``node_agent`` and ``tags``.
+        site: Passed to `Endpoint`. Several local sites with the same value simulate the endpoints of one facility.
+
+    Raises:
+        ConfigurationError: ``nodes`` is below 1.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class LocalSite:
             raise ConfigurationError(f"LocalSite({label!r}, nodes={nodes}): give at least one node")
         self.label = label
         self.nodes = nodes
-        self._troubles = Troubles()
+        self._active = ActiveFaults()
         self._mark = f"{label}-{uuid.uuid4()}"
         self._folder = Path(tempfile.mkdtemp(prefix="diaspora-site-"))
         self._closed = self._folder / "closed"
@@ -79,7 +80,7 @@ class LocalSite:
         }
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
         refuse = f"if [ -e {closed} ]; then exit 1; fi"
-        # An interchange overwrites its own environment when it sets its title: it is found by its process id.
+        # An interchange overwrites its environment when it sets its title; only its process id identifies it.
         launch = f"{refuse}; echo $$ > {shlex.quote(str(self._interchange_pid))}; exec interchange.py"
         executor = HighThroughputExecutor(
             label=label,
@@ -93,7 +94,7 @@ class LocalSite:
                 min_blocks=nodes,
                 max_blocks=nodes,
                 launcher=SimpleLauncher(),
-                worker_init=f"{refuse}\n{exports}\n{self._choose_node()}",
+                worker_init=f"{refuse}\n{exports}\n{self._node_reservation()}",
             ),
         )
         self.endpoint = Endpoint(
@@ -112,13 +113,13 @@ class LocalSite:
         self.remove()
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of the site that runs now: interchange, block scripts, managers, workers, agents."""
+        """Return the running processes of the site: interchange, block scripts, managers, workers, agents."""
         central = self.interchange()
         found = [central] if central is not None else []
         return found + block_processes.of_block(self._mark, variable=_VARIABLE)
 
     def interchange(self) -> psutil.Process | None:
-        """The interchange, if it runs."""
+        """Return the interchange, or None if it does not run."""
         try:
             process = psutil.Process(int(self._interchange_pid.read_text()))
             is_ours = "interchange" in _command(process) and process.status() != psutil.STATUS_ZOMBIE
@@ -127,34 +128,34 @@ class LocalSite:
         return process if is_ours else None
 
     def manager(self, node: int | None = None) -> psutil.Process | None:
-        """The manager of a node, or the first that is found, if it runs."""
+        """Return the manager of a node (of any node by default), or None if it does not run."""
         for process in self.processes():
             if is_manager(process) and node in {None, _node_of(process)}:
                 return process
         return None
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that run user code, node by node."""
+        """Return the processes that run user code, ordered by node."""
         found = []
         for node in range(self.nodes):
             manager = self.manager(node)
             if manager is not None:
-                with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                with contextlib.suppress(psutil.Error):  # the process has ended
                     found += workers_of(manager)
         return found
 
     def kill_worker(self) -> int | None:
-        """SIGKILL one worker; returns its process id, None if there is no worker."""
+        """Send SIGKILL to one worker; return its process id, or None if there is no worker."""
         for process in self.workers():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended
                 process.kill()
                 return int(process.pid)
         return None
 
     def kill_node(self, node: int = 0) -> int:
-        """SIGKILL everything of one node, without warning; returns how many processes. Parsl asks for a new block."""
+        """Send SIGKILL to every process of a node and return their number. Parsl then requests a new block."""
         killed = 0
-        for _ in range(_ROUNDS):  # a process may fork while it is being looked at
+        for _ in range(_ROUNDS):  # a process may fork during the scan
             marked = block_processes.of_block(self._mark, variable=_VARIABLE)
             groups = {os.getpgid(process.pid) for process in marked if _node_of(process) == node} - {os.getpgrp()}
             left = [
@@ -163,61 +164,62 @@ class LocalSite:
             if not left:
                 break
             for process in left:
-                with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                with contextlib.suppress(psutil.Error):  # the process has ended
                     process.kill()
                     killed += 1
             time.sleep(_ROUND)
         return killed
 
     def kill(self) -> int:
-        """SIGKILL everything of the site at once, without warning, and keep it closed; returns how many processes."""
+        """Send SIGKILL to every process of the site, keep the site closed, and return the number of processes."""
         self._closed.touch()
         killed = 0
-        for _ in range(_ROUNDS):  # a process may fork while it is being looked at
+        for _ in range(_ROUNDS):  # a process may fork during the scan
             left = self.processes()
             if not left:
                 return killed
             for process in left:
-                with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                with contextlib.suppress(psutil.Error):  # the process has ended
                     process.kill()
                     killed += 1
-            time.sleep(_ROUND)  # no wait: the interchange is this process's child, and its executor reaps it
-        raise RuntimeError(f"site {self.label} does not die: {self.processes()}")
+            time.sleep(_ROUND)  # not wait(): the executor reaps the interchange, a child of this process
+        raise RuntimeError(f"processes of site {self.label} survive SIGKILL: {self.processes()}")
 
     def afflict(self, *faults: f.WorkerFault) -> None:
-        """From now on these faults, and no others, meet functions that are `subject_to_faults`."""
-        worker_faults.make_wrong(self._folder, faults)
+        """Replace the faults that functions decorated with `subject_to_faults` meet on this site."""
+        worker_faults.write_faults(self._folder, faults)
 
     def restore(self) -> None:
-        """Open the site again: the next attempt to revive it succeeds."""
+        """Reopen the site, so that the next restart succeeds."""
         self._closed.unlink(missing_ok=True)
 
     def freeze(self, *, interchange: bool = False, sparing_manager: bool = False) -> None:
-        """SIGSTOP the nodes of the site.
+        """Send SIGSTOP to the nodes of the site.
 
         Args:
-            interchange: also the interchange, which runs beside the workflow.
-            sparing_manager: let the manager go on, so that Parsl notices nothing: workers hang, agents fall silent.
+            interchange: Stop the interchange too, which runs on the host of the workflow.
+            sparing_manager: Keep the manager running: Parsl sees no failure, but workers hang and agents send no
+                heartbeats.
         """
         for process in self._frozen_part(interchange=interchange, manager=not sparing_manager):
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended
                 process.suspend()
 
     def thaw(self) -> None:
-        """SIGCONT everything."""
+        """Send SIGCONT to every process of the site."""
         for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended
                 process.resume()
 
-    # --- for scripts of faults ------------------------------------------------------------------------------------
+    # --- the Place protocol of fault scripts ----------------------------------------------------------------------
 
     @property
     def domain(self) -> object:
-        """Itself: it shares nothing that a script could break."""
+        """The site itself: it shares nothing with other sites."""
         return self
 
     def refuses(self, fault: f.Fault) -> str | None:
-        """Why the fault cannot be applied here, None if it can."""
+        """Return why the fault cannot be applied to this site, or None if it can."""
         if isinstance(fault, f.GlobusFault):
             return f.GLOBUS_ONLY
         if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= self.nodes:
@@ -225,12 +227,12 @@ class LocalSite:
         return None
 
     def begin(self, fault: f.Fault) -> None:
-        """From now on this is wrong here; what has no ``until`` is over at once."""
-        self._troubles.begin(fault)
+        """Begin a fault. A fault without ``until`` also ends here."""
+        self._active.begin(fault)
         match fault:
             case f.Kill():
                 self.kill()
-                if not self._troubles.of(f.Kill):  # it is over at once, and no other lasts
+                if not self._active.of(f.Kill):  # it has no `until`, and no other Kill is active
                     self.restore()
             case f.Freeze():
                 self.freeze()
@@ -244,8 +246,8 @@ class LocalSite:
                 self._afflict()
 
     def end(self, fault: f.Fault) -> None:
-        """What has begun is wrong no longer, unless another fault of the same kind lasts."""
-        was_last = self._troubles.end(fault)
+        """End a fault, unless another fault of its kind is active."""
+        was_last = self._active.end(fault)
         match fault:
             case f.Kill() if was_last:
                 self.restore()
@@ -257,26 +259,26 @@ class LocalSite:
                 self._afflict()
 
     def _afflict(self) -> None:
-        met = [fault for kind in get_args(f.WorkerFault) for fault in self._troubles.of(kind)]
+        met = [fault for kind in get_args(f.WorkerFault) for fault in self._active.of(kind)]
         self.afflict(*met)
 
-    def _signal_interchange(self, what: Callable[[psutil.Process], None]) -> None:
+    def _signal_interchange(self, send: Callable[[psutil.Process], None]) -> None:
         process = self.interchange()
         if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                what(process)
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended
+                send(process)
 
     def remove(self) -> None:
-        """Kill what is left and delete the site's folder."""
+        """Kill the remaining processes and delete the folder of the site."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _choose_node(self) -> str:
-        """Lines of shell: take the first node that no block has. A lock on a file ends with the block that holds it."""
+    def _node_reservation(self) -> str:
+        """Return shell lines that reserve the first free node with a file lock, which ends with the block."""
         nodes = " ".join(map(str, range(self.nodes)))
         lock = shlex.quote(str(self._folder / "node-"))
         return f"""\
-for patience in $(seq {_ROUNDS}); do
+for attempt in $(seq {_ROUNDS}); do
   for node in {nodes}; do
     exec 9>{lock}$node
     if flock -n 9; then break 2; fi
@@ -292,20 +294,20 @@ export {worker_faults.NODE_VARIABLE}={self.label}-$node"""
 
 
 def is_manager(process: psutil.Process) -> bool:
-    """It is the manager of an HTEX node, started as a script or as a module."""
+    """Return whether the process is the manager of an HTEX node, started as a script or as a module."""
     words = _command(process).split()
     has_name = any(word.removesuffix(".py").endswith("process_worker_pool") for word in words[:3])
     return has_name and words[0] not in {"sh", "bash"}
 
 
 def workers_of(manager: psutil.Process) -> list[psutil.Process]:
-    """The processes of an HTEX manager that run user code.
+    """Return the child processes of an HTEX manager that run user code.
 
     Raises:
-        psutil.Error: one ended meanwhile.
+        psutil.Error: A process ended during the call.
     """
     spawned = [child for child in manager.children() if "spawn_main" in _command(child)]
-    return sorted(spawned, key=psutil.Process.create_time)[1:]  # the first serves the others
+    return sorted(spawned, key=psutil.Process.create_time)[1:]  # the first is the multiprocessing resource manager
 
 
 def _command(process: psutil.Process) -> str:
@@ -316,7 +318,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def _node_of(process: psutil.Process) -> int | None:
-    """The node that a process runs on; -1 if it hides its environment, None if it belongs to no node."""
+    """Return the node of a process, -1 if its environment is overwritten, or None if it belongs to no node."""
     try:
         environment = process.environ()
     except psutil.Error:
@@ -328,18 +330,18 @@ def _node_of(process: psutil.Process) -> int | None:
 
 
 def node_names(folder: Path, count: int, *, prefix: str = "node") -> str:
-    """Lines for a ``worker_init`` that give each block the name of a simulated node, for the pool to know it by.
+    """Return ``worker_init`` lines that give each block of this host its own simulated node name.
 
-    The blocks of one host are told apart as ``node-0``, ``node-1``, ... in ``DIASPORA_PARSL_NODE``. A name is free
-    again when its block has ended, so that a block which replaces another runs on the same node.
+    The lines export ``DIASPORA_PARSL_NODE`` as ``node-0``, ``node-1``, ... A block releases its name when it ends, so
+    that its replacement runs on the same node.
 
     Args:
-        folder: where the names are taken from; made if need be.
-        count: of names; a block beyond that keeps the name of the host.
-        prefix: before the number, as ``node`` in ``node-0``.
+        folder: Folder of the lock files; created if missing.
+        count: Number of names. A block that finds no free name keeps the host name.
+        prefix: Text before the number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # The lock is held by every process of the block, and by nothing else: file descriptors are inherited.
+    # Every process of the block inherits the file descriptor and thereby holds the lock.
     lines = f"""
     for number in $(seq 0 {count - 1}); do
       exec 9>{shlex.quote(str(folder))}/$number

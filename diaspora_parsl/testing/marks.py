@@ -1,4 +1,4 @@
-"""What the marks of a test say about faults: ``@pytest.mark.faults(...)``."""
+"""Parse ``@pytest.mark.faults(...)`` into a fault script."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ _KNOWN: Final = _NEEDED | {"seed", "kinds"}
 def script_of(
     marks: Sequence[tuple[Sequence[object], Mapping[str, Any]]], seed: int | None = None
 ) -> tuple[f.FaultScript, int | None]:
-    """The script that the marks of a test ask for, and the seed that it was drawn from, None if nothing is drawn.
+    """Return the fault script of the marks of a test and its seed (None if no fault is drawn).
 
     Args:
-        marks: positional and keyword arguments of each mark. Faults are taken as they are; ``count``, ``seconds``,
-            ``endpoints`` and, if given, ``seed`` and ``kinds`` are those of `FaultScript.drawn`.
-        seed: used instead of that of the marks.
+        marks: Positional and keyword arguments of each mark: faults, and the arguments of `FaultScript.drawn`.
+        seed: Seed that overrides the seed of the marks.
 
     Raises:
-        ConfigurationError: a mark says something else.
+        ConfigurationError: A mark has other arguments.
     """
     script, used = f.FaultScript(), None
     for given, drawn in marks:
@@ -47,7 +46,7 @@ def script_of(
     return script, used
 
 
-def told(script: f.FaultScript, seed: int | None) -> str:
-    """A script in words that can be copied into a mark, and how to have it again."""
+def describe(script: f.FaultScript, seed: int | None) -> str:
+    """Describe a script as arguments that can be copied into a mark, and the option that draws it again."""
     again = [] if seed is None else [f"seed {seed}; the same faults again: pytest --fault-seed {seed}"]
     return "\n".join([*again, *(f"{spelled(fault)}," for fault in script)])

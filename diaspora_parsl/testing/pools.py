@@ -1,4 +1,4 @@
-"""A pool of simulated places for one test: loaded, struck by faults, read out, and ended without a trace."""
+"""A resilient pool for one test: load it with Parsl, apply faults, read its events, and end all its processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from diaspora_parsl.fabric.address import find_fabric
 from diaspora_parsl.fabric.base import Position, open_fabric
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.environment import reachable
-from diaspora_parsl.testing.failure_report import Story, tell_story
+from diaspora_parsl.testing.failure_report import Story, build_story
 from diaspora_parsl.testing.faults.injector import Injector
 from diaspora_parsl.testing.faults.targets import Place
 from diaspora_parsl.testing.leak_check import end_what_is_left
@@ -34,31 +34,31 @@ from diaspora_parsl.testing.local_sites import LocalSite
 
 logger = logging.getLogger(__name__)
 
-#: What a pool is made of: the label of a site to make, a place that faults can be applied to, or a member as it is.
+#: Part of a pool: the label of a local site to start, a `Place` that accepts faults, an endpoint or an executor.
 Part: TypeAlias = str | Place | Endpoint | ParslExecutor
 
-#: Seconds until every place must have workers.
+#: Seconds in which every endpoint must have workers.
 _READY_LIMIT: Final = 60.0
-#: Seconds that threads and processes may take to end by themselves.
+#: Seconds in which threads and processes must end by themselves.
 _GRACE: Final = 5.0
-#: Seconds of quiet after which every event has been read, and how long reading may take in all.
+#: Seconds without a new event after which reading ends, and the limit of the whole read in seconds.
 _QUIET: Final = 0.2
 _READ_LIMIT: Final = 15.0
-#: Seconds after which a test's tasks are given up when no endpoint is left: a test is not a campaign.
-_DOWN_LIMIT: Final = 60.0
-#: An emulated service answers at once and has no account whose requests could be used up.
+#: Default `unavailable_timeout` in seconds: a test fails sooner than a campaign.
+_UNAVAILABLE_TIMEOUT: Final = 60.0
+#: Requests allowed to an emulated service, which has no rate limit of its own.
 _ALLOWANCE: Final = 10_000
 
 
 class PoolRun:
-    """A pool that Parsl has loaded, and what happens to it.
+    """A pool that Parsl has loaded, and its history.
 
     Attributes:
         dfk: Parsl's `DataFlowKernel`.
-        pool: the executor.
-        sites: the local sites by label, to kill, freeze and restore by hand.
-        script: the faults that it meets.
-        run_dir: Parsl's directory of the run.
+        pool: The executor.
+        sites: Local sites by label, to kill, freeze and restore by hand.
+        script: Faults applied to the pool.
+        run_dir: Parsl's run directory.
     """
 
     def __init__(
@@ -82,24 +82,27 @@ class PoolRun:
     def wait_for_faults(self, limit: float = 60.0) -> None:
         """Wait until the script is over.
 
+        Args:
+            limit: Seconds to wait.
+
         Raises:
-            TimeoutError: it is not over within this time.
+            TimeoutError: The script is not over within ``limit``.
         """
         self._injector.wait(limit)
 
     def story(self) -> Story:
-        """What happened so far, as far as it was told; after the end of the pool, everything."""
+        """Return the history from the events published so far; complete after the end of the pool."""
         if not self._is_over:
             self._read()
-        return tell_story(self._events, self._injector.done, self._began, self.run_dir)
+        return build_story(self._events, self._injector.done, self._began, self.run_dir)
 
-    # --- for who runs the pool ------------------------------------------------------------------------------------
+    # --- used by resilient_pool --------------------------------------------------------------------------------------
 
     def wait_for_workers(self, labels: Iterable[str]) -> None:
         """Wait until each of these endpoints has workers.
 
         Raises:
-            TimeoutError: one has none within a minute.
+            TimeoutError: An endpoint has no worker within a minute.
         """
         missing, end = set(labels), time.monotonic() + _READY_LIMIT
         while missing:
@@ -107,24 +110,24 @@ class PoolRun:
                 names = ", ".join(sorted(missing))
                 raise TimeoutError(f"no worker at {names} after {_READY_LIMIT:.0f} s; its logs are in {self.run_dir}")
             self._read()
-            told = (event.payload() for event in self._events)
-            missing -= {one.endpoint for one in told if isinstance(one, EndpointUp) and one.slots > 0}
+            payloads = (event.payload() for event in self._events)
+            missing -= {one.endpoint for one in payloads if isinstance(one, EndpointUp) and one.slots > 0}
 
     @contextlib.contextmanager
     def under_faults(self) -> Iterator[None]:
-        """Apply the script; its time counts from here."""
+        """Apply the script while the block runs; its times count from here."""
         self._began = time.time()
         with self._injector:
             yield
 
     def close(self) -> Story:
-        """Read the rest of what was told; nothing more will be."""
+        """Read the remaining events and return the complete history."""
         self._read()
         self._is_over = True
         return self.story()
 
     def _read(self) -> None:
-        """Read what is new on the fabric; one that cannot be read now is read later."""
+        """Read new events from the fabric; a fabric that is down is read at the next call."""
         try:
             fabric = open_fabric(find_fabric(self.run_dir))
         except DiasporaParslError as error:
@@ -144,7 +147,7 @@ class PoolRun:
 
 
 class MakePool(Protocol):
-    """The fixture ``resilient_pool``: see `resilient_pool` for its arguments."""
+    """Type of the fixture ``resilient_pool``; see the function `resilient_pool` for the arguments."""
 
     def __call__(
         self,
@@ -155,7 +158,7 @@ class MakePool(Protocol):
         pool: Mapping[str, Any] | None = None,
         **config: Any,
     ) -> AbstractContextManager[PoolRun]:
-        """Make a pool and load it."""
+        """Build a pool and load it."""
         ...
 
 
@@ -170,38 +173,37 @@ def resilient_pool(
     tell: Callable[[str], object] = logger.info,
     **config: Any,
 ) -> Iterator[PoolRun]:
-    """Make a pool, let Parsl load it, apply faults to it, and end it with all its processes.
+    """Build a pool, load it with Parsl, apply faults, and end the pool with all its processes.
 
-    Apps that are decorated without a ``data_flow_kernel`` run on it. The block begins when every place has workers;
-    from then on the time of the faults counts. When it is left, what lasts of them is ended. Workers of local sites
-    find the modules that this process finds, and Parsl's programs.
+    Apps decorated without a ``data_flow_kernel`` run on it. The block starts when every endpoint has workers; the times
+    of the faults count from then. Leaving the block ends active faults. Workers of local sites can import what this
+    process can.
 
     Args:
-        parts: what the pool is made of. A label makes a `LocalSite`. A `LocalSite`, an `EmulatedEndpoint` or another
-            `Place` with an ``endpoint`` is used as it is. `Endpoint` and executors are members that no fault is applied
-            to.
-        folder: for Parsl's run directory.
-        faults: a script, or faults.
-        workers: of each node of the sites that are made.
-        nodes: of the sites that are made.
-        pool: further arguments of `ResilientPoolExecutor`.
-        tell: is given what happened, as text, at the end.
-        config: further arguments of Parsl's `Config`, such as ``retries=1``.
+        parts: Endpoints of the pool. A label starts a `LocalSite`. A `LocalSite`, an `EmulatedEndpoint` or another
+            `Place` with an ``endpoint`` is used unchanged. An `Endpoint` or an executor accepts no faults.
+        folder: Folder of Parsl's run directory.
+        faults: A script, or an iterable of faults.
+        workers: Number of workers per node of each site started from a label.
+        nodes: Number of nodes of each site started from a label.
+        pool: Further arguments of `ResilientPoolExecutor`.
+        tell: Receives the history as text at the end.
+        config: Further arguments of Parsl's `Config`, such as ``retries=1``.
 
     Raises:
-        ConfigurationError: the parts, the faults or the options make no pool.
-        TimeoutError: a place has no worker within a minute.
-        RuntimeError: a fault could not be applied, or threads or processes were left behind (processes are ended).
+        ConfigurationError: The parts, the faults or the options are invalid.
+        TimeoutError: An endpoint has no worker within a minute.
+        RuntimeError: A fault could not be applied, or threads or processes were left behind (processes are killed).
     """
     script = faults if isinstance(faults, f.FaultScript) else f.FaultScript(tuple(faults))
-    options = {"label": "pool", "unavailable_timeout": _DOWN_LIMIT, **(pool or {})}
+    options = {"label": "pool", "unavailable_timeout": _UNAVAILABLE_TIMEOUT, **(pool or {})}
     if not str(options.get("fabric", "embedded")).startswith(("embedded", "redis")):
         raise ConfigurationError(
-            'resilient_pool reads on the fabric what happened: leave it "embedded", or write a redis:// URL'
+            'resilient_pool reads events from the fabric: leave it "embedded", or write a redis:// URL'
         )
     with _own_log(), reachable(), contextlib.ExitStack() as made:
-        places, members = _places_and_members(parts, workers, nodes, made)
-        executor = ResilientPoolExecutor(endpoints=members, **options)
+        places, endpoints = _places_and_endpoints(parts, workers, nodes, made)
+        executor = ResilientPoolExecutor(endpoints=endpoints, **options)
         settings = {"run_dir": str(folder / "runinfo"), "strategy": "none", **config}
         threads = threading.enumerate()
         dfk = parsl.load(Config(executors=[executor], **settings))
@@ -226,29 +228,29 @@ def resilient_pool(
             )  # fmt: skip
 
 
-def _places_and_members(
+def _places_and_endpoints(
     parts: Iterable[Part], workers: int, nodes: int, made: contextlib.ExitStack
 ) -> tuple[dict[str, Place], list[Endpoint | ParslExecutor]]:
-    """What faults are applied to, by label, and what the pool is given."""
+    """Return what accepts faults, by label, and the endpoints of the pool."""
     places: dict[str, Place] = {}
-    members: list[Endpoint | ParslExecutor] = []
-    account = RateLimit(most=_ALLOWANCE)
+    endpoints: list[Endpoint | ParslExecutor] = []
+    rate_limit = RateLimit(most=_ALLOWANCE)
     for part in parts:
         if isinstance(part, Endpoint | ParslExecutor):
-            members.append(part)
+            endpoints.append(part)
             continue
         place: Place = part if not isinstance(part, str) else made.enter_context(
             LocalSite(part, workers=workers, nodes=nodes)
         )  # fmt: skip
-        member = getattr(place, "endpoint", None)
-        members.append(member if isinstance(member, Endpoint) else _globus_member(place, account))
+        endpoint = getattr(place, "endpoint", None)
+        endpoints.append(endpoint if isinstance(endpoint, Endpoint) else _globus_endpoint(place, rate_limit))
         if place.label in places:
-            raise ConfigurationError(f"two places are called {place.label!r}; give each a label of its own")
+            raise ConfigurationError(f"two endpoints have the label {place.label!r}; give each its own label")
         places[place.label] = place
-    return places, members
+    return places, endpoints
 
 
-def _globus_member(place: Place, account: RateLimit) -> GlobusEndpoint:
+def _globus_endpoint(place: Place, rate_limit: RateLimit) -> GlobusEndpoint:
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute  # noqa: PLC0415 - an extra
 
     service = place.domain if isinstance(place, EmulatedEndpoint) else None
@@ -261,7 +263,7 @@ def _globus_member(place: Place, account: RateLimit) -> GlobusEndpoint:
         endpoint_id=place.id,
         label=place.label,
         client_factory=service.client,
-        rate_limit=account,
+        rate_limit=rate_limit,
         status_period=0.5,
         patience=3.0,
     )
@@ -269,7 +271,7 @@ def _globus_member(place: Place, account: RateLimit) -> GlobusEndpoint:
 
 @contextlib.contextmanager
 def _own_log() -> Iterator[None]:
-    """Keep Parsl's log, thousands of lines, in its file: it would bury what pytest shows of a test that fails."""
+    """Keep Parsl's log out of the report of a failed test: thousands of lines would hide it."""
     log = logging.getLogger("parsl")
     propagates, log.propagate = log.propagate, False
     try:
@@ -279,7 +281,7 @@ def _own_log() -> Iterator[None]:
 
 
 def _end(dfk: parsl.DataFlowKernel) -> None:
-    """End a run of Parsl, whoever else has ended it, and close the log that Parsl leaves open."""
+    """End a run of Parsl unless it has ended, and close the log file that Parsl leaves open."""
     log = logging.getLogger("parsl")
     before = list(log.handlers)
     if not dfk.cleanup_called:
@@ -291,6 +293,6 @@ def _end(dfk: parsl.DataFlowKernel) -> None:
 
 
 def _left_behind(run_id: str, places: Iterable[Place], before: Collection[threading.Thread]) -> list[str]:
-    """Threads and processes of the run that do not end; the processes are killed."""
+    """Kill the processes of the run that do not end; describe them and the threads that remain."""
     sites = [place for place in places if isinstance(place, LocalSite)]
     return end_what_is_left(run_id, before, lambda: (one for site in sites for one in site.processes()), _GRACE)

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of workflows: places and pools that clean up after themselves."""
+"""Pytest fixtures for tests of workflows: endpoints and pools that clean up after themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 
-if TYPE_CHECKING:  # a plugin is loaded by every run of pytest: what is large comes when it is used
+if TYPE_CHECKING:  # every run of pytest loads this plugin: large imports wait for their use
     from diaspora_parsl.testing.faults import FaultScript
     from diaspora_parsl.testing.globus import EmulatedEndpoint, LocalGlobusCompute
     from diaspora_parsl.testing.local_sites import LocalSite
@@ -19,67 +19,66 @@ if TYPE_CHECKING:  # a plugin is loaded by every run of pytest: what is large co
     LocalSites: TypeAlias = Callable[..., list[LocalSite]]
     LocalClusters: TypeAlias = Callable[..., list[LocalSlurm]]
 
-#: What a test has to say if it fails: titles and texts.
-_TOLD: Final = pytest.StashKey[list[tuple[str, str]]]()
+#: Sections added to the report of a failed test: titles and texts.
+_SECTIONS: Final = pytest.StashKey[list[tuple[str, str]]]()
 _MARK: Final = (
-    "faults(*faults, seed=0, count=None, seconds=None, endpoints=None, kinds=None): what the fixtures fault_script and "
-    "resilient_pool apply: these faults, and some that are drawn at random"
+    "faults(*faults, seed=0, count=None, seconds=None, endpoints=None, kinds=None): faults that the fixtures "
+    "fault_script and resilient_pool apply; `count` adds faults drawn at random"
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that overrides seeds."""
+    """Add the option ``--fault-seed``."""
     group = parser.getgroup("diaspora_parsl")
     group.addoption("--fault-seed", type=int, metavar="N", help="draw the faults of marks from this seed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the mark, for ``--strict-markers``."""
+    """Register the mark ``faults``."""
     config.addinivalue_line("markers", _MARK)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a test that fails say what happened to its pools."""
+    """Add the faults and the pool history of a failed test to its report."""
     report = yield
     if report.failed:
-        told = item.stash.get(_TOLD, [])
-        report.sections += told
+        report.sections += item.stash.get(_SECTIONS, [])
     return report
 
 
 @pytest.fixture
 def fault_script(request: pytest.FixtureRequest) -> FaultScript:
-    """The script that the test's marks ask for; empty without.
+    """Return the fault script of the test's marks; empty without a mark.
 
-    ``@pytest.mark.faults(Kill(at=2, endpoint="alpha"))`` takes faults as they are,
-    ``@pytest.mark.faults(seed=7, count=3, seconds=20, endpoints=["alpha", "beta"])`` draws some, always the same;
-    ``pytest --fault-seed 8`` draws others. If the test fails, its output says which.
+    ``@pytest.mark.faults(Kill(at=2, endpoint="alpha"))`` gives faults,
+    ``@pytest.mark.faults(seed=7, count=3, seconds=20, endpoints=["alpha", "beta"])`` draws them from a seed, and
+    ``pytest --fault-seed 8`` overrides the seed. The report of a failed test lists the faults.
     """
     from diaspora_parsl.testing import marks  # noqa: PLC0415 - see above
 
     given = [(mark.args, mark.kwargs) for mark in request.node.iter_markers("faults")]
     script, seed = marks.script_of(given, request.config.getoption("--fault-seed"))
     if given:
-        request.node.stash.setdefault(_TOLD, []).append(("faults of this test", marks.told(script, seed)))
+        request.node.stash.setdefault(_SECTIONS, []).append(("faults of this test", marks.describe(script, seed)))
     return script
 
 
 @pytest.fixture
 def resilient_pool(request: pytest.FixtureRequest, tmp_path: Path, fault_script: FaultScript) -> MakePool:
-    """Makes a pool and lets Parsl load it.
+    """Return a function that builds a pool, loads it with Parsl and applies faults.
 
-    ``with resilient_pool("alpha", "beta", workers=2, retries=1) as run:`` makes one of two local sites, which meet the
-    faults of the test's marks, or those that are given as ``faults=``. See `diaspora_parsl.testing.pools`. If the test
-    fails, its output says what happened to the pool.
+    ``with resilient_pool("alpha", "beta", workers=2, retries=1) as run:`` builds a pool of two local sites. ``faults=``
+    replaces the faults of the test's marks. See `diaspora_parsl.testing.pools.resilient_pool` for the arguments. The
+    report of a failed test includes the history of the pool.
     """
     from diaspora_parsl.testing import pools  # noqa: PLC0415 - see above
 
-    told = request.node.stash.setdefault(_TOLD, [])
+    sections = request.node.stash.setdefault(_SECTIONS, [])
 
     def make(*parts: Any, faults: Any = None, **options: Any) -> contextlib.AbstractContextManager[PoolRun]:
-        def tell(story: str) -> None:
-            told.append(("what happened to the pool", story))
+        def tell(text: str) -> None:
+            sections.append(("what happened to the pool", text))
 
         script = fault_script if faults is None else faults
         return pools.resilient_pool(*parts, folder=tmp_path, faults=script, tell=tell, **options)
@@ -89,10 +88,10 @@ def resilient_pool(request: pytest.FixtureRequest, tmp_path: Path, fault_script:
 
 @pytest.fixture
 def local_sites() -> Iterator[LocalSites]:
-    """Makes local sites.
+    """Return a function that starts local sites.
 
-    ``alpha, beta = local_sites("alpha", "beta", workers=2)`` makes two; further
-    arguments are those of `LocalSite`. All of them, and all their processes, are gone when the test is over.
+    ``alpha, beta = local_sites("alpha", "beta", workers=2)`` starts two, with keyword arguments of `LocalSite`. The
+    end of the test removes the sites and all their processes.
     """
     from diaspora_parsl.testing.local_sites import LocalSite  # noqa: PLC0415 - see above
 
@@ -106,11 +105,10 @@ def local_sites() -> Iterator[LocalSites]:
 
 @pytest.fixture
 def local_clusters() -> Iterator[LocalClusters]:
-    """Starts Slurm clusters.
+    """Return a function that starts local Slurm clusters; skip the test where Slurm cannot run.
 
-    ``alpha, beta = local_clusters("alpha", "beta", nodes=2)`` starts two; further
-    arguments are those of `LocalSlurm`. The test is skipped where Slurm cannot run. All clusters, and all their
-    jobs, are gone when the test is over.
+    ``alpha, beta = local_clusters("alpha", "beta", nodes=2)`` starts two, with keyword arguments of `LocalSlurm`. The
+    end of the test removes the clusters and all their jobs.
     """
     from diaspora_parsl.testing.services.slurm import LocalSlurm  # noqa: PLC0415 - see above
 
@@ -127,11 +125,10 @@ def local_clusters() -> Iterator[LocalClusters]:
 
 @pytest.fixture
 def globus_compute_service() -> Iterator[LocalGlobusCompute]:
-    """A local Globus Compute, to which the SDK of Globus Compute talks as it is.
+    """Yield a local Globus Compute service for the unmodified Globus Compute SDK.
 
-    ``service.client()`` is a client for it, ``service.endpoint("alpha", workers=2)`` adds an endpoint. The test is
-    skipped where the extra ``globus-test`` is not installed. All endpoints and their processes are gone when the test
-    is over.
+    ``service.client()`` returns a client, ``service.endpoint("alpha", workers=2)`` adds an endpoint. The test is
+    skipped without the extra ``globus-test``. The end of the test removes all endpoints and their processes.
     """
     from diaspora_parsl.testing import globus  # noqa: PLC0415 - see above
 
@@ -144,5 +141,5 @@ def globus_compute_service() -> Iterator[LocalGlobusCompute]:
 
 @pytest.fixture
 def globus_compute_endpoint(globus_compute_service: LocalGlobusCompute) -> EmulatedEndpoint:
-    """An endpoint of the local Globus Compute, with two workers; its ``id`` is what the SDK wants."""
+    """Return an endpoint of the local Globus Compute with two workers; pass its ``id`` to the SDK."""
     return globus_compute_service.endpoint("local", workers=2)

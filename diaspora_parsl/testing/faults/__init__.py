@@ -1,4 +1,8 @@
-"""Fault scripts, and what applies them to simulated endpoints."""
+"""Fault scripts, and the injector that applies them to local sites and emulated endpoints.
+
+`script` defines the faults as data, `injector` applies them in real time, `worker_faults` lets user functions meet
+them. `targets` is the protocol of an endpoint that accepts faults. Start with `script`.
+"""
 
 from diaspora_parsl.testing.faults.script import (
     GLOBUS_ONLY,

@@ -1,4 +1,4 @@
-"""Applies a fault script to real local sites and emulated endpoints, in real time."""
+"""Apply a fault script to local sites and emulated endpoints, in real time."""
 
 from __future__ import annotations
 
@@ -22,41 +22,40 @@ from diaspora_parsl.testing.faults.targets import Place
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the end of an injection may take.
+#: Seconds in which the injector's thread must end.
 _END_LIMIT: Final = 30.0
 
 
 class Injected(Struct, frozen=True):
-    """Something that an `Injector` did."""
+    """A fault that an `Injector` began or ended."""
 
     at: float
     """Seconds from the start."""
     fault: f.Fault
     ended: bool
-    """The fault was ended, not begun."""
+    """Whether the fault ended (else it began)."""
     unix: float
-    """When, in Unix time, to compare with what tasks and events say."""
+    """Unix time, to compare with the times of events."""
 
 
 class Injector:
-    """Applies a script to places while a workflow runs: ``with Injector(script, places):`` around the workflow.
+    """Context manager that applies a fault script while the workflow in its block runs.
 
-    The same words as in the simulator, and the same meaning, as far as a real HTEX allows: `Mute` stops its
-    interchange, which results pass through too; `Slow`, `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` meet
-    functions decorated with `subject_to_faults`; `LoseFabric` stops the server of an embedded fabric; `ClockJump` stops
-    the workflow's own process. What the words mean for Globus Compute, `EmulatedEndpoint` says.
+    Faults mean the same as in the simulator, with the limits of a real HTEX: `Mute` stops the interchange, which also
+    delays results; `Slow`, `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` affect functions decorated with
+    `subject_to_faults`; `LoseFabric` stops the server of an embedded fabric; `ClockJump` stops the process of the
+    workflow. `EmulatedEndpoint` documents the faults of Globus Compute.
 
-    Faults begin and end in a thread of the injector's own. At the exit faults that last are ended, so that whatever is
-    frozen goes on and closed sites open.
+    A thread of the injector begins and ends the faults. Leaving the block ends all active faults.
 
     Args:
-        script: what happens; its times count from the entry.
-        places: where: instances of `LocalSite` or `EmulatedEndpoint`. Every endpoint of the script must be one of them.
-            A fault without an endpoint meets each service of which one endpoint is given.
-        run_dir: of the workflow with its embedded fabric, such as ``dfk.run_dir``; needed for `LoseFabric` only.
+        script: Faults to apply; their times count from the start of the block.
+        places: The `LocalSite` and `EmulatedEndpoint` instances that the script names. A fault without an endpoint is
+            applied once to each service that has an endpoint here.
+        run_dir: Run directory of the workflow, such as ``dfk.run_dir``; only `LoseFabric` needs it.
 
     Raises:
-        ConfigurationError: the script cannot be applied to these places.
+        ConfigurationError: The script cannot be applied to these places.
     """
 
     def __init__(self, script: f.FaultScript, places: Iterable[Place], *, run_dir: str | Path | None = None) -> None:
@@ -74,7 +73,7 @@ class Injector:
         self._thread = threading.Thread(target=self._work, name="fault-injector", daemon=True)
         self._longest_jump = max((fault.seconds for fault in script if isinstance(fault, f.ClockJump)), default=0.0)
         self._began = 0.0
-        #: What has not ended yet.
+        #: Faults that have begun and not ended.
         self._open: list[f.Fault] = []
         self._done: list[Injected] = []
         self._failure: BaseException | None = None
@@ -99,19 +98,22 @@ class Injector:
 
     @property
     def done(self) -> tuple[Injected, ...]:
-        """What was done so far, in order."""
+        """The faults that began and ended so far, in order."""
         return tuple(self._done)
 
     @property
     def is_over(self) -> bool:
-        """Nothing more will be done."""
+        """Whether every fault of the script has begun and ended."""
         return not self._thread.is_alive()
 
     def wait(self, limit: float) -> None:
         """Wait until the script is over.
 
+        Args:
+            limit: Seconds to wait.
+
         Raises:
-            TimeoutError: it is not over within this time.
+            TimeoutError: The script is not over within ``limit``.
         """
         self._thread.join(limit)
         if self._thread.is_alive():
@@ -124,10 +126,9 @@ class Injector:
             while self._todo and not self._stop.wait(self._todo[0][0] - (time.monotonic() - self._began)):
                 _, fault, ends = self._todo.pop(0)
                 self._apply(fault, ends=ends)
-            # Left early: what lasts is ended.
             for fault in list(self._open) if self._stop.is_set() else ():
                 self._apply(fault, ends=True)
-        except Exception as error:  # noqa: BLE001 - it is raised again where the injector is left
+        except Exception as error:  # noqa: BLE001 - __exit__ raises it again
             logger.warning("Injector: %r", error)
             self._failure = error
 
@@ -142,18 +143,18 @@ class Injector:
             case f.LoseFabric():
                 self._lose_fabric(ends=ends)
             case f.ClockJump():
-                _stand_still(fault.seconds)
+                _suspend_self(fault.seconds)
             case _:
                 for place in self._targets(fault):
                     (place.end if ends else place.begin)(fault)
-        self._done.append(done)  # only now: who waits for it relies on it
+        self._done.append(done)  # last: a caller that sees it relies on the fault being applied
 
     def _targets(self, fault: f.Fault) -> Sequence[Place]:
-        """The places that a fault is applied to: its endpoint, or one of each domain that knows it."""
+        """Return the endpoint of the fault; without one, an endpoint of each domain that accepts the fault."""
         label = getattr(fault, "endpoint", None)
-        asked = list(self._places.values()) if label is None else [self._places[label]]
-        refusals = {place.label: place.refuses(fault) for place in asked}
-        found = {id(place.domain): place for place in asked if refusals[place.label] is None}
+        candidates = list(self._places.values()) if label is None else [self._places[label]]
+        refusals = {place.label: place.refuses(fault) for place in candidates}
+        found = {id(place.domain): place for place in candidates if refusals[place.label] is None}
         if not found:
             raise ConfigurationError(f"{fault}: {next(iter(refusals.values()), 'no place is given')}")
         return list(found.values())
@@ -167,25 +168,25 @@ class Injector:
             _signal(process, psutil.Process.resume if ends else psutil.Process.suspend)
 
 
-def _signal(process: psutil.Process | None, what: Callable[[psutil.Process], None]) -> None:
+def _signal(process: psutil.Process | None, send: Callable[[psutil.Process], None]) -> None:
     if process is not None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            what(process)
+        with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended
+            send(process)
 
 
 def _servers(run_dir: Path) -> list[psutil.Process]:
-    """The server processes of the embedded fabric of a run: found by the folder in which they keep their data."""
+    """Return the server processes of the embedded fabric of a run."""
     owner = read_record(run_dir).get("pid")
     below = psutil.Process(owner).children(recursive=True) if isinstance(owner, int) else []
     found = [process for process in below if "valkey" in process.name() or "redis" in process.name()]
     if not found:
-        raise RuntimeError(f"{run_dir} has no embedded fabric whose server could be stopped")
+        raise RuntimeError(f"{run_dir} has no embedded fabric server that could be stopped")
     return found
 
 
-def _stand_still(seconds: float) -> None:
-    """Stop this whole process, as a suspended host would; another one wakes it up."""
+def _suspend_self(seconds: float) -> None:
+    """Stop this process as on a suspended host; a child process continues it."""
     pid = os.getpid()
     script = f"kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}"
-    with subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True) as waker:  # noqa: S603 - our own words
+    with subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True) as waker:  # noqa: S603 - a fixed command
         waker.wait(seconds + _END_LIMIT)

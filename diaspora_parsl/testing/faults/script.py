@@ -1,4 +1,4 @@
-"""What can go wrong with an endpoint, as a script that can be written down, drawn from a seed and replayed."""
+"""Faults as data: a script can be written as JSON, drawn from a seed and replayed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from diaspora_parsl.errors import ConfigurationError
 
 
 class _Fault(Struct, frozen=True, kw_only=True, tag=True):
-    """Something that goes wrong ``at`` a time, in seconds from the start of the run."""
+    """A fault that begins ``at`` seconds after the start of the run."""
 
     at: float
 
 
 class _Window(_Fault, frozen=True, kw_only=True, tag=True):
-    """Something that is wrong with an endpoint until a time."""
+    """A fault of one endpoint that lasts until ``until`` (seconds from the start of the run)."""
 
     endpoint: str
     until: float
@@ -29,95 +29,95 @@ class _Window(_Fault, frozen=True, kw_only=True, tag=True):
 
 
 class Kill(_Fault, frozen=True, kw_only=True, tag=True):
-    """The endpoint is gone without warning, with all that it held; it may be rebuilt, from ``until`` on if given."""
+    """The endpoint dies with all its tasks. It can be restarted, with ``until`` only after that time."""
 
     endpoint: str
     until: float | None = None
 
 
 class LoseNode(_Fault, frozen=True, kw_only=True, tag=True):
-    """One of its nodes, counted from 0, is gone without warning, with all that ran there; a new one is asked for."""
+    """A node, counted from 0, dies with all its tasks. The endpoint requests a new one."""
 
     endpoint: str
     node: int = 0
 
 
 class LoseWorker(_Fault, frozen=True, kw_only=True, tag=True):
-    """One of its workers dies with the task that it runs; the endpoint says so and starts another."""
+    """A worker dies with its task. The endpoint reports the loss and starts another worker."""
 
     endpoint: str
 
 
 class Freeze(_Window, frozen=True, kw_only=True, tag=True):
-    """Its nodes stand still: no results, no heartbeats, while the control channel answers as if nothing were wrong.
+    """The nodes stop: no results and no heartbeats, while the control channel still answers.
 
-    At ``until`` everything goes on where it stopped.
+    At ``until`` they continue where they stopped.
     """
 
 
 class Mute(_Window, frozen=True, kw_only=True, tag=True):
-    """Its control channel answers nothing until ``until``; work goes on."""
+    """The control channel does not answer; tasks continue to run."""
 
 
-# --- what user code meets there -----------------------------------------------------------------------------------
+# --- faults of user functions ------------------------------------------------------------------------------------
 
 
 class Slow(_Window, frozen=True, kw_only=True, tag=True):
-    """What starts there until ``until`` takes ``factor`` times as long."""
+    """Attempts that start in the window take ``factor`` times as long."""
 
     factor: float = 10.0
 
 
 class Flaky(_Window, frozen=True, kw_only=True, tag=True):
-    """A share of the attempts that start there end with an exception of the user's code, drawn from ``seed``."""
+    """Attempts that start in the window raise an exception with probability ``rate``, drawn from ``seed``."""
 
     rate: float = 0.3
     seed: int = 0
 
 
 class BlackHole(_Window, frozen=True, kw_only=True, tag=True):
-    """One of its nodes, counted from 0, fails every attempt at once, and so is always free for the next."""
+    """A node, counted from 0, fails every attempt immediately, and so is always free for the next."""
 
     node: int = 0
 
 
 class WrongEnvironment(_Window, frozen=True, kw_only=True, tag=True):
-    """A function cannot be imported there; ``function`` is its name, None is every function."""
+    """The function named ``function`` (None: every function) cannot be imported."""
 
     function: str | None = None
 
 
 class OutOfMemory(_Window, frozen=True, kw_only=True, tag=True):
-    """There is too little memory for a function; ``function`` is its name, None is every function."""
+    """The function named ``function`` (None: every function) runs out of memory."""
 
     function: str | None = None
 
 
-# --- the pool's own surroundings ----------------------------------------------------------------------------------
+# --- the pool's own environment -----------------------------------------------------------------------------------
 
 
 class LoseFabric(_Fault, frozen=True, kw_only=True, tag=True):
-    """Nothing can be published or read until ``until``."""
+    """Publishing and reading events fails until ``until``."""
 
     until: float
 
 
 class ClockJump(_Fault, frozen=True, kw_only=True, tag=True):
-    """For the pool time jumps ahead by ``seconds``: its own process stood still (a suspended host, a paused machine).
+    """The process of the pool stops for ``seconds``, as on a suspended host.
 
-    The endpoints went on meanwhile; what they said comes in all at once.
+    The endpoints continue; the pool receives all their messages when it resumes.
     """
 
     seconds: float
 
 
-# --- Globus Compute: the way between the client and an endpoint --------------------------------------------------
+# --- Globus Compute: the path between client and endpoint -------------------------------------------------------
 
 
 class Refuse(_Fault, frozen=True, kw_only=True, tag=True):
-    """The service answers submissions to the endpoint with an error until ``until``; without one, every request.
+    """The service answers submissions to the endpoint with an error; without an endpoint, every request.
 
-    ``status`` is the HTTP status, ``delay`` how many seconds the client waits for it, to ``until`` at most.
+    ``status`` is the HTTP status. The client receives it after ``delay`` seconds, at the latest at ``until``.
     """
 
     until: float
@@ -127,9 +127,9 @@ class Refuse(_Fault, frozen=True, kw_only=True, tag=True):
 
 
 class LoseResults(_Window, frozen=True, kw_only=True, tag=True):
-    """A share of the results never reaches the client, drawn from ``seed``.
+    """Results are lost on their path to the client with probability ``rate``, drawn from ``seed``.
 
-    ``kept``: the service has them, and tells who asks for the task; if not, the task runs for ever, as it seems.
+    ``kept``: the service still returns the result when polled for the task; else the task appears to run for ever.
     """
 
     rate: float = 1.0
@@ -138,16 +138,16 @@ class LoseResults(_Window, frozen=True, kw_only=True, tag=True):
 
 
 class RepeatResults(_Window, frozen=True, kw_only=True, tag=True):
-    """A share of the results is delivered twice, drawn from ``seed``."""
+    """Results are delivered twice with probability ``rate``, drawn from ``seed``."""
 
     rate: float = 1.0
     seed: int = 0
 
 
 class WrongStatus(_Window, frozen=True, kw_only=True, tag=True):
-    """Its status says ``status``, whatever is true.
+    """The service reports ``status`` for the endpoint, whatever its state.
 
-    ``counts``: with the numbers of workers and tasks that were true when it began; if not, without any.
+    ``counts``: report the numbers of workers and tasks from the begin of the fault; else report none.
     """
 
     status: str = "online"
@@ -155,45 +155,45 @@ class WrongStatus(_Window, frozen=True, kw_only=True, tag=True):
 
 
 class LoseConnection(_Fault, frozen=True, kw_only=True, tag=True):
-    """Every connection on which clients wait for results is dropped; they may connect again at once."""
+    """The service drops every connection on which clients wait for results. They may reconnect immediately."""
 
 
 class LoseBroker(_Fault, frozen=True, kw_only=True, tag=True):
-    """Clients cannot wait for results until ``until``; the service goes on, and keeps what comes."""
+    """Clients cannot connect to wait for results until ``until``; the service keeps the results."""
 
     until: float
 
 
 class ForgetResults(_Fault, frozen=True, kw_only=True, tag=True):
-    """Every result that waits at the service is kept no longer, as if it had waited for too long."""
+    """The service drops every result that waits for a client, as if it had expired."""
 
 
-#: What happens at one endpoint, anywhere.
+#: Faults of one endpoint of any kind.
 PlaceFault: TypeAlias = (
     Kill | LoseNode | LoseWorker | Freeze | Mute | Slow | Flaky | BlackHole | WrongEnvironment | OutOfMemory
 )
-#: What a worker applies to user code; see `diaspora_parsl.testing.faults.worker_faults`.
+#: Faults that a worker applies to user functions; see `diaspora_parsl.testing.faults.worker_faults`.
 WorkerFault: TypeAlias = Slow | Flaky | BlackHole | WrongEnvironment | OutOfMemory
-#: What happens to clients of Globus Compute only; see `diaspora_parsl.testing.globus`.
+#: Faults of Globus Compute only; see `diaspora_parsl.testing.globus`.
 GlobusFault: TypeAlias = (
     Refuse | LoseResults | RepeatResults | WrongStatus | LoseConnection | LoseBroker | ForgetResults
 )
 Fault: TypeAlias = PlaceFault | LoseFabric | ClockJump | GlobusFault
 
-#: Why other places refuse a `GlobusFault`.
-GLOBUS_ONLY: Final = "only Globus Compute knows it; give it to the endpoints of a LocalGlobusCompute"
+#: Why endpoints of other kinds refuse a `GlobusFault`.
+GLOBUS_ONLY: Final = "only Globus Compute has this fault; apply it to the endpoints of a LocalGlobusCompute"
 
-#: Faults of the infrastructure: a pool loses no task to them.
+#: Faults of the infrastructure, to which a pool loses no task.
 INFRASTRUCTURE: tuple[type[Fault], ...] = (Kill, Freeze, Mute, Slow, LoseWorker, LoseFabric)
 
 _HTTP_ERRORS: Final = range(400, 600)
 
 
 class FaultScript(Struct, frozen=True):
-    """Faults by time. All times are seconds from the start of the run.
+    """A sequence of faults, iterated by time. All times are seconds from the start of the run.
 
     Raises:
-        ConfigurationError: a fault ends before it begins, or begins before the run.
+        ConfigurationError: A fault begins before the run, ends before it begins, or has a value out of range.
     """
 
     faults: tuple[Fault, ...] = ()
@@ -206,15 +206,15 @@ class FaultScript(Struct, frozen=True):
             if until is not None and until < fault.at:
                 raise ConfigurationError(f"{fault} ends before it begins; give `until` >= `at`")
             if not 0.0 <= getattr(fault, "rate", 0.0) <= 1.0:
-                raise ConfigurationError(f"{fault} meets an impossible share; give `rate` from 0 to 1")
+                raise ConfigurationError(f"{fault} has an impossible rate; give `rate` from 0 to 1")
             if isinstance(fault, Slow) and fault.factor < 1.0:
-                raise ConfigurationError(f"{fault} is faster than without it; give `factor` >= 1")
+                raise ConfigurationError(f"{fault} is no slowdown; give `factor` >= 1")
             if isinstance(fault, ClockJump) and fault.seconds <= 0.0:
-                raise ConfigurationError(f"{fault} does not jump ahead; give `seconds` > 0")
+                raise ConfigurationError(f"{fault} is no jump ahead; give `seconds` > 0")
             if isinstance(fault, LoseNode | BlackHole) and fault.node < 0:
                 raise ConfigurationError(f"{fault} names no node; give `node` >= 0")
             if isinstance(fault, Refuse) and (fault.status not in _HTTP_ERRORS or fault.delay < 0.0):
-                raise ConfigurationError(f"{fault} refuses nothing; give `status` from 400 to 599, `delay` >= 0")
+                raise ConfigurationError(f"{fault} is no refusal; give `status` from 400 to 599, `delay` >= 0")
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(sorted(self.faults, key=lambda fault: fault.at))
@@ -223,11 +223,11 @@ class FaultScript(Struct, frozen=True):
         return len(self.faults)
 
     def __add__(self, other: FaultScript) -> FaultScript:
-        """Both at once."""
+        """Return a script with the faults of both."""
         return FaultScript(self.faults + other.faults)
 
     def endpoints(self) -> set[str]:
-        """Labels of the endpoints that something happens to."""
+        """Return the labels of the endpoints that the script names."""
         named = (getattr(fault, "endpoint", None) for fault in self.faults)
         return {label for label in named if label is not None}
 
@@ -241,20 +241,20 @@ class FaultScript(Struct, frozen=True):
         seconds: float,
         kinds: Sequence[type[Fault]] = INFRASTRUCTURE,
     ) -> FaultScript:
-        """A random script: the same seed and arguments give the same script everywhere.
+        """Draw a random script. Equal arguments give equal scripts on every host.
 
         Args:
-            seed: of the generator.
-            endpoints: labels to choose from, in this order.
-            count: of faults.
-            seconds: faults begin within this time, and last up to a quarter of it.
-            kinds: of faults to choose from.
+            seed: Seed of the generator.
+            endpoints: Labels to choose from; their order matters.
+            count: Number of faults.
+            seconds: Seconds in which faults begin. A fault lasts up to a quarter of it.
+            kinds: Types of fault to choose from.
         """
         rng = random.Random(seed)  # noqa: S311 - a reproducible script, no secret
         faults: list[Fault] = []
         for _ in range(count):
             kind, at, endpoint = rng.choice(kinds), rng.uniform(0.0, seconds), rng.choice(endpoints)
-            faults.append(_one(kind, rng, at, at + rng.uniform(0.0, seconds / 4), endpoint))
+            faults.append(_drawn_fault(kind, rng, at, at + rng.uniform(0.0, seconds / 4), endpoint))
         return cls(tuple(faults))
 
     @classmethod
@@ -271,25 +271,24 @@ class FaultScript(Struct, frozen=True):
         together: float = 0.1,
         kinds: Sequence[type[Fault]] = (Kill, Freeze, LoseWorker),
     ) -> FaultScript:
-        """A script as on real machines: what failed lately fails again soon, and some failures take a whole site along.
+        """Draw a script with failures clustered in time and across a site, as observed on real machines.
 
-        Failures of one endpoint are a branching process (Hawkes): spontaneous ones at random, and after each failure
-        another with a certain probability. So the same number of failures comes in clusters.
+        The failures of one endpoint are a self-exciting branching process (Hawkes 1971): spontaneous failures come at
+        random, and each failure causes another with probability ``again``.
 
         Args:
-            seed: of the generator; the same seed and arguments give the same script everywhere.
-            sites: the endpoints of each site.
-            seconds: faults begin within this time.
-            between: mean seconds between two spontaneous failures of one endpoint.
-            down: mean seconds that a failure lasts, if its kind lasts.
-            again: probability that a failure is followed by another of the same endpoint, below 1.
-            soon: mean seconds until that one.
-            together: probability that a failure is one of the whole site, at the same moment, as if its file system or
-                its power failed: all of its endpoints are killed.
-            kinds: of failures of single endpoints.
+            seed: Seed of the generator. Equal arguments give equal scripts on every host.
+            sites: Endpoint labels by site.
+            seconds: Seconds in which faults begin.
+            between: Mean seconds between two spontaneous failures of one endpoint.
+            down: Mean duration of a failure in seconds, for kinds that last.
+            again: Probability that a failure causes another of the same endpoint, below 1.
+            soon: Mean seconds until the caused failure.
+            together: Probability that a failure kills all endpoints of the site, as a power failure does.
+            kinds: Types of fault of single endpoints.
 
         Raises:
-            ConfigurationError: the numbers describe no such process.
+            ConfigurationError: A number is out of range.
         """
         if between <= 0.0 or down <= 0.0 or soon <= 0.0 or not (0.0 <= again < 1.0 and 0.0 <= together <= 1.0):
             raise ConfigurationError(
@@ -309,19 +308,19 @@ class FaultScript(Struct, frozen=True):
                     if kind is Kill:
                         faults.append(Kill(at=at, endpoint=label, until=until))
                     else:
-                        faults.append(_one(kind, rng, at, until, label))
+                        faults.append(_drawn_fault(kind, rng, at, until, label))
         return cls(tuple(sorted(faults, key=lambda fault: fault.at)))
 
     def to_json(self) -> bytes:
-        """The script as JSON."""
+        """Encode the script as JSON."""
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> FaultScript:
-        """A script from JSON.
+        """Decode a script from JSON.
 
         Raises:
-            ConfigurationError: it is none; the message says where.
+            ConfigurationError: The text is no fault script; the message names the position.
         """
         try:
             return msgspec.json.decode(raw, type=cls)
@@ -329,8 +328,8 @@ class FaultScript(Struct, frozen=True):
             raise ConfigurationError(f"not a fault script: {error}") from None
 
 
-def _one(kind: type[Fault], rng: random.Random, at: float, until: float, endpoint: str) -> Fault:
-    """A fault of this kind; what else it needs is drawn."""
+def _drawn_fault(kind: type[Fault], rng: random.Random, at: float, until: float, endpoint: str) -> Fault:
+    """Return a fault of this kind, with its other fields drawn."""
     if kind is Kill:
         return Kill(at=at, endpoint=endpoint)
     draw: dict[str, Callable[[], float | str]] = {
@@ -346,7 +345,7 @@ def _one(kind: type[Fault], rng: random.Random, at: float, until: float, endpoin
 
 
 def _failures(rng: random.Random, seconds: float, between: float, again: float, soon: float) -> Iterator[float]:
-    """Times of the failures of one endpoint."""
+    """Yield the times of the failures of one endpoint."""
     spontaneous = rng.expovariate(1.0 / between)
     while spontaneous < seconds:
         at = spontaneous

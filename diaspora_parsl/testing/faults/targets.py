@@ -1,4 +1,4 @@
-"""What a fault script can be applied to, and what is wrong there now."""
+"""The protocol of what a fault script can be applied to, and the list of its active faults."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ FaultT = TypeVar("FaultT", bound=f.Fault)
 
 
 class Place(Protocol):
-    """A place that faults can be applied to while it works: a local site, an emulated endpoint.
+    """An endpoint that faults can be applied to while it runs: a local site or an emulated endpoint.
 
-    `begin` and `end` return when it is done, and are called by one thread at a time.
+    `begin` and `end` return once the fault is applied. One thread at a time calls them.
     """
 
     @property
     def label(self) -> str:
-        """Of the endpoint there."""
+        """Label of the endpoint."""
 
     @property
     def domain(self) -> object:
-        """What it shares with others: a fault that names no endpoint is applied once to each domain."""
+        """The service that endpoints share: a fault without an endpoint is applied once per domain."""
 
     def refuses(self, fault: f.Fault) -> str | None:
-        """Why the fault cannot be applied here, None if it can."""
+        """Return why the fault cannot be applied, or None if it can."""
 
     def begin(self, fault: f.Fault) -> None:
-        """From now on this is wrong here; what has no ``until`` is over at once."""
+        """Begin a fault. A fault without ``until`` also ends here."""
 
     def end(self, fault: f.Fault) -> None:
-        """What has begun is wrong no longer, unless another fault of the same kind lasts."""
+        """End a fault, unless another fault of its kind is active."""
 
 
-class Troubles:
-    """Faults that have begun and not ended, in this order."""
+class ActiveFaults:
+    """Faults that have begun and not ended, in the order of their begin."""
 
     def __init__(self) -> None:
         self._open: list[f.Fault] = []
@@ -44,19 +44,19 @@ class Troubles:
         return iter(list(self._open))
 
     def begin(self, fault: f.Fault) -> None:
-        """Remember it, if it lasts."""
+        """Add the fault if it has an ``until``."""
         if getattr(fault, "until", None) is not None:
             self._open.append(fault)
 
     def end(self, fault: f.Fault) -> bool:
-        """Forget it; returns whether it was the last of its kind.
+        """Remove the fault; return whether it was the last of its kind.
 
         Raises:
-            ValueError: it has not begun, or ended before.
+            ValueError: The fault is not active.
         """
         self._open.remove(fault)
         return not self.of(type(fault))
 
     def of(self, kind: type[FaultT]) -> list[FaultT]:
-        """Those of a kind."""
+        """Return the active faults of a kind."""
         return [fault for fault in self._open if isinstance(fault, kind)]

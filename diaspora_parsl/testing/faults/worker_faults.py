@@ -1,4 +1,4 @@
-"""The worker's side of scripted faults: what user code meets at a place where something is wrong."""
+"""The worker's side of scripted faults: the decorator that lets user functions meet them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import msgspec
 
 from diaspora_parsl.testing.faults import script as f
 
-#: Names the folder in which a place keeps what is wrong with it now.
+#: Environment variable with the folder in which an endpoint records its active faults.
 VARIABLE: Final = "DIASPORA_PARSL_FAULTS"
-#: The node that a worker runs on, as ``label-0``.
+#: Environment variable with the node of a worker, such as ``label-0``.
 NODE_VARIABLE: Final = "DIASPORA_PARSL_NODE"
 _RECORD: Final = "faults.json"
 _DRAWS: Final = "draws"
@@ -27,19 +27,18 @@ R = TypeVar("R")
 
 
 class FlakyError(Exception):
-    """What `Flaky` raises."""
+    """Raised by `Flaky`."""
 
 
 class BlackHoleError(Exception):
-    """What `BlackHole` raises."""
+    """Raised by `BlackHole`."""
 
 
 class subject_to_faults(Generic[P, R]):  # noqa: N801 - it is used as a decorator
-    """Let a function meet the faults that a script applies to the place where it runs.
+    """Decorator: let a function meet the faults that a script applies to its endpoint.
 
-    Put it below the decorator of the app. At a place without faults it costs one look at a file. The package must be
-    installed where the workers run. (An object and not a closure, so that it travels by reference: what pytest puts
-    into the modules of a plugin's package does not travel.)
+    Put it below the decorator of the app. Without faults it costs one attempt to read a file. The workers must have
+    this package installed. It is a class, because an instance is pickled by reference to this module.
 
     Example:
         >>> @parsl.python_app  # doctest: +SKIP
@@ -52,10 +51,10 @@ class subject_to_faults(Generic[P, R]):  # noqa: N801 - it is used as a decorato
         self._function = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function, or fail as the place makes it fail."""
+        """Run the function, or raise what the active faults of the endpoint raise."""
         folder = os.environ.get(VARIABLE)
-        faults = wrong_now(Path(folder)) if folder else ()
-        slow = _suffer(getattr(self, "__name__", ""), faults, Path(folder or "."))
+        faults = read_faults(Path(folder)) if folder else ()
+        slow = _apply_faults(getattr(self, "__name__", ""), faults, Path(folder or "."))
         began = time.monotonic()
         result = self._function(*args, **kwargs)
         if slow > 1.0:
@@ -63,23 +62,23 @@ class subject_to_faults(Generic[P, R]):  # noqa: N801 - it is used as a decorato
         return result
 
 
-def make_wrong(folder: Path, faults: tuple[f.WorkerFault, ...]) -> None:
-    """From now on this, and nothing else, is wrong at the place that keeps its record there."""
+def write_faults(folder: Path, faults: tuple[f.WorkerFault, ...]) -> None:
+    """Replace the active faults of the endpoint with this folder."""
     draft = folder / f"{_RECORD}.{os.getpid()}"
     draft.write_bytes(msgspec.json.encode(faults))
     draft.replace(folder / _RECORD)
 
 
-def wrong_now(folder: Path) -> tuple[f.WorkerFault, ...]:
-    """What is wrong at the place that keeps its record there."""
+def read_faults(folder: Path) -> tuple[f.WorkerFault, ...]:
+    """Return the active faults of the endpoint with this folder."""
     try:
         return msgspec.json.decode((folder / _RECORD).read_bytes(), type=tuple[f.WorkerFault, ...])
     except FileNotFoundError:
-        return ()  # nothing was ever wrong there
+        return ()  # no fault has begun yet
 
 
-def _suffer(name: str, faults: tuple[f.WorkerFault, ...], folder: Path) -> float:
-    """Raise what these faults make of an attempt of the function, or return by how much it is slower."""
+def _apply_faults(name: str, faults: tuple[f.WorkerFault, ...], folder: Path) -> float:
+    """Raise the error of the first fault that fails the function, or return the slowdown factor."""
     slow = 1.0
     for fault in faults:
         if isinstance(fault, f.Slow):
@@ -96,7 +95,7 @@ def _error(
 ) -> Exception | None:
     match fault:
         case f.Flaky():
-            return FlakyError(f"this attempt of {name} drew a blank") if _draw(folder, fault) < fault.rate else None
+            return FlakyError(f"Flaky failed this attempt of {name}") if _draw(folder, fault) < fault.rate else None
         case f.BlackHole():
             node = os.environ.get(NODE_VARIABLE, "")
             return BlackHoleError(f"node {node} fails everything") if node.endswith(f"-{fault.node}") else None
@@ -108,7 +107,7 @@ def _error(
 
 
 def _draw(folder: Path, fault: f.Flaky) -> float:
-    """The next number of the fault's sequence, which all workers of the place draw from."""
+    """Return the next number of the sequence of the fault, which all workers of the endpoint share."""
     with (folder / f"{_DRAWS}-{fault.seed}").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         number = file.tell()

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.globus.broker.broker import Broker
-from diaspora_parsl.testing.globus.endpoint import AwaitedTroubles, Endpoint
+from diaspora_parsl.testing.globus.endpoint import AwaitedFaults, Endpoint
 from diaspora_parsl.testing.globus.engines.process import Assignment
 from diaspora_parsl.testing.globus.ledger import Ledger, Task, UnknownError
 
@@ -83,7 +83,7 @@ class Core:
         self.throttle = throttle
         self.ledger = Ledger()
         self.endpoints: dict[str, Endpoint] = {}
-        self.troubles = AwaitedTroubles()
+        self.troubles = AwaitedFaults()
         #: Requests by method and route.
         self.seen: Counter[str] = Counter()
 

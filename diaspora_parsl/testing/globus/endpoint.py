@@ -10,11 +10,11 @@ from typing import Any, get_args
 from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
-from diaspora_parsl.testing.faults.targets import Troubles
+from diaspora_parsl.testing.faults.targets import ActiveFaults
 from diaspora_parsl.testing.globus.engines.base import Engine
 
 
-class AwaitedTroubles(Troubles):
+class AwaitedFaults(ActiveFaults):
     """Troubles whose end can be awaited, in one loop."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Endpoint:
     def __init__(self, name: str, engine: Engine) -> None:
         self.name = name
         self.engine = engine
-        self.troubles = AwaitedTroubles()
+        self.troubles = AwaitedFaults()
         self._draws: dict[f.LoseResults | f.RepeatResults, random.Random] = {}
         #: What was true when the status began to be wrong.
         self._stale: dict[f.WrongStatus, dict[str, int]] = {}

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.globus.core import QUEUE_PREFIX, Core, Submission, read
-from diaspora_parsl.testing.globus.endpoint import AwaitedTroubles, Endpoint
+from diaspora_parsl.testing.globus.endpoint import AwaitedFaults, Endpoint
 from diaspora_parsl.testing.globus.ledger import Task, UnknownError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _json(document: object, status: int = 200, headers: dict[str, str] | None = 
     )
 
 
-async def _refused(troubles: AwaitedTroubles, *, everything: bool) -> web.Response | None:
+async def _refused(troubles: AwaitedFaults, *, everything: bool) -> web.Response | None:
     """What is answered instead of a request that a fault refuses, after the time that it takes."""
     found = [fault for fault in troubles.of(f.Refuse) if (fault.endpoint is None) == everything]
     if not found:

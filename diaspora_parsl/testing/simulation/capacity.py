@@ -1,4 +1,4 @@
-"""What a perfect pool could do with what survives a fault script."""
+"""Lower bound of the makespan under a fault script."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from diaspora_parsl.testing.simulation.scenario import SimEndpoint, SimTask
 
 
 def surviving_makespan(endpoints: Sequence[SimEndpoint], tasks: Sequence[SimTask], script: Iterable[f.Fault]) -> float:
-    """The time in which all slots that are alive, at their speed of the moment, can do all the work.
+    """Return the seconds in which all usable slots, at their current speed, can do all the work.
 
-    The capacity is summed over time: an endpoint counts from its first start on, without the time in which it was
-    killed, frozen or failed every function, without nodes that are black holes, and divided by the factor by which it
-    was slowed. What a perfect pool would not need is not counted as capacity lost: noticing, restarting where that is
-    possible at once, and work destroyed. So it is a lower bound.
+    An endpoint contributes its slots times its speed, divided by the factor of `Slow`, without black-hole nodes, and
+    nothing while it is killed, frozen or fails every function. The bound ignores detection, restart and repeated work.
     """
     work = sum(task.seconds for task in tasks)
     changes: list[tuple[float, float]] = []
@@ -34,11 +32,11 @@ def surviving_makespan(endpoints: Sequence[SimEndpoint], tasks: Sequence[SimTask
         if done + gained >= work:
             break
         done, at, power = done + gained, change, power + delta
-    return at + (work - done) / power if power > 1e-9 else float("inf")  # noqa: PLR2004 - rounding leaves crumbs
+    return at + (work - done) / power if power > 1e-9 else float("inf")  # noqa: PLR2004 - rounding errors
 
 
 def _steps(spec: SimEndpoint, faults: Sequence[f.Fault]) -> list[tuple[float, float]]:
-    """When the power of one endpoint changes, and to what."""
+    """Return the times at which the power of an endpoint changes, with the new power."""
     windows = [(fault.at, _until(fault), fault) for fault in faults]
     times = sorted({0.0, *(at for at, _, _ in windows), *(until for _, until, _ in windows)})
     return [(at, _power(spec, [fault for start, end, fault in windows if start <= at < end])) for at in times]
@@ -55,7 +53,7 @@ def _power(spec: SimEndpoint, faults: Sequence[f.Fault]) -> float:
 
 
 def _is_useless(fault: f.Fault) -> bool:
-    """Whether nothing at all can be done there meanwhile."""
+    """Return whether the fault stops all useful work of the endpoint."""
     if isinstance(fault, f.WrongEnvironment | f.OutOfMemory):
         return fault.function is None
     return isinstance(fault, f.Kill | f.Freeze)

@@ -1,4 +1,4 @@
-"""What a simulation runs, and what came of it."""
+"""Input and result of a simulation: endpoints, tasks, report."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from msgspec import Struct
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing import faults as f
 
-#: Seconds by which heartbeats are late on a loaded machine, equally likely: 18,000 wake-ups on 2 cores with 4 to 11
-#: processes that want to run, sorted into classes, each with its upper bound (the one latest of 18,000 as 1 of 1,000).
+#: Heartbeat delays on a loaded machine in seconds, equally likely. Measured on 18,000 wake-ups on 2 cores with 4 to 11
+#: runnable processes; each class has its upper bound (the latest of all 18,000 counts as 1 of 1,000).
 LOADED: Final = (0.0002,) * 900 + (0.002,) * 50 + (0.0075,) * 40 + (0.035,) * 9 + (0.25,)
-#: As `LOADED`, and one in 10,000 (about every three hours) stalls for one to two and a half seconds.
+#: As `LOADED`, but one wake-up in 10,000 (about every three hours) stalls for 1 to 2.5 seconds.
 STALLING: Final = LOADED * 9 + LOADED[:-1] + (1.0,) + LOADED[1:-1] + (1.5, 2.0, 2.5)
 
 
 class SimEndpoint(Struct, frozen=True, kw_only=True):
-    """One simulated endpoint; times in seconds of virtual time."""
+    """One simulated endpoint. Times are virtual seconds."""
 
     label: str
     slots: int = 4
-    """Attempts at once, on all of its nodes together."""
+    """Attempts that run at a time, over all nodes."""
     nodes: int = 1
-    """A free one is chosen at random, as an HTEX interchange does."""
+    """Number of nodes. An attempt starts on a random free node, as with an HTEX interchange."""
     speed: float = 1.0
-    """2.0 needs half the time."""
+    """Tasks take their ``seconds`` divided by this."""
     site: str = ""
     start_delay: float = 1.0
-    """From the start of a generation until its workers are connected."""
+    """Seconds from the start of a generation until its workers are connected."""
     notice: float | None = 1.0
-    """From its death until the pool is told by its own evidence; None: it never is, only silence tells."""
+    """Seconds from its death until the endpoint reports it; None: only missing heartbeats show it."""
     heartbeat: float | None = None
-    """Interval of its heartbeats on the fabric; None: no agent runs there."""
+    """Seconds between its heartbeats on the fabric; None: no agent runs."""
     stragglers: float = 0.0
-    """This share of the attempts takes ``straggling`` times as long, whichever tasks they are of."""
+    """Share of the attempts that take ``straggling`` times as long, drawn per attempt."""
     straggling: float = 10.0
     lateness: tuple[float, ...] = ()
-    """Delays of which one is drawn for each heartbeat, such as `LOADED`; none: they are on time."""
+    """Heartbeat delays in seconds to draw from, such as `LOADED`; empty: no delay."""
     maintenance: tuple[tuple[float, float], ...] = ()
-    """Windows, from and to, that are announced at the start. Nothing happens there unless a fault makes it happen."""
+    """Maintenance windows (begin, end) announced at the start. Add a fault to simulate the outage itself."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.nodes < 1 or self.slots % self.nodes:
@@ -54,87 +54,86 @@ class SimTask(Struct, frozen=True, kw_only=True):
 
     function: str = "work"
     seconds: float = 1.0
-    """On an endpoint of speed 1."""
+    """Run time in seconds on an endpoint of speed 1."""
     at: float = 0.0
-    """When it is submitted."""
+    """Time of its submission."""
     eligible: frozenset[str] | None = None
-    """Labels of the endpoints that may run it; None: all."""
+    """Labels of the endpoints allowed to run it; None: all."""
     priority: float = 0.0
     idempotent: bool = False
-    """It may run twice, as python apps without output files may: a second attempt does no harm, not even beside the
-    first."""
+    """Whether it may run twice, even at the same time."""
     raises: bool = False
-    """It ends with an exception of its own."""
+    """Whether it raises an exception."""
     kills: bool = False
-    """It takes its worker with it, wherever it runs."""
+    """Whether it kills the worker that runs it."""
 
 
 class Detection(Struct, frozen=True):
-    """How long a fault went unnoticed."""
+    """Time to detect a fault."""
 
     fault: f.Fault
     seconds: float
-    """From the fault until the pool took the work of the endpoint away, or declared it dead."""
+    """Seconds from the fault until the pool rerouted the endpoint's tasks or declared it dead."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What came of a run."""
+    """Result of a run."""
 
     submitted: int
     resolved: int
     rejected: int
     lost: int
-    """Tasks that were never settled."""
+    """Tasks that never settled."""
     twice: int
-    """Tasks that were settled more than once."""
+    """Tasks that settled more than once."""
     makespan: float
-    """Virtual seconds until the last task was settled."""
+    """Virtual seconds until the last task settled."""
     ideal_makespan: float
-    """All work over all slots and their speed: no order of execution can be faster."""
+    """Total work divided by the power of all slots: a lower bound without faults."""
     surviving_makespan: float
-    """The same over what was alive when: no order of execution can be faster, given these faults."""
+    """Lower bound of the makespan under these faults, see `capacity`."""
     attempts: int
     executions: int
-    """Attempts that ran to their end, wanted or not."""
+    """Attempts that ran to their end, needed or not."""
     useful_seconds: float
-    """Time that workers spent on attempts whose outcome was delivered."""
+    """Worker seconds of attempts whose outcome was delivered."""
     wasted_seconds: float
-    """Time that they spent on others: destroyed by a fault, or not needed any more."""
+    """Worker seconds of all other attempts: destroyed by a fault, or no longer needed."""
     rerouted: int
     late: int
     hedged: int
-    """Second attempts that were sent after slow ones."""
+    """Number of hedged attempts."""
     latency_p99: float
-    """Within so many seconds 99 % of the settled tasks were settled after they were submitted."""
+    """99th percentile of the seconds from submission to settlement."""
     detections: tuple[Detection, ...]
     false_suspicions: int
-    """How often an endpoint was suspected, left or declared dead with which nothing was wrong, `precautions` aside."""
+    """Number of times a healthy endpoint was suspected or declared dead, without `precautions`."""
     precautions: int
-    """How often such an endpoint was suspected because others of its site had been lost."""
+    """Number of times a healthy endpoint was suspected because others of its site were lost."""
     quarantined: int
-    """How often an endpoint was declared suspect or quarantined, rightly or not."""
+    """Number of times an endpoint was declared suspect or quarantined, rightly or not."""
     endpoint_seconds: float
-    """Virtual time over all endpoints in which nothing was wrong with them."""
+    """Virtual seconds without a fault, summed over all endpoints."""
     steps: int
-    """Stimuli handled."""
+    """Number of stimuli that the core handled."""
     digest: str
-    """Of every dispatch and settlement with its time: equal for equal runs."""
+    """Hash of every dispatch and settlement with its time; equal for equal runs."""
 
     @property
     def settled(self) -> int:
-        """Tasks that were settled."""
+        """Number of settled tasks."""
         return self.submitted - self.lost
 
     @property
     def wasted(self) -> int:
-        """Attempts that ran to their end although nobody needed them to."""
+        """Number of attempts that ran to their end beyond one per settled task."""
         return max(0, self.executions - self.settled)
 
     def detection_times(self, kind: type[f.Fault] | None = None) -> list[float]:
-        """Seconds until faults (of one kind) were noticed, in rising order."""
+        """Return the detection times of faults (of one kind) in seconds, ascending."""
         return sorted(d.seconds for d in self.detections if kind is None or isinstance(d.fault, kind))
 
 
 def quantile(rising: Sequence[float], share: float) -> float | None:
-    """The value below which this share of the values lies; None if there is no value."""
+    """Return the value below which this share of ascending values lies; None for no values."""
     return rising[min(len(rising) - 1, int(share * len(rising)))] if rising else None

@@ -11,28 +11,26 @@ from diaspora_parsl.testing import faults as f
 from diaspora_parsl.testing.faults.worker_faults import BlackHoleError, FlakyError
 from diaspora_parsl.testing.simulation.scenario import SimEndpoint, SimTask
 
-#: Seconds that an attempt takes which fails at once.
-AT_ONCE: Final = 0.01
-#: The share of its time after which an attempt finds that there is too little memory.
-_FULL_AFTER: Final = 0.5
-
-
+#: Seconds until an immediate failure.
+_IMMEDIATELY: Final = 0.01
+#: Share of its run time after which an attempt runs out of memory.
+_OOM_SHARE: Final = 0.5
 _RULES: Final = Rulebook()
 
 
 class Running(NamedTuple):
-    """An attempt that runs."""
+    """A running attempt."""
 
     since: float
     until: float
     task: SimTask
     node: int
     raises: Failure | None
-    """What it will end with, if that is not a result."""
+    """Failure that it ends with; None: it ends with a result."""
 
 
 class Site:
-    """One simulated endpoint: which of its nodes are there, what runs on them, and what is wrong."""
+    """State of one simulated endpoint: its nodes, running attempts and active faults."""
 
     def __init__(self, spec: SimEndpoint) -> None:
         self.spec = spec
@@ -48,34 +46,34 @@ class Site:
         self.mute_until = 0.0
         self.closed_until = 0.0
         self.answered_at = 0.0
-        #: When its last heartbeat arrived, or will: none overtakes another.
-        self.heard_at = 0.0
-        #: The last death or fault that touches what the pool can see; nothing is wrong from then on.
+        #: Arrival time of its last heartbeat; heartbeats arrive in order.
+        self.heartbeat_at = 0.0
+        #: Time from which the pool can see no effect of past faults.
         self.well_from = 0.0
-        self.afflictions: list[f.Slow | f.Flaky | f.BlackHole | f.WrongEnvironment | f.OutOfMemory] = []
+        self.worker_faults: list[f.Slow | f.Flaky | f.BlackHole | f.WrongEnvironment | f.OutOfMemory] = []
         self.draws: dict[f.Flaky, random.Random] = {}
 
     def slots(self) -> int:
-        """Workers that are there now."""
+        """Return the number of connected workers."""
         return self.per_node * (self.spec.nodes - len(self.lost_nodes))
 
     def free_node(self, rng: random.Random) -> int | None:
-        """A node with an idle worker."""
+        """Return a random node with an idle worker, or None."""
         if self.spec.nodes == 1:
             return 0 if self.busy[0] < self.per_node and not self.lost_nodes else None
         free = [node for node, busy in enumerate(self.busy) if busy < self.per_node and node not in self.lost_nodes]
         return rng.choice(free) if free else None
 
     def is_well(self, at: float) -> bool:
-        """Whether nothing is wrong with it that anybody could see."""
+        """Return whether no fault is visible to the pool."""
         return self.alive and self.frozen_at is None and at >= self.mute_until and at >= self.well_from
 
     def begin(self, at: float, task: SimTask, node: int, seconds: float) -> Running:
-        """An attempt starts on a node, and would take so long if nothing were wrong."""
+        """Start an attempt that takes ``seconds`` without faults."""
         failure = None
-        if self.afflictions:
-            self.afflictions = [fault for fault in self.afflictions if fault.until > at]
-            for fault in self.afflictions:
+        if self.worker_faults:
+            self.worker_faults = [fault for fault in self.worker_faults if fault.until > at]
+            for fault in self.worker_faults:
                 if isinstance(fault, f.Slow):
                     seconds *= fault.factor
                 elif failure is None:
@@ -83,29 +81,29 @@ class Site:
         if failure is not None:
             seconds = min(seconds, _duration(failure, seconds))
         elif task.raises:
-            failure = _TASKS_OWN
+            failure = _TASK_ERROR
         self.busy[node] += 1
         return Running(at, at + seconds, task, node, failure)
 
     def end(self, attempt: int) -> Running:
-        """An attempt is over; its worker is free."""
+        """End an attempt and free its worker."""
         running = self.running.pop(attempt)
         self.busy[running.node] -= 1
         return running
 
     def spent(self, at: float) -> float:
-        """Seconds that what runs here has run until now, over all workers."""
+        """Return the worker seconds of the running attempts until now."""
         return sum((self.frozen_at or at) - running.since for running in self.running.values())
 
     def lose(self, node: int) -> list[int]:
-        """A node is gone; returns the attempts that ran there."""
+        """Remove a node; return the attempts that ran on it."""
         lost = [attempt for attempt, running in self.running.items() if running.node == node]
         for attempt in lost:
             self.end(attempt)
         return lost
 
     def stop(self) -> None:
-        """It is gone, with all that it held."""
+        """Drop the endpoint with all its attempts."""
         self.alive = False
         self.waiting.clear()
         self.running.clear()
@@ -130,17 +128,17 @@ class Site:
 
 
 def raised(error: BaseException) -> Failure:
-    """What the pool is told of an exception of user code, by the built-in rules."""
+    """Classify an exception of user code by the built-in rules."""
     return _RULES.classify(error, raised=True)
 
 
 def _duration(failure: Failure, seconds: float) -> float:
     if failure.error == "FlakyError":
         return seconds
-    return seconds * _FULL_AFTER if failure.error == "MemoryError" else AT_ONCE
+    return seconds * _OOM_SHARE if failure.error == "MemoryError" else _IMMEDIATELY
 
 
-_TASKS_OWN: Final = raised(ValueError("raised by the task"))
-_FLAKY: Final = raised(FlakyError("this attempt drew a blank"))
+_TASK_ERROR: Final = raised(ValueError("raised by the task"))
+_FLAKY: Final = raised(FlakyError("Flaky failed this attempt"))
 _BLACK_HOLE: Final = raised(BlackHoleError("this node fails everything"))
 _MEMORY: Final = raised(MemoryError())

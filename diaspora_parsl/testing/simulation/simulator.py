@@ -29,12 +29,12 @@ __all__ = ["Detection", "Report", "SimEndpoint", "SimTask", "Simulator"]
 
 #: Seconds between two reads of the fabric.
 _READ: Final = 0.25
-#: Seconds between two questions to a control channel.
+#: Seconds between two polls of a control channel.
 _POLL: Final = 1.0
 
 
 class Simulator:
-    """Runs tasks on simulated endpoints, in virtual time. Equal arguments give equal runs, in every process.
+    """Run tasks on simulated endpoints in virtual time. Equal arguments give equal runs in every process.
 
     Example:
         >>> endpoints = [SimEndpoint(label="alpha"), SimEndpoint(label="beta", speed=2.0)]
@@ -43,18 +43,18 @@ class Simulator:
         0
 
     Args:
-        endpoints: where the tasks run.
-        tasks: the tasks, or how many: then of three functions and 0.5 to 1.5 s each, submitted at the start.
-        faults: what goes wrong.
-        seed: of drawn tasks and of the jitter of run times.
-        settings: of the pool.
-        jitter: run times vary by this fraction.
-        limit: virtual seconds after which what is not settled counts as lost.
-        validate_every: check the invariants of the core after so many stimuli; 0: at the end only.
+        endpoints: Simulated endpoints.
+        tasks: Tasks, or a number of tasks to draw: three functions, 0.5 to 1.5 s each, submitted at the start.
+        faults: Fault script.
+        seed: Seed of drawn tasks and of run-time jitter.
+        settings: Settings of the pool.
+        jitter: Fraction by which run times vary.
+        limit: Virtual seconds after which unsettled tasks count as lost.
+        validate_every: Number of stimuli between two checks of the core's invariants; 0: check at the end only.
 
     Raises:
-        ConfigurationError: two endpoints share a label, a fault or a task names an endpoint that does not exist, or a
-            fault cannot be simulated.
+        ConfigurationError: Two endpoints share a label, a fault or a task names an unknown endpoint, or a fault cannot
+            be simulated.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Simulator:
             raise ConfigurationError(f"no such simulated endpoint: {', '.join(sorted(named - set(labels)))}")
 
     def run(self) -> Report:
-        """Run until every task is settled, or the limit is reached. Each call is a run of its own."""
+        """Run until every task settles or the limit is reached. Each call starts a fresh run."""
         state = self._rng.getstate()
         try:
             return _Run(self._endpoints, self._tasks, self._faults, self._rng, self._settings, self._jitter).to_end(
@@ -126,12 +126,12 @@ class _Run:
         self.now = 0.0
         self.fabric_lost_until = 0.0
         self.stalled_until = 0.0
-        #: What the pool would have been told while it stood still.
-        self.held: list[stimuli.Stimulus] = []
+        #: Stimuli that arrive while the process of the pool is stopped.
+        self.delayed: list[stimuli.Stimulus] = []
         self.faults = faults
         self.endpoints = endpoints
         self.false_suspicions = self.precautions = self.quarantined = 0
-        #: Worker time of attempts that ended and are not judged yet, in all, and of those that were of use.
+        #: Worker seconds of ended attempts not settled yet, of all attempts, and of useful attempts.
         self.took: dict[int, float] = {}
         self.busy = self.useful = 0.0
         self.wake = float("inf")
@@ -145,18 +145,18 @@ class _Run:
         self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.count = 0
         self._perform: dict[type, Callable[[Any], None]] = {
-            actions.Dispatch: self.take,
+            actions.Dispatch: self.dispatch,
             actions.Resolve: self.settle,
             actions.Reject: self.settle,
             actions.Revive: self.revive,
             actions.WakeAt: self.wake_at,
-            actions.Publish: self.notice,
+            actions.Publish: self.inspect_event,
         }
         for label in self.sites:
             self.plan(0.0, self.start, label, 0)
         for spec in endpoints:
             for window in spec.maintenance:
-                self.plan(0.0, self.tell, stimuli.Maintenance(0.0, spec.label, *window, "announced"))
+                self.plan(0.0, self.handle, stimuli.Maintenance(0.0, spec.label, *window, "announced"))
         for number, task in enumerate(tasks, 1):
             self.plan(task.at, self.submit, number, task)
         for fault in faults:
@@ -202,14 +202,14 @@ class _Run:
             false_suspicions=self.false_suspicions,
             precautions=self.precautions,
             quarantined=self.quarantined,
-            endpoint_seconds=self.now * len(self.sites) - _troubled(self.faults, self.now),
+            endpoint_seconds=self.now * len(self.sites) - _faulty_seconds(self.faults, self.now),
             steps=self.steps,
             digest=self.digest.hexdigest(),
         )
 
-    def tell(self, stimulus: stimuli.Stimulus) -> None:
+    def handle(self, stimulus: stimuli.Stimulus) -> None:
         if self.now < self.stalled_until:
-            self.held.append(stimulus)
+            self.delayed.append(stimulus)
             return
         self.steps += 1
         for action in self.core.handle(stimulus):
@@ -222,11 +222,11 @@ class _Run:
 
     # --- what the core asks for -----------------------------------------------------------------------------------
 
-    def take(self, action: actions.Dispatch) -> None:
+    def dispatch(self, action: actions.Dispatch) -> None:
         self.attempts += 1
         self.note(action.endpoint, action.task, action.attempt)
         site = self.sites[action.endpoint]
-        if site.alive and site.generation == action.generation:  # else it is dead, and nobody knows yet
+        if site.alive and site.generation == action.generation:  # else it is dead, undetected so far
             site.waiting[action.attempt] = self.tasks[action.task - 1]
             self.work(site)
 
@@ -254,25 +254,25 @@ class _Run:
     def tick(self, at: float) -> None:
         if at == self.wake:
             self.wake = float("inf")
-            self.tell(stimuli.Tick(self.now))
+            self.handle(stimuli.Tick(self.now))
 
-    def notice(self, action: actions.Publish) -> None:
-        told = action.payload
-        if isinstance(told, events.EndpointDown | events.EndpointReviving) and told.endpoint in self.pending:
-            fault = self.pending.pop(told.endpoint)
+    def inspect_event(self, action: actions.Publish) -> None:
+        payload = action.payload
+        if isinstance(payload, events.EndpointDown | events.EndpointReviving) and payload.endpoint in self.pending:
+            fault = self.pending.pop(payload.endpoint)
             self.detections.append(Detection(fault, self.now - fault.at))
-        if isinstance(told, events.EndpointSuspect | events.EndpointDown):
-            self.quarantined += isinstance(told, events.EndpointSuspect)
-            if told.reason.startswith(SITE_OUTAGE):
-                self.precautions += self.sites[told.endpoint].is_well(self.now)
+        if isinstance(payload, events.EndpointSuspect | events.EndpointDown):
+            self.quarantined += isinstance(payload, events.EndpointSuspect)
+            if payload.reason.startswith(SITE_OUTAGE):
+                self.precautions += self.sites[payload.endpoint].is_well(self.now)
             else:
-                self.false_suspicions += self.sites[told.endpoint].is_well(self.now)
+                self.false_suspicions += self.sites[payload.endpoint].is_well(self.now)
 
     # --- how endpoints behave -------------------------------------------------------------------------------------
 
     def submit(self, number: int, task: SimTask) -> None:
         eligible = self.everywhere if task.eligible is None else task.eligible
-        self.tell(
+        self.handle(
             stimuli.Submitted(self.now, number, task.function, eligible, task.priority, idempotent=task.idempotent)
         )
 
@@ -281,18 +281,17 @@ class _Run:
         if site.generation != generation:
             return
         if self.now < site.closed_until:
-            notice = site.spec.notice or 1.0  # a start that fails says so
+            notice = site.spec.notice or 1.0  # a failed start is always reported
             self.plan(self.now + notice, self.declare_dead, label, generation, "it cannot be started")
             return
         site.alive = True
         site.frozen_at = None
         site.answered_at = site.well_from = self.now
-        self.tell(stimuli.Started(self.now, label, generation))
-        self.tell(stimuli.Observed(self.now, label, generation, 0, blocks_expected=True))
+        self.handle(stimuli.Started(self.now, label, generation))
+        self.handle(stimuli.Observed(self.now, label, generation, 0, blocks_expected=True))
         self.plan(self.now + site.spec.start_delay, self.connect, label, generation)
 
     def connect(self, label: str, generation: int) -> None:
-        """Its workers are there."""
         self.poll(label, generation)
         if self.sites[label].spec.heartbeat is not None:
             self.beat(label, generation)
@@ -301,16 +300,16 @@ class _Run:
         site = self.sites[label]
         if site.generation != generation or not (site.alive or site.spec.notice is None):
             return
-        if self.now >= self.stalled_until:  # the pool asks
+        if self.now >= self.stalled_until:  # the pool polls only while its process runs
             if self.now < site.mute_until or not site.alive:
-                self.tell(stimuli.Unanswered(self.now, label, generation, site.answered_at))
+                self.handle(stimuli.Unanswered(self.now, label, generation, site.answered_at))
             else:
                 site.answered_at = self.now
-                self.tell(stimuli.Observed(self.now, label, generation, site.slots(), blocks_expected=True))
+                self.handle(stimuli.Observed(self.now, label, generation, site.slots(), blocks_expected=True))
         self.plan(self.now + _POLL, self.poll, label, generation)
 
     def declare_dead(self, label: str, generation: int, reason: str) -> None:
-        self.tell(stimuli.Died(self.now, label, generation, reason))
+        self.handle(stimuli.Died(self.now, label, generation, reason))
 
     def beat(self, label: str, generation: int) -> None:
         site = self.sites[label]
@@ -319,24 +318,24 @@ class _Run:
             return
         if site.frozen_at is None and self.now >= self.fabric_lost_until and site.slots():
             late = self.rng.choice(site.spec.lateness) if site.spec.lateness else 0.0
-            site.heard_at = max(self.now + late, site.heard_at)
-            if site.heard_at > self.now:
-                self.plan(site.heard_at, self.hear, label, generation, interval)
+            site.heartbeat_at = max(self.now + late, site.heartbeat_at)
+            if site.heartbeat_at > self.now:
+                self.plan(site.heartbeat_at, self.receive_heartbeat, label, generation, interval)
             else:
-                self.hear(label, generation, interval)
+                self.receive_heartbeat(label, generation, interval)
         self.plan(self.now + interval, self.beat, label, generation)
 
-    def hear(self, label: str, generation: int, interval: float) -> None:
+    def receive_heartbeat(self, label: str, generation: int, interval: float) -> None:
         if self.sites[label].generation == generation and self.now >= self.fabric_lost_until:
-            self.tell(stimuli.HeartbeatReceived(self.now, label, "block/node", interval))
+            self.handle(stimuli.HeartbeatReceived(self.now, label, "block/node", interval))
 
     def read_fabric(self) -> None:
         if self.now >= self.fabric_lost_until and self.now >= self.stalled_until:
-            self.tell(stimuli.FabricPolled(self.now))
+            self.handle(stimuli.FabricPolled(self.now))
         self.plan(self.now + _READ, self.read_fabric)
 
     def work(self, site: Site) -> None:
-        """Let idle workers begin."""
+        """Start waiting attempts on idle workers."""
         while site.frozen_at is None and site.waiting and (node := site.free_node(self.rng)) is not None:
             attempt = next(iter(site.waiting))
             task = site.waiting.pop(attempt)
@@ -352,19 +351,19 @@ class _Run:
     def end(self, site: Site, attempt: int) -> None:
         running = site.running.get(attempt)
         if running is None or running.until != self.now or site.frozen_at is not None:
-            return  # it was lost, or stands still until the thaw
+            return  # lost, or frozen until the thaw
         site.end(attempt)
         seconds = self.now - running.since
         self.busy += seconds
         self.took[attempt] = seconds
         if running.task.kills:
-            self.tell(stimuli.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "it died")))
+            self.handle(stimuli.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "it died")))
         elif running.raises is not None:
             self.executions += 1
-            self.tell(stimuli.Failed(self.now, attempt, running.raises))
+            self.handle(stimuli.Failed(self.now, attempt, running.raises))
         else:
             self.executions += 1
-            self.tell(stimuli.Finished(self.now, attempt))
+            self.handle(stimuli.Finished(self.now, attempt))
         if self.now >= self.stalled_until:
             del self.took[attempt]
         self.work(site)
@@ -386,8 +385,8 @@ class _Run:
         if isinstance(fault, f.Kill) and fault.until is not None:
             site.closed_until = max(site.closed_until, fault.until)
         if isinstance(fault, f.WorkerFault):
-            site.afflictions.append(fault)
-        elif site.alive:  # what is dead already cannot be hurt
+            site.worker_faults.append(fault)
+        elif site.alive:  # a dead endpoint has no further faults
             self.break_down(site, fault)
 
     def break_down(self, site: Site, fault: f.PlaceFault) -> None:
@@ -416,24 +415,24 @@ class _Run:
                 self.lose_worker(site)
 
     def expect_notice(self, label: str, fault: f.Fault) -> None:
-        """From now on the pool could notice, unless it trusts the endpoint with nothing anyway."""
+        """Start the clock of detection, unless the pool already keeps tasks away from the endpoint."""
         if self.core.state(label)[0] in {State.UP, State.SUSPECT}:
             self.pending[label] = fault
 
     def go_on(self) -> None:
-        """The pool wakes up, and is told all at once."""
+        """Resume the pool, which then receives all delayed stimuli."""
         if self.now < self.stalled_until:
             return
-        held, self.held = self.held, []
-        for stimulus in held:
-            self.tell(replace(stimulus, at=self.now))
+        delayed, self.delayed = self.delayed, []
+        for stimulus in delayed:
+            self.handle(replace(stimulus, at=self.now))
 
     def thaw(self, site: Site, generation: int) -> None:
         if site.frozen_at is None or site.generation != generation or self.now < site.frozen_until:
             return
         pause = self.now - site.frozen_at
         site.frozen_at = None
-        # Its next heartbeat, and the next look at it, come within an interval.
+        # Its next heartbeat and the next poll come within an interval.
         site.well_from = self.now + 2.0 * (site.spec.heartbeat or 1.0)
         self.pending.pop(site.spec.label, None)
         for attempt, running in list(site.running.items()):
@@ -445,7 +444,9 @@ class _Run:
         if site.running and site.frozen_at is None:
             attempt = next(iter(site.running))
             self.busy += self.now - site.end(attempt).since
-            self.tell(stimuli.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "lost by the script")))
+            self.handle(
+                stimuli.Failed(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "lost by the script"))
+            )
             self.work(site)
 
     def lose_node(self, site: Site, node: int) -> None:
@@ -462,9 +463,9 @@ class _Run:
         self.plan(self.now + back, self.replace_node, site, site.generation, node, self.now)
 
     def miss(self, lost: list[int]) -> None:
-        """The manager's silence is noticed: what it ran is lost."""
+        """Report the attempts of a lost manager as failed."""
         for attempt in lost:
-            self.tell(
+            self.handle(
                 stimuli.Failed(self.now, attempt, Failure(Kind.MANAGER_LOST, "ManagerLost", "lost by the script"))
             )
 
@@ -474,8 +475,8 @@ class _Run:
             self.work(site)
 
 
-def _troubled(script: f.FaultScript, end: float) -> float:
-    """Seconds, over all endpoints, in which something visible was wrong."""
+def _faulty_seconds(script: f.FaultScript, end: float) -> float:
+    """Return the seconds with a visible fault, summed over all endpoints."""
     total = 0.0
     for fault in script:
         if isinstance(fault, f.Kill | f.Freeze | f.Mute):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from diaspora_parsl import events as ev
-from diaspora_parsl.testing.failure_report import tell_story
+from diaspora_parsl.testing.failure_report import build_story
 from diaspora_parsl.testing.faults import Kill
 from diaspora_parsl.testing.faults.injector import Injected
 
@@ -45,7 +45,7 @@ def test_a_story_says_what_happened_and_why() -> None:
     ]  # fmt: skip
     kill = Injected(2.0, Kill(at=2.0, endpoint="alpha"), ended=False, unix=BEGAN + 2.0)
     events = [told(at, payload, number) for number, (at, payload) in enumerate(payloads)]
-    story = tell_story(reversed(events), [kill], BEGAN, Path("runinfo/000"))
+    story = build_story(reversed(events), [kill], BEGAN, Path("runinfo/000"))
     assert (story.submitted, story.finished, len(story.rerouted)) == (5, {"beta": 1}, 3)
     assert ([event.task for event in story.lost], [event.task for event in story.failed]) == ([3], [2, 4])
     assert str(story).splitlines() == [
@@ -66,6 +66,6 @@ def test_a_long_story_is_cut_in_the_middle() -> None:
     events = [
         told(float(at), ev.EndpointSuspect(endpoint="alpha", site="alpha", reason=f"{at}"), at) for at in range(200)
     ]
-    lines = str(tell_story(events, [], BEGAN, Path("runinfo/000"))).splitlines()
+    lines = str(build_story(events, [], BEGAN, Path("runinfo/000"))).splitlines()
     assert len(lines) == 60 + 1 + 20 + 3
     assert "... 120 lines are left out" in lines[60]

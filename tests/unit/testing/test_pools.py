@@ -81,7 +81,7 @@ def test_faults_that_never_came_are_no_success(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "options", "sentence"),
     [
-        (("alpha", "alpha"), {}, "two places are called 'alpha'"),
+        (("alpha", "alpha"), {}, "two endpoints have the label 'alpha'"),
         ((object(),), {}, "cannot be part of a pool"),
         (("alpha",), {"pool": {"fabric": "memory://x"}}, 'leave it "embedded"'),
     ],

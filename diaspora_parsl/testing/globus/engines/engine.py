@@ -245,7 +245,7 @@ class EmulatedEngine:
             if isinstance(slow, f.Slow):
                 self._slowness *= slow.factor
         # The workers need not know of `Slow`.
-        worker_faults.make_wrong(self._folder, tuple(fault for fault in faults if not isinstance(fault, f.Slow)))
+        worker_faults.write_faults(self._folder, tuple(fault for fault in faults if not isinstance(fault, f.Slow)))
 
     async def _kill(self, processes: Collection[WorkerProcess], epitaph: str) -> None:
         for process in processes:

@@ -240,7 +240,7 @@ class HostedEngine:
 
     def afflict(self, faults: tuple[f.WorkerFault, ...]) -> None:
         """From now on these faults, and no others, meet user code that is decorated for it."""
-        worker_faults.make_wrong(self._folder, faults)
+        worker_faults.write_faults(self._folder, faults)
 
     def _signal_host(self, number: signal.Signals) -> None:
         """To the host alone: its interchange is in its group."""

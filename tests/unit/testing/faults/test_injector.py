@@ -32,7 +32,7 @@ def site() -> Iterator[LocalSite]:
 
 
 def wrong(site: LocalSite) -> set[object]:
-    return set(worker_faults.wrong_now(site._folder))
+    return set(worker_faults.read_faults(site._folder))
 
 
 def test_faults_begin_and_end_when_the_script_says(site: LocalSite) -> None:
@@ -78,7 +78,7 @@ def test_a_script_that_does_not_fit_the_sites_is_refused(site: LocalSite) -> Non
     with pytest.raises(ConfigurationError, match="at least one node"):
         LocalSite("alpha", nodes=0)
     for fault in (LoseConnection(at=0.0), LoseResults(at=0.0, endpoint="alpha", until=1.0)):
-        with pytest.raises(ConfigurationError, match="only Globus Compute knows it"):
+        with pytest.raises(ConfigurationError, match="only Globus Compute has this fault"):
             Injector(FaultScript((fault,)), [site])
     with pytest.raises(ConfigurationError, match="no place is given"):
         Injector(FaultScript((LoseConnection(at=0.0),)), [])

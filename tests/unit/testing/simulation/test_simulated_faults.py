@@ -163,6 +163,8 @@ def test_wrong_input_says_so() -> None:
         SimEndpoint(label="a", slots=4, nodes=3)
     with pytest.raises(ConfigurationError, match="alpha has 4 nodes"):
         Simulator(endpoints=TWO, tasks=1, faults=[LoseNode(at=1.0, endpoint="alpha", node=4)])
-    with pytest.raises(ConfigurationError, match=r"LoseConnection.* cannot be simulated: only Globus Compute knows it"):
+    with pytest.raises(
+        ConfigurationError, match=r"LoseConnection.* cannot be simulated: only Globus Compute has this fault"
+    ):
         Simulator(endpoints=TWO, tasks=1, faults=[LoseConnection(at=1.0)])
     assert quantile([], 0.5) is None
