@@ -1,4 +1,8 @@
-"""A local Globus Compute, to which the unmodified SDK talks: service, broker, and endpoints that can be broken."""
+"""A local Globus Compute for the unmodified SDK: REST service, AMQP broker, and endpoints that accept faults.
+
+`service` is the public face, `web` the REST interface, `broker` delivers results, `engines` run the tasks. Start with
+`service.LocalGlobusCompute`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ _NEEDS = ("globus_compute_sdk", "aiohttp")
 
 
 def why_not() -> str | None:
-    """Why a local Globus Compute cannot run here, None if it can."""
+    """Return why a local Globus Compute cannot run on this host, or None if it can."""
     missing = [module for module in _NEEDS if importlib.util.find_spec(module) is None]
     if not missing:
         return None
@@ -30,7 +34,7 @@ def why_not() -> str | None:
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: the workers, which are modules of this package, need none."""
+    """Import a public name at its first use: the workers, modules of this package, need none."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The service itself: tasks on their way to endpoints, and results on their way back."""
+"""The state of the service: passes tasks to endpoints and results back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diaspora_parsl.testing.globus.endpoint import AwaitedFaults, Endpoint
 from diaspora_parsl.testing.globus.engines.process import Assignment
 from diaspora_parsl.testing.globus.ledger import Ledger, Task, UnknownError
 
-#: Before the id of a group of tasks: the queue that its results go to.
+#: Prefix of the result queue of a task group, before its id.
 QUEUE_PREFIX: Final = "results."
 
 
@@ -24,14 +24,14 @@ class Submission(Struct):
     """The body of a request that submits tasks."""
 
     tasks: dict[str, list[str]]
-    """For each function the payloads of its tasks."""
+    """Payloads of the tasks by function."""
     task_group_id: str | None = None
     create_queue: bool = False
     result_serializers: list[str] = []
 
 
 class Outcome(Struct):
-    """What an endpoint says of a task."""
+    """The outcome of a task as reported by its endpoint."""
 
     data: str
     details: dict[str, Any] | None = None
@@ -43,16 +43,16 @@ class _Envelope(Struct):
 
 
 def read(packed: bytes) -> Outcome:
-    """The content of a packed result."""
+    """Unpack a result."""
     return msgspec.json.decode(memoryview(packed)[1:], type=_Envelope).data
 
 
 class Throttle:
-    """At most so many requests in so many seconds.
+    """Limits the rate of requests.
 
     Args:
-        limit: number of requests.
-        window: seconds.
+        limit: Number of requests allowed per window.
+        window: Length of the window in seconds.
     """
 
     def __init__(self, limit: int, window: float) -> None:
@@ -61,7 +61,7 @@ class Throttle:
         self._times: deque[float] = deque()
 
     def wait(self, now: float) -> int:
-        """Whole seconds until the next request is allowed; 0: this one is, and counts."""
+        """Return 0 and count the request if it is allowed, else the whole seconds until the next is."""
         while self._times and self._times[0] <= now - self._window:
             self._times.popleft()
         if len(self._times) < self._limit:
@@ -71,11 +71,11 @@ class Throttle:
 
 
 class Core:
-    """What the routes of the service work on, in the thread of the loop.
+    """The state behind the routes of the service. Use it in the thread of the loop only.
 
     Args:
-        broker: that results are delivered through.
-        throttle: of all requests; None: there is no limit.
+        broker: Broker that delivers the results.
+        throttle: Rate limit of all requests; None: no limit.
     """
 
     def __init__(self, broker: Broker, throttle: Throttle | None) -> None:
@@ -83,15 +83,15 @@ class Core:
         self.throttle = throttle
         self.ledger = Ledger()
         self.endpoints: dict[str, Endpoint] = {}
-        self.troubles = AwaitedFaults()
+        self.faults = AwaitedFaults()
         #: Requests by method and route.
         self.seen: Counter[str] = Counter()
 
     def endpoint(self, name: str) -> Endpoint:
-        """The endpoint of that id.
+        """Return the endpoint with this id.
 
         Raises:
-            UnknownError: there is no such endpoint.
+            UnknownError: No endpoint has this id.
         """
         try:
             return self.endpoints[name]
@@ -99,13 +99,13 @@ class Core:
             raise UnknownError("endpoint", name) from None
 
     def submit(self, endpoint: Endpoint, submission: Submission) -> dict[str, Any]:
-        """Take tasks for an endpoint, all or none.
+        """Accept tasks for an endpoint, all or none.
 
         Returns:
-            ``task_group_id``, and ``tasks``: for each function the ids of its tasks, in the order of the payloads.
+            ``task_group_id``, and ``tasks``: task ids by function, in the order of the payloads.
 
         Raises:
-            UnknownError: there is no such function or group.
+            UnknownError: The function or the group does not exist.
         """
         codes = {function: self.ledger.function(function)["function_code"] for function in submission.tasks}
         group = self.ledger.open_group(submission.task_group_id)
@@ -126,23 +126,23 @@ class Core:
         return {"task_group_id": group, "tasks": tasks}
 
     def settle(self, task: Task, packed: bytes) -> None:
-        """An endpoint says what came of a task."""
-        fate = self.endpoints[task.endpoint].fate()
-        if fate.kept:
+        """Record and deliver the result of a task."""
+        delivery = self.endpoints[task.endpoint].draw_delivery()
+        if delivery.kept:
             self.ledger.settle(task, packed, failed=read(packed).error_details is not None, now=time.time())
-        for _ in range(fate.copies):
+        for _ in range(delivery.copies):
             self.broker.publish(QUEUE_PREFIX + task.group, packed)
 
     def expire(self, older_than: float) -> None:
-        """Forget the results that are older than so many seconds."""
+        """Drop the results older than ``older_than`` seconds."""
         self.broker.expire(older_than)
         self.ledger.expire(time.time() - older_than)
 
-    # --- what may happen to the whole of it -----------------------------------------------------------------------
+    # --- faults of the whole service ------------------------------------------------------------------------------
 
     async def begin(self, fault: f.Fault) -> None:
-        """From now on this is wrong with the service."""
-        self.troubles.begin(fault)
+        """Begin a fault of the service."""
+        self.faults.begin(fault)
         match fault:
             case f.LoseConnection():
                 self.broker.drop_connections()
@@ -152,6 +152,6 @@ class Core:
                 self.expire(0.0)
 
     async def end(self, fault: f.Fault) -> None:
-        """This is wrong no longer."""
-        if self.troubles.end(fault) and isinstance(fault, f.LoseBroker):
+        """End a fault of the service."""
+        if self.faults.end(fault) and isinstance(fault, f.LoseBroker):
             self.broker.set_down(False)

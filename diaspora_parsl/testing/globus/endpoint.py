@@ -1,4 +1,4 @@
-"""An emulated endpoint as the service sees it: its engine, and what is wrong with it."""
+"""An emulated endpoint inside the service: its engine and its active faults."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from diaspora_parsl.testing.globus.engines.base import Engine
 
 
 class AwaitedFaults(ActiveFaults):
-    """Troubles whose end can be awaited, in one loop."""
+    """Active faults whose end can be awaited, in one loop."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ended = asyncio.Event()
 
     def end(self, fault: f.Fault) -> bool:
-        """Forget it; returns whether it was the last of its kind."""
+        """Remove the fault; return whether it was the last of its kind."""
         was_last = super().end(fault)
         self._ended.set()
         self._ended = asyncio.Event()
         return was_last
 
     async def over(self, fault: f.Fault, limit: float | None = None) -> None:
-        """Wait until it has ended, so many seconds at most."""
+        """Wait until the fault has ended, at most ``limit`` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 while fault in self.of(type(fault)):
                     await self._ended.wait()
 
 
-class Fate(Struct, frozen=True):
-    """What becomes of a result."""
+class Delivery(Struct, frozen=True):
+    """How the service handles a result."""
 
     kept: bool
-    """The service gets to know it."""
+    """Whether the service records it."""
     copies: int
-    """So often it is sent to who waits for it."""
+    """Number of times it is sent to the client."""
 
 
 class Endpoint:
@@ -51,18 +51,18 @@ class Endpoint:
     def __init__(self, name: str, engine: Engine) -> None:
         self.name = name
         self.engine = engine
-        self.troubles = AwaitedFaults()
+        self.faults = AwaitedFaults()
         self._draws: dict[f.LoseResults | f.RepeatResults, random.Random] = {}
-        #: What was true when the status began to be wrong.
+        #: True counts at the begin of each wrong status.
         self._stale: dict[f.WrongStatus, dict[str, int]] = {}
 
     async def begin(self, fault: f.Fault) -> None:
-        """From now on this is wrong with it."""
-        self.troubles.begin(fault)
+        """Begin a fault."""
+        self.faults.begin(fault)
         match fault:
             case f.Kill():
                 await self.engine.die()
-                if not self.troubles.of(f.Kill):  # it is over at once, and no other lasts
+                if not self.faults.of(f.Kill):  # it has no `until`, and no other Kill is active
                     self.engine.revive()
             case f.LoseNode():
                 await self.engine.lose_node(fault.node)
@@ -78,8 +78,8 @@ class Endpoint:
                 self._afflict()
 
     async def end(self, fault: f.Fault) -> None:
-        """This is wrong no longer."""
-        was_last = self.troubles.end(fault)
+        """End a fault."""
+        was_last = self.faults.end(fault)
         match fault:
             case f.Kill() if was_last:
                 self.engine.revive()
@@ -89,31 +89,31 @@ class Endpoint:
                 self._afflict()
 
     def _afflict(self) -> None:
-        """Let user code meet what is wrong now."""
-        met = [fault for kind in get_args(f.WorkerFault) for fault in self.troubles.of(kind)]
+        """Pass the active faults of user functions to the engine."""
+        met = [fault for kind in get_args(f.WorkerFault) for fault in self.faults.of(kind)]
         self.engine.afflict(tuple(met))
 
     # --- for the service ------------------------------------------------------------------------------------------
 
-    async def heard(self) -> None:
-        """Wait until it answers questions about its status."""
-        while mute := self.troubles.of(f.Mute):
-            await self.troubles.over(mute[-1])
+    async def answering(self) -> None:
+        """Wait until no `Mute` is active."""
+        while mute := self.faults.of(f.Mute):
+            await self.faults.over(mute[-1])
 
     def status(self) -> dict[str, Any]:
-        """What it says when it is asked, in the words of the real service."""
-        wrong = self.troubles.of(f.WrongStatus)
+        """Return the status document, as the real service does."""
+        wrong = self.faults.of(f.WrongStatus)
         if wrong:
             return {"status": wrong[-1].status, "details": self._stale[wrong[-1]]}
         if not self.engine.is_online:
             return {"status": "offline", "details": {}}
         return {"status": "online", "details": self.engine.counts()}
 
-    def fate(self) -> Fate:
-        """What becomes of the next result, drawn again for each."""
-        lost = [fault for fault in self.troubles.of(f.LoseResults) if self._hits(fault)]
-        repeated = [fault for fault in self.troubles.of(f.RepeatResults) if self._hits(fault)]
-        return Fate(kept=all(fault.kept for fault in lost), copies=0 if lost else 1 + bool(repeated))
+    def draw_delivery(self) -> Delivery:
+        """Draw the delivery of the next result."""
+        lost = [fault for fault in self.faults.of(f.LoseResults) if self._hits(fault)]
+        repeated = [fault for fault in self.faults.of(f.RepeatResults) if self._hits(fault)]
+        return Delivery(kept=all(fault.kept for fault in lost), copies=0 if lost else 1 + bool(repeated))
 
     def _hits(self, fault: f.LoseResults | f.RepeatResults) -> bool:
         return self._draws[fault].random() < fault.rate

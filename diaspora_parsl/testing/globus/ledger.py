@@ -1,4 +1,4 @@
-"""What the service knows of functions, groups and tasks; time is an argument."""
+"""The functions, groups and tasks of the service; time is an argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from globus_compute_common.tasks import TaskState
 from msgspec import Struct
 
-#: From each state of a task to those that may follow. What is lost in silence stays where it was.
+#: Allowed transitions of a task. A task lost without a report keeps its state.
 MOVES: Final[Mapping[TaskState, frozenset[TaskState]]] = {
     TaskState.WAITING_FOR_EP: frozenset({TaskState.WAITING_FOR_NODES}),
     TaskState.WAITING_FOR_NODES: frozenset({TaskState.RUNNING}),
@@ -21,11 +21,11 @@ MOVES: Final[Mapping[TaskState, frozenset[TaskState]]] = {
 
 
 class UnknownError(LookupError):
-    """The service knows nothing of that id.
+    """An id does not exist.
 
     Args:
-        what: kind of thing, such as ``task``.
-        name: its id.
+        what: Kind of object, such as ``task``.
+        name: The unknown id.
     """
 
     def __init__(self, what: str, name: str) -> None:
@@ -35,7 +35,7 @@ class UnknownError(LookupError):
 
 
 class Task(Struct):
-    """One task, as long as the service remembers it. Its payload is not part of it: that goes where it runs."""
+    """One task, without its payload."""
 
     id: str
     function: str
@@ -47,7 +47,7 @@ class Task(Struct):
     done: float | None = None
     """Unix time."""
     result: bytes | None = None
-    """The packed message in which the endpoint told it; None: there is none yet, or it is kept no longer."""
+    """The packed result; None: not finished, or expired."""
 
 
 class Ledger:
@@ -57,28 +57,28 @@ class Ledger:
         self._functions: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, list[str]] = {}
         self._tasks: dict[str, Task] = {}
-        #: Tasks that are done and whose results are kept, the oldest first.
+        #: Finished tasks with a result, oldest first.
         self._kept: deque[Task] = deque()
         self._counts: Counter[TaskState] = Counter()
 
     @property
     def counts(self) -> dict[TaskState, int]:
-        """How many tasks are in each state."""
+        """Number of tasks by state."""
         return {state: self._counts[state] for state in MOVES}
 
     # --- functions ------------------------------------------------------------------------------------------------
 
     def register(self, document: dict[str, Any]) -> str:
-        """Keep a function as it was registered; returns its id."""
+        """Store the document of a function; return its new id."""
         name = str(uuid.uuid4())
         self._functions[name] = document
         return name
 
     def function(self, name: str) -> dict[str, Any]:
-        """What was registered.
+        """Return the document of a function.
 
         Raises:
-            UnknownError: there is no such function.
+            UnknownError: The function does not exist.
         """
         try:
             return self._functions[name]
@@ -86,10 +86,10 @@ class Ledger:
             raise UnknownError("function", name) from None
 
     def delete_function(self, name: str) -> None:
-        """Forget a function.
+        """Delete a function.
 
         Raises:
-            UnknownError: there is no such function.
+            UnknownError: The function does not exist.
         """
         self.function(name)
         del self._functions[name]
@@ -97,10 +97,10 @@ class Ledger:
     # --- groups and tasks -----------------------------------------------------------------------------------------
 
     def open_group(self, name: str | None) -> str:
-        """The group of that id, or a new one if none is given.
+        """Return an existing group, or a new one for None.
 
         Raises:
-            UnknownError: there is no such group.
+            UnknownError: The group does not exist.
         """
         if name is None:
             name = str(uuid.uuid4())
@@ -109,10 +109,10 @@ class Ledger:
         return name
 
     def group(self, name: str) -> list[str]:
-        """Ids of its tasks, in the order of their submission.
+        """Return the task ids of a group, in the order of submission.
 
         Raises:
-            UnknownError: there is no such group.
+            UnknownError: The group does not exist.
         """
         try:
             return self._groups[name]
@@ -120,7 +120,7 @@ class Ledger:
             raise UnknownError("task_group", name) from None
 
     def add(self, function: str, group: str, endpoint: str, now: float) -> Task:
-        """A new task, which waits for its endpoint."""
+        """Add a task that waits for its endpoint."""
         task = Task(str(uuid.uuid4()), function, group, endpoint, now)
         self.group(group).append(task.id)
         self._tasks[task.id] = task
@@ -128,10 +128,10 @@ class Ledger:
         return task
 
     def task(self, name: str) -> Task:
-        """The task of that id.
+        """Return a task.
 
         Raises:
-            UnknownError: there is no such task.
+            UnknownError: The task does not exist.
         """
         try:
             return self._tasks[name]
@@ -139,10 +139,10 @@ class Ledger:
             raise UnknownError("task", name) from None
 
     def move(self, task: Task, state: TaskState) -> None:
-        """The task is in another state now.
+        """Change the state of a task.
 
         Raises:
-            ValueError: no task gets there from where this one is.
+            ValueError: The transition is not allowed.
         """
         if state not in MOVES[task.state]:
             raise ValueError(f"task {task.id} is {task.state.value}; it cannot become {state.value}")
@@ -151,10 +151,10 @@ class Ledger:
         task.state = state
 
     def settle(self, task: Task, result: bytes, *, failed: bool, now: float) -> None:
-        """The task is done; its result is kept from now on.
+        """Finish a task and keep its result.
 
         Raises:
-            ValueError: it was done before, or never ran.
+            ValueError: The task is finished, or has not run.
         """
         self.move(task, TaskState.FAILED if failed else TaskState.SUCCESS)
         task.done = now
@@ -162,9 +162,9 @@ class Ledger:
         self._kept.append(task)
 
     def expire(self, before: float) -> int:
-        """Forget the results of what was done before that time or then; returns how many. The tasks stay known."""
-        forgotten = 0
+        """Drop the results of tasks finished until ``before``; return their number. The tasks remain."""
+        dropped = 0
         while self._kept and (self._kept[0].done or 0.0) <= before:
             self._kept.popleft().result = None
-            forgotten += 1
-        return forgotten
+            dropped += 1
+        return dropped

@@ -1,4 +1,4 @@
-"""Clients of the real SDK whose address is a local service."""
+"""Clients of the real SDK for a local service."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from globus_sdk import AccessTokenAuthorizer
 
 
 def client(url: str, *, do_version_check: bool = True, **options: Any) -> Client:
-    """A client of the SDK, as it is, for a service that is not the public one.
+    """Return an unmodified client of the SDK for a service at any address.
 
-    The SDK has one public way to such a service, ``Client(local_compute_services=True)``, which only leads to port
-    5000 of this host. For any other address the web client that it holds is replaced by one of the same class, as the
-    SDK's own tests do.
+    The SDK's own option, ``Client(local_compute_services=True)``, only reaches port 5000 of this host. For other
+    addresses this function replaces the web client by one of the same class, as the SDK's tests do.
 
     Args:
-        url: of the service, such as ``http://127.0.0.1:40123``.
-        do_version_check: ask the service at once whether it knows this version of the SDK.
-        options: further arguments of `globus_compute_sdk.Client`.
+        url: URL of the service, such as ``http://127.0.0.1:40123``.
+        do_version_check: Ask the service whether it supports this version of the SDK.
+        options: Further arguments of `globus_compute_sdk.Client`.
     """
     authorizer = AccessTokenAuthorizer("any token will do")
     made = Client(authorizer=authorizer, do_version_check=False, **options)

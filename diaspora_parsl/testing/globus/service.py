@@ -1,4 +1,4 @@
-"""A local Globus Compute: service, broker and endpoints, for the SDK as it is."""
+"""A local Globus Compute service for the unmodified SDK, and its endpoints."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from diaspora_parsl.testing.globus.web import application
 if TYPE_CHECKING:
     from globus_compute_sdk import Client
 
-#: Seconds that the service may take for anything that it is asked to do, for a new endpoint, and for its end.
+#: Seconds in which the service must answer a call, start an endpoint, and stop.
 _LIMIT: Final = 40.0
 _START_LIMIT: Final = 110.0
 _STOP_LIMIT: Final = 20.0
-#: Seconds that requests may go on when it ends.
-_COURTESY: Final = 0.2
-#: Seconds between two searches for results that are kept no longer: a share of their time, within bounds.
+#: Seconds that open requests have at shutdown.
+_SHUTDOWN_GRACE: Final = 0.2
+#: Bounds of the seconds between two searches for expired results.
 _SHORTEST_SEARCH: Final = 0.05
 _LONGEST_SEARCH: Final = 60.0
 
@@ -38,19 +38,22 @@ T = TypeVar("T")
 
 
 class LocalGlobusCompute:
-    """A Globus Compute service on this host, for the SDK as it is: ``with LocalGlobusCompute() as service:``.
+    """A Globus Compute service on this host for the unmodified SDK: ``with LocalGlobusCompute() as service:``.
 
-    It has a REST interface and an AMQP broker for the results, in one thread, and endpoints that really run functions,
-    in processes of their own. What a script of faults can do to them is said by `EmulatedEndpoint`.
+    One thread runs the REST interface and the AMQP broker for results. Endpoints run functions in their own processes.
+    `EmulatedEndpoint` documents the faults.
 
     Args:
-        host: that it listens at.
-        port: of its REST interface; 0: any that is free. At 5000 the SDK finds it by itself, see `client`.
-        payload_limit: bytes that one submission may have.
-        result_limit: bytes that one result may have.
-        results_kept: seconds that results wait for who has not fetched them.
-        requests: a number and seconds: more requests than that in this time are answered with 429; None: no limit. The
-            real service allows 20 in 10 s.
+        host: Address to listen at.
+        port: Port of the REST interface; 0: any free port. The SDK finds port 5000 without options, see `client`.
+        payload_limit: Largest submission in bytes.
+        result_limit: Largest result in bytes.
+        results_kept: Seconds after which an unfetched result expires.
+        requests: Rate limit as (requests, seconds), above which requests get status 429; None: no limit. The real
+            service allows 20 requests in 10 s.
+
+    Raises:
+        ConfigurationError: A number is not above 0.
     """
 
     def __init__(
@@ -91,11 +94,11 @@ class LocalGlobusCompute:
     # --- from start to stop ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the service; it has no endpoints yet.
+        """Start the service, without endpoints.
 
         Raises:
-            OSError: the port is in use.
-            RuntimeError: it was started before.
+            OSError: The port is in use.
+            RuntimeError: The service was started before.
         """
         if self._thread is not None:
             raise RuntimeError("this service was started before; make another")
@@ -108,10 +111,10 @@ class LocalGlobusCompute:
             raise self._failure
 
     def stop(self) -> None:
-        """End everything: requests, connections, endpoints and their processes. A second call does nothing.
+        """End requests, connections, endpoints and their processes. A second call does nothing.
 
         Raises:
-            RuntimeError: it does not end in time, or something went wrong in it before.
+            RuntimeError: The service does not end in time, or failed while it ran.
         """
         if self._thread is None or not self._thread.is_alive():
             return
@@ -120,7 +123,7 @@ class LocalGlobusCompute:
         if self._thread.is_alive():
             raise RuntimeError(f"the service did not end within {_STOP_LIMIT:.0f} s")
         if self._failure is not None:
-            raise RuntimeError("the service failed while it worked") from self._failure
+            raise RuntimeError("the service failed while it ran") from self._failure
 
     def _run(self) -> None:
         try:
@@ -135,8 +138,8 @@ class LocalGlobusCompute:
         self._core = Core(Broker(self._host), self._throttle)
         runner = web.AppRunner(
             application(self._core, self._payload_limit),
-            handler_cancellation=True,  # or a client that went away would be answered for ever
-            shutdown_timeout=_COURTESY,
+            handler_cancellation=True,  # else the service answers disconnected clients for ever
+            shutdown_timeout=_SHUTDOWN_GRACE,
             access_log=None,
         )
         await runner.setup()
@@ -152,7 +155,6 @@ class LocalGlobusCompute:
                     await asyncio.wait_for(self._ended.wait(), pause)
                 self._core.expire(self._results_kept)
         finally:
-            # Whatever fails, the rest ends too.
             async with contextlib.AsyncExitStack() as stack:
                 for endpoint in self._core.endpoints.values():
                     stack.push_async_callback(endpoint.engine.stop)
@@ -160,7 +162,7 @@ class LocalGlobusCompute:
                 stack.push_async_callback(runner.cleanup)
 
     def call(self, work: Callable[[Core], Coroutine[Any, Any, T]], limit: float = _LIMIT) -> T:
-        """Run something in the thread of the service, so many seconds at most; returns what it returns."""
+        """Run a coroutine in the thread of the service and return its result, within ``limit`` seconds."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError("this service does not run; use it inside `with LocalGlobusCompute() as service:`")
         return asyncio.run_coroutine_threadsafe(work(self._core), self._loop).result(limit)
@@ -169,16 +171,16 @@ class LocalGlobusCompute:
 
     @property
     def url(self) -> str:
-        """Of the REST interface."""
+        """URL of the REST interface."""
         return f"http://{self._host}:{self._port}"
 
     def client(self, **options: Any) -> Client:
-        """A client of the SDK for this service; give each executor one of its own, as a client is one lock.
+        """Return a client of the SDK for this service. Use one per executor: a client serializes its requests.
 
         Args:
-            options: further arguments of `globus_compute_sdk.Client`.
+            options: Further arguments of `globus_compute_sdk.Client`.
         """
-        from diaspora_parsl.testing.globus.sdk import client  # noqa: PLC0415 - who needs no client loads none
+        from diaspora_parsl.testing.globus.sdk import client  # noqa: PLC0415 - load the SDK on demand
 
         return client(self.url, **options)
 
@@ -191,18 +193,18 @@ class LocalGlobusCompute:
         environment: Mapping[str, str] | None = None,
         engine: Literal["emulated", "GlobusComputeEngine"] = "emulated",
     ) -> EmulatedEndpoint:
-        """Add an endpoint, and wait until its workers are ready.
+        """Add an endpoint and wait until its workers are ready.
 
         Args:
-            label: that fault scripts call it by.
-            workers: of each node.
-            nodes: how many. On the worker ``DIASPORA_PARSL_NODE`` tells which: ``label-0`` and so on.
-            environment: further variables for its workers.
-            engine: what runs the tasks: worker processes of this package, or the engine of a real endpoint, which needs
-                the extra ``globus-engine`` and takes seconds to start, see `HostedEngine`.
+            label: Label of the endpoint in fault scripts.
+            workers: Number of workers per node.
+            nodes: Number of nodes. ``DIASPORA_PARSL_NODE`` names the node on its workers: ``label-0``, ``label-1``, ...
+            environment: Environment variables added on the workers.
+            engine: ``emulated`` runs tasks in worker processes of this package. ``GlobusComputeEngine`` is the engine
+                of a real endpoint; it needs the extra ``globus-engine`` and seconds to start, see `HostedEngine`.
 
         Raises:
-            ConfigurationError: there is such an endpoint, the numbers make none, or the engine is not installed.
+            ConfigurationError: The label is in use, a number is below 1, or the engine is unknown or not installed.
         """
         if workers < 1 or nodes < 1:
             raise ConfigurationError(f"endpoint({label!r}, workers={workers}, nodes={nodes}): give at least one")
@@ -235,12 +237,12 @@ class LocalGlobusCompute:
 
     @property
     def endpoints(self) -> tuple[EmulatedEndpoint, ...]:
-        """All of them, in the order in which they were added."""
+        """The endpoints, in the order of their creation."""
         return tuple(self._endpoints.values())
 
     @property
     def requests_seen(self) -> dict[str, int]:
-        """Requests so far by method and route, such as ``POST /v3/endpoints/{endpoint}/submit``."""
+        """Number of requests so far by method and route, such as ``POST /v3/endpoints/{endpoint}/submit``."""
 
         async def read(core: Core) -> dict[str, int]:
             return dict(core.seen)
@@ -249,7 +251,7 @@ class LocalGlobusCompute:
 
     @property
     def tasks(self) -> dict[str, int]:
-        """How many tasks the service knows in each state, such as ``running`` and ``success``."""
+        """Number of tasks by state, such as ``running`` and ``success``."""
 
         async def read(core: Core) -> dict[str, int]:
             return {state.value: count for state, count in core.ledger.counts.items()}
@@ -257,7 +259,7 @@ class LocalGlobusCompute:
         return self.call(read)
 
     def results_waiting(self, group: str) -> int:
-        """Results of a group of tasks that were sent and that no client has acknowledged."""
+        """Return the number of sent results of a task group that no client has acknowledged."""
 
         async def read(core: Core) -> int:
             return core.broker.waiting(QUEUE_PREFIX + group)
@@ -266,19 +268,19 @@ class LocalGlobusCompute:
 
 
 class EmulatedEndpoint:
-    """One endpoint of a `LocalGlobusCompute`, made by its method `endpoint`; any thread may use it.
+    """One endpoint of a `LocalGlobusCompute`, created by its method `endpoint`. It is thread-safe.
 
-    It can be given to an `Injector` as a `LocalSite` can, and knows the same faults and those of Globus Compute:
+    An `Injector` accepts it like a `LocalSite`. It has the faults of a site and those of Globus Compute:
 
-    - `Kill`: its status says offline, what is submitted waits at the service, what it held is lost in silence. It comes
-      back at ``until``; without one at once, as nobody else could start it.
-    - `LoseWorker`, `LoseNode`: it reports the tasks that ran there as a real endpoint does, and starts new workers.
-    - `Freeze`: nothing moves there, while its status says what it said before.
-    - `Mute`: questions about its status are answered when it is over; work goes on.
-    - `Slow`: meets every function. `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory` meet functions that are
-      decorated with `subject_to_faults`; so does `Slow` at a `HostedEngine`.
-    - `Refuse`, `LoseResults`, `RepeatResults`, `WrongStatus`: as their words say.
-    - `LoseConnection`, `LoseBroker`, `ForgetResults`, and `Refuse` without an endpoint: meet the whole service.
+    - `Kill`: the status is offline, the service keeps new tasks, the endpoint loses its own without a report. It
+      restarts at ``until``, or immediately without one.
+    - `LoseWorker`, `LoseNode`: it reports the lost tasks as a real endpoint does, and starts new workers.
+    - `Freeze`: tasks and results stop, the status stays unchanged.
+    - `Mute`: status requests are answered when the fault ends; tasks continue.
+    - `Slow` affects every function. `Flaky`, `BlackHole`, `WrongEnvironment` and `OutOfMemory`, and `Slow` on a
+      `HostedEngine`, affect functions decorated with `subject_to_faults`.
+    - `Refuse`, `LoseResults`, `RepeatResults`, `WrongStatus` affect this endpoint.
+    - `LoseConnection`, `LoseBroker`, `ForgetResults`, and `Refuse` without an endpoint affect the whole service.
     """
 
     def __init__(self, service: LocalGlobusCompute, inside: Endpoint) -> None:
@@ -288,17 +290,17 @@ class EmulatedEndpoint:
         self.workers = inside.engine.setup.workers
         self.nodes = inside.engine.setup.nodes
         self.id = inside.name
-        """Its UUID at the service."""
+        """UUID of the endpoint at the service."""
         self.output = inside.engine.output
-        """File to which what user code prints is appended, as long as the service runs."""
+        """File with the output of user code; it exists while the service runs."""
 
     @property
     def domain(self) -> object:
-        """The service."""
+        """The service of the endpoint."""
         return self._service
 
     def status(self) -> dict[str, Any]:
-        """What the service says of it, however mute it is."""
+        """Return the status document of the endpoint, also during `Mute`."""
 
         async def read(_: Core) -> dict[str, Any]:
             return self._inside.status()
@@ -306,7 +308,7 @@ class EmulatedEndpoint:
         return self._service.call(read)
 
     def counts(self) -> dict[str, int]:
-        """Its workers and tasks as they are, in the words of a status, and ``waiting`` at the service."""
+        """Return the true numbers of workers and tasks, with the keys of a status, and ``waiting`` at the service."""
 
         async def read(_: Core) -> dict[str, int]:
             return {**self._inside.engine.counts(), "waiting": self._inside.engine.waiting}
@@ -314,7 +316,7 @@ class EmulatedEndpoint:
         return self._service.call(read)
 
     def pids(self) -> list[int]:
-        """Of its workers."""
+        """Return the process ids of its workers."""
 
         async def read(_: Core) -> list[int]:
             return await self._inside.engine.pids()
@@ -322,17 +324,17 @@ class EmulatedEndpoint:
         return self._service.call(read)
 
     def troubles(self) -> tuple[f.Fault, ...]:
-        """What is wrong now, with the endpoint and with the whole service."""
+        """Return the active faults of the endpoint and of the whole service."""
 
         async def read(core: Core) -> tuple[f.Fault, ...]:
-            return (*self._inside.troubles, *core.troubles)
+            return (*self._inside.faults, *core.faults)
 
         return self._service.call(read)
 
     def refuses(self, fault: f.Fault) -> str | None:
-        """Why the fault cannot be applied here, None if it can."""
+        """Return why the fault cannot be applied to this endpoint, or None if it can."""
         if isinstance(fault, f.LoseFabric | f.ClockJump):
-            return "it happens to a pool, not to an endpoint"
+            return "it affects a pool, not an endpoint"
         if getattr(fault, "endpoint", None) not in {None, self.label}:
             return f"it is not for {self.label}"
         if isinstance(fault, f.LoseNode | f.BlackHole) and fault.node >= self.nodes:
@@ -340,9 +342,9 @@ class EmulatedEndpoint:
         return None
 
     def begin(self, fault: f.Fault) -> None:
-        """From now on this is wrong, with the endpoint or with the whole service; returns when it is.
+        """Begin a fault of the endpoint or of the whole service, and wait until it is applied.
 
-        What has no ``until`` is over at once, the rest when `end` is called. The times of the fault do not count here.
+        A fault without ``until`` also ends here, any other at `end`. The times of the fault are ignored.
 
         Raises:
             ConfigurationError: the fault cannot be applied here.
@@ -350,10 +352,10 @@ class EmulatedEndpoint:
         self._service.call(lambda core: self._target(fault, core).begin(fault))
 
     def end(self, fault: f.Fault) -> None:
-        """This is wrong no longer, unless another fault of the same kind lasts.
+        """End a fault, unless another fault of its kind is active.
 
         Raises:
-            ValueError: it has not begun.
+            ValueError: The fault is not active.
         """
         self._service.call(lambda core: self._target(fault, core).end(fault))
 

@@ -1,4 +1,4 @@
-"""What a local Globus Compute tells people: how to use it, and how it goes."""
+"""Text for users of a local Globus Compute: instructions and the current state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from diaspora_parsl.testing.globus.service import EmulatedEndpoint, LocalGlobusCompute
 
-#: Where the SDK looks for a local service by itself.
+#: Port at which the SDK looks for a local service.
 _SDK_PORT: Final = 5000
 _ANYWHERE: Final = """\
 from diaspora_parsl.testing.globus import client
@@ -27,7 +27,7 @@ with Executor("{endpoint}", client=client) as executor:
 
 
 def introduction(service: LocalGlobusCompute) -> str:
-    """What to paste into a shell and into Python; the service must have an endpoint."""
+    """Return instructions for a shell and for Python; the service must have an endpoint."""
     names = [f"export {_variable(endpoint)}={endpoint.id}" for endpoint in service.endpoints]
     snippet = _AT_THE_SDK_PORT if service.url.endswith(f":{_SDK_PORT}") else _ANYWHERE
     python = snippet.format(endpoint=service.endpoints[0].id, url=service.url)
@@ -35,7 +35,7 @@ def introduction(service: LocalGlobusCompute) -> str:
 
 
 def table(service: LocalGlobusCompute) -> Table:
-    """The endpoints as they are now."""
+    """Return a table of the endpoints."""
     shown = Table(title=f"Globus Compute at {service.url}", caption=_tasks(service))
     for column in ("endpoint", "status", "idle", "workers", "held", "waiting", "what is wrong"):
         shown.add_column(column, justify="right" if column in {"idle", "workers", "held", "waiting"} else "left")
@@ -49,7 +49,7 @@ def table(service: LocalGlobusCompute) -> Table:
 
 
 def line(service: LocalGlobusCompute) -> str:
-    """The same in one line, for files and pipes."""
+    """Return the state of the endpoints in one line, for files and pipes."""
     parts = []
     for endpoint in service.endpoints:
         counts = endpoint.counts()
@@ -60,8 +60,8 @@ def line(service: LocalGlobusCompute) -> str:
 
 
 def _tasks(service: LocalGlobusCompute) -> str:
-    told = [f"{count} {state}" for state, count in service.tasks.items() if count]
-    return f"{sum(service.requests_seen.values())} requests; tasks: {', '.join(told) or 'none'}"
+    states = [f"{count} {state}" for state, count in service.tasks.items() if count]
+    return f"{sum(service.requests_seen.values())} requests; tasks: {', '.join(states) or 'none'}"
 
 
 def _wrong(endpoint: EmulatedEndpoint) -> str:

@@ -1,4 +1,4 @@
-"""The REST interface of the service, as far as the SDK uses it."""
+"""The part of the REST interface that the SDK uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diaspora_parsl.testing.globus.ledger import Task, UnknownError
 
 logger = logging.getLogger(__name__)
 
-#: What clients of any age are content with.
+#: Versions that every client accepts.
 _VERSION: Final = {"api": "1.60.0", "min_sdk_version": "2.0.0", "min_ep_version": "2.0.0"}
 _TOO_MANY: Final = 429
 #: Error codes of the real service for HTTP statuses.
@@ -44,38 +44,38 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Query(Struct):
-    """The body of a request for several tasks."""
+    """Body of a request for several tasks."""
 
     task_ids: list[str]
 
 
 class _Function(Struct):
-    """What a function must be registered with; what else comes is kept as it is."""
+    """Required fields of a function; other fields are stored unchanged."""
 
     function_code: str
     function_name: str
 
 
 def application(core: Core, payload_limit: int) -> web.Application:
-    """The routes of the service.
+    """Build the web application of the service.
 
     Args:
-        core: what they work on.
-        payload_limit: bytes that the body of a request may have.
+        core: State of the service.
+        payload_limit: Largest request body in bytes.
     """
-    app = web.Application(client_max_size=payload_limit, middlewares=[_guard(core)])
+    app = web.Application(client_max_size=payload_limit, middlewares=[_middleware(core)])
     _Routes(core).add_to(app.router)
     return app
 
 
 def error(status: int, reason: str, code: str | None = None, headers: dict[str, str] | None = None) -> web.Response:
-    """An error document in the shape of the real service's.
+    """Build an error response as the real service does.
 
     Args:
-        status: of HTTP.
-        reason: for people.
-        code: for programs; None: the usual one for this status.
-        headers: of the response.
+        status: HTTP status.
+        reason: Text for people.
+        code: Code for programs; None: the usual code of the status.
+        headers: Headers of the response.
     """
     document = {
         "status": "Failed",
@@ -93,26 +93,26 @@ def _json(document: object, status: int = 200, headers: dict[str, str] | None = 
     )
 
 
-async def _refused(troubles: AwaitedFaults, *, everything: bool) -> web.Response | None:
-    """What is answered instead of a request that a fault refuses, after the time that it takes."""
-    found = [fault for fault in troubles.of(f.Refuse) if (fault.endpoint is None) == everything]
+async def _refused(faults: AwaitedFaults, *, everything: bool) -> web.Response | None:
+    """Return the response of an active `Refuse` after its delay, or None."""
+    found = [fault for fault in faults.of(f.Refuse) if (fault.endpoint is None) == everything]
     if not found:
         return None
     fault = found[-1]
     if fault.delay > 0.0:
-        await troubles.over(fault, fault.delay)
+        await faults.over(fault, fault.delay)
     headers = {"Retry-After": "1"} if fault.status == _TOO_MANY else None
     return error(fault.status, "refused by a fault script", headers=headers)
 
 
-def _guard(core: Core) -> Middleware:
-    """What happens around every request: it is counted, refused or let through, and errors become documents."""
+def _middleware(core: Core) -> Middleware:
+    """Return the middleware that counts, refuses and limits requests, and turns errors into responses."""
 
     @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         core.seen[f"{request.method} {resource.canonical if resource else request.path}"] += 1
-        refusal = await _refused(core.troubles, everything=True)
+        refusal = await _refused(core.faults, everything=True)
         if refusal is not None:
             return refusal
         pause = core.throttle.wait(time.monotonic()) if core.throttle else 0
@@ -120,10 +120,10 @@ def _guard(core: Core) -> Middleware:
             return error(_TOO_MANY, f"too many requests; try again in {pause} s", headers={"Retry-After": str(pause)})
         try:
             return await handler(request)
-        except Exception as failure:  # noqa: BLE001 - told to the client, and to the log if it is ours
+        except Exception as failure:  # noqa: BLE001 - every error becomes a response
             return _failed(failure)
 
-    return guard
+    return handle
 
 
 def _failed(failure: Exception) -> web.Response:
@@ -141,7 +141,7 @@ def _failed(failure: Exception) -> web.Response:
 
 
 class _Routes:
-    """The answers."""
+    """The handlers of all routes."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -194,7 +194,7 @@ class _Routes:
 
     async def get_status(self, request: web.Request) -> web.Response:
         endpoint = self._endpoint(request)
-        await endpoint.heard()
+        await endpoint.answering()
         return _json(endpoint.status())
 
     async def allowed_functions(self, request: web.Request) -> web.Response:
@@ -202,7 +202,7 @@ class _Routes:
 
     async def submit(self, request: web.Request) -> web.Response:
         endpoint = self._endpoint(request)
-        refusal = await _refused(endpoint.troubles, everything=False)
+        refusal = await _refused(endpoint.faults, everything=False)
         if refusal is not None:
             return refusal
         submission = await _body(request, Submission)
@@ -215,13 +215,13 @@ class _Routes:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     async def get_task(self, request: web.Request) -> web.Response:
-        return _json(_told(self._core.ledger.task(request.match_info["task"])))
+        return _json(_task_document(self._core.ledger.task(request.match_info["task"])))
 
     async def get_tasks(self, request: web.Request) -> web.Response:
         known = {}
         for name in (await _body(request, _Query)).task_ids:
-            with contextlib.suppress(UnknownError):  # the real service leaves it out
-                known[name] = _told(self._core.ledger.task(name))
+            with contextlib.suppress(UnknownError):  # the real service omits it
+                known[name] = _task_document(self._core.ledger.task(name))
         return _json({"response": "batch", "results": known})
 
     async def get_group(self, request: web.Request) -> web.Response:
@@ -238,13 +238,13 @@ def _described(endpoint: Endpoint) -> dict[str, Any]:
     return {"uuid": endpoint.name, "name": label, "display_name": label, "multi_user": False, "public": False}
 
 
-def _told(task: Task) -> dict[str, Any]:
-    """A task as the service tells it; of a result that is kept no longer it knows only that there was one."""
+def _task_document(task: Task) -> dict[str, Any]:
+    """Return the document of a task; an expired result leaves only the completion time."""
     document: dict[str, Any] = {"task_id": task.id, "status": task.state.value, "details": None}
     if task.done is not None:
         document["completion_t"] = str(task.done)
         if task.result is None:
-            document["reason"] = "the result is kept no longer"
+            document["reason"] = "the result has expired"
         else:
             outcome = read(task.result)
             document["details"] = outcome.details

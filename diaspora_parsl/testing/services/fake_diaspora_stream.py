@@ -1,4 +1,4 @@
-"""A double of ``diaspora_stream.api`` in this process, with the traps of the real one: for tests of what uses it."""
+"""A fake of ``diaspora_stream.api`` in this process, with the pitfalls of the real module."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any, ClassVar, Final
 
 _OVERFLOW_MS: Final = 2148
 _FILES_BATCH: Final = 1024
-_LOOK_SECONDS: Final = 0.01
+_POLL_SECONDS: Final = 0.01
 
 
-class Exception(RuntimeError):  # noqa: A001, N818 - its name in the real one
-    """What the real one raises."""
+class Exception(RuntimeError):  # noqa: A001, N818 - the real name
+    """Base error of the real module."""
 
 
 class _Log:
-    """One partition of one topic: metadata and data, numbered from 0."""
+    """A topic with one partition: metadata and data, numbered from 0."""
 
     def __init__(self, path: Path | None) -> None:
         self.items: list[tuple[str, bytes]] = []
@@ -34,7 +34,7 @@ class _Log:
             path.touch()
 
     def append(self, batch: list[tuple[str, bytes]]) -> int:
-        """Returns the number of the first."""
+        """Append events; return the number of the first."""
         if self._path is None:
             self.items += batch
             return len(self.items) - len(batch)
@@ -45,7 +45,7 @@ class _Log:
         return len(self.items) - len(batch)
 
     def refresh(self) -> None:
-        """Look at what others have written to the file."""
+        """Read what other processes have written to the file."""
         if self._path is not None and self._path.stat().st_size > self._read:
             with self._path.open("rb") as file:
                 file.seek(self._read)
@@ -56,10 +56,10 @@ class _Log:
 
 
 class MofkaServer:
-    """A server of Mofka: what `Driver` finds by the address in a group file.
+    """A Mofka server, which `Driver` finds by the address in a group file.
 
     Args:
-        folder: where the group file is written.
+        folder: Folder of the group file.
     """
 
     _running: ClassVar[dict[str, MofkaServer]] = {}
@@ -70,15 +70,15 @@ class MofkaServer:
         self.lock = threading.RLock()
         self.logs: dict[str, _Log] = {}
         self.cursors: dict[tuple[str, str], int] = {}
-        #: Topic and number of events whose data cannot be read any more.
+        #: Topic and number of events with unreadable data.
         self.damaged: set[tuple[str, int]] = set()
-        #: Counts starts; what was made before the last one is dead.
+        #: Number of starts; handles from before the last start are invalid.
         self.life = 0
         self.is_up = False
         self._address = ""
 
     def start(self, *, forgets_topics: bool = False) -> None:
-        """Start it, at a new address; after a kill, cursors are lost, and the topics if so wished."""
+        """Start at a new address without cursors, and with ``forgets_topics`` without topics."""
         with self.lock:
             MofkaServer._ports += 1
             self.life += 1
@@ -92,17 +92,17 @@ class MofkaServer:
             self.group_file.write_text(json.dumps(group), encoding="utf-8")
 
     def kill(self) -> None:
-        """End it without a word; its group file stays, and lies."""
+        """End it; its group file keeps the old address."""
         with self.lock:
             self.is_up = False
             MofkaServer._running.pop(self._address, None)
 
     @classmethod
     def named_by(cls, group_file: str) -> MofkaServer:
-        """The server at the address that a group file names.
+        """Return the server at the address in a group file.
 
         Raises:
-            Exception: nobody is there.
+            Exception: No server has this address.
         """
         try:
             address = json.loads(Path(group_file).read_text(encoding="utf-8"))["members"][0]["address"]
@@ -111,14 +111,14 @@ class MofkaServer:
             raise Exception(f"cannot look up the group of {group_file}: {error!r}") from None
 
     def log(self, name: str) -> _Log | None:
-        """A topic, if it is there."""
+        """Return a topic, or None."""
         return self.logs.get(name)
 
     def create(self, name: str, options: dict[str, Any]) -> None:
-        """Make a topic.
+        """Create a topic.
 
         Raises:
-            Exception: it names no folder for its partition.
+            Exception: The options name no folder for the partition.
         """
         if not options.get("config", {}).get("partition", {}).get("path"):
             raise Exception("a partition of type default needs a path")
@@ -126,7 +126,7 @@ class MofkaServer:
 
 
 class _Files:
-    """The ``files`` back end: topics in a folder, for every process that opens it; always up."""
+    """The ``files`` back end: topics in a folder that several processes may open."""
 
     life = 1
     is_up = True
@@ -139,53 +139,53 @@ class _Files:
         self._logs: dict[str, _Log] = {}
 
     def log(self, name: str) -> _Log | None:
-        """A topic, if it is there."""
+        """Return a topic, or None."""
         path = self._folder / name / "events"
         if name not in self._logs and path.exists():
             self._logs[name] = _Log(path)
         return self._logs.get(name)
 
     def create(self, name: str, options: dict[str, Any]) -> None:  # noqa: ARG002 - as Mofka's
-        """Make a topic."""
+        """Create a topic."""
         self._logs[name] = _Log(self._folder / name / "events")
 
 
 class _Future:
-    """Something that comes, or never: time-outs in milliseconds, None when they are over."""
+    """A future with timeouts in milliseconds; `wait` returns None after one."""
 
-    def __init__(self, look: Callable[[], None] | None = None) -> None:
+    def __init__(self, poll: Callable[[], None] | None = None) -> None:
         self._value: Any = None
         self._error: Exception | None = None
         self._is_set = False
-        self._look = look
+        self._poll = poll
 
     def set(self, value: Any) -> None:
-        """Give the value."""
+        """Set the value."""
         self._value, self._is_set = value, True
 
     def fail(self, error: Exception) -> None:
-        """Give an error, which `wait` raises."""
+        """Set the error that `wait` raises."""
         self._error, self._is_set = error, True
 
     def wait(self, *, timeout_ms: int) -> Any:
-        """The value, or None.
+        """Return the value, or None after the timeout.
 
         Raises:
-            Exception: an error instead of a value, or a time-out that would wait for ever.
+            Exception: The error set by `fail`, or a timeout that would never end.
         """
         if timeout_ms <= 0:
             raise Exception("this time-out would wait for ever")
         seconds = 0.0 if timeout_ms >= _OVERFLOW_MS else timeout_ms / 1000
         deadline = time.monotonic() + seconds
         while not self._done() and time.monotonic() < deadline:
-            time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         if self._error is not None:
             raise self._error
         return self._value if self._is_set else None
 
     def _done(self) -> bool:
-        if not self._is_set and self._look is not None:
-            self._look()
+        if not self._is_set and self._poll is not None:
+            self._poll()
         return self._is_set
 
 
@@ -207,7 +207,7 @@ class _Coming(_Future):
 
 
 class Event:
-    """One event, as a consumer gives it."""
+    """An event from a consumer."""
 
     def __init__(self, consumer: Consumer, number: int, metadata: str, data: bytes) -> None:
         self.event_id = number
@@ -217,16 +217,16 @@ class Event:
 
     @property
     def metadata(self) -> Any:
-        """What was pushed, parsed."""
+        """The parsed metadata."""
         return json.loads(self._metadata)
 
     def acknowledge(self) -> None:
-        """This one and all before it need not come again to a consumer of this name."""
+        """Move the cursor of the consumer name behind this event."""
         self._consumer.acknowledge(self.event_id)
 
 
 class Producer:
-    """Batches what is pushed. Even a full batch leaves only at the next push, or at a flush."""
+    """Sends events in batches. Even a full batch is sent only at the next push or flush."""
 
     def __init__(self, topic: TopicHandle, batch_size: int, max_num_batches: int) -> None:
         self._topic = topic
@@ -235,10 +235,10 @@ class Producer:
         self._batch: list[tuple[str, bytes, _Answer]] = []
 
     def push(self, metadata: str | dict[str, Any], data: bytes = b"") -> _Answer:
-        """Take an event; its future gives its number when it has arrived.
+        """Add an event; its future returns the event number once it is stored.
 
         Raises:
-            Exception: there is no room while the server is away: the real one waits, and holds the GIL.
+            Exception: The batches are full while the server is down. The real module blocks here and holds the GIL.
         """
         if isinstance(metadata, str):
             json.loads(metadata)
@@ -250,7 +250,7 @@ class Producer:
         return answer
 
     def flush(self) -> _Answer:
-        """Send what there is; the future gives True."""
+        """Send the batch; the future returns True."""
         answer = _Answer()
         if self._send():
             answer.set(True)
@@ -275,22 +275,22 @@ class Producer:
 
 
 class Consumer:
-    """Gives events in order to the futures that were asked for, forgotten ones too."""
+    """Resolves pulled futures in order, including discarded ones."""
 
     def __init__(self, topic: TopicHandle, name: str) -> None:
         self.name = name
         self._topic = topic
         self._next = 0 if isinstance(topic.server, _Files) else topic.server.cursors.get((topic.name, name), 0)
-        self._asked: list[_Coming] = []
+        self._pending: list[_Coming] = []
 
     def pull(self) -> _Coming:
-        """The future of the next event. Of ``files`` it gives None if there is none now."""
+        """Return a future of the next event; with ``files`` it returns None if there is none yet."""
         future = _Coming(self._serve)
-        self._asked.append(future)
+        self._pending.append(future)
         if isinstance(self._topic.server, _Files):
             self._serve()
-            if self._asked:
-                self._asked.pop().set(None)
+            if self._pending:
+                self._pending.pop().set(None)
         return future
 
     def _serve(self) -> None:
@@ -300,9 +300,9 @@ class Consumer:
             if not self._topic.is_alive() or log is None:
                 return
             log.refresh()
-            while self._asked and self._next < len(log.items):
+            while self._pending and self._next < len(log.items):
                 metadata, data = log.items[self._next]
-                future = self._asked.pop(0)
+                future = self._pending.pop(0)
                 if (self._topic.name, self._next) in server.damaged:
                     future.fail(Exception("the data cannot be read"))
                 else:
@@ -325,23 +325,23 @@ class TopicHandle:
         self._life = server.life
 
     def is_alive(self) -> bool:
-        """Whether the server that it was opened at still runs."""
+        """Return whether the server has run since the topic was opened."""
         return self.server.is_up and self.server.life == self._life
 
     def producer(self, name: str = "", *, batch_size: int, max_num_batches: int = 2) -> Producer:  # noqa: ARG002
-        """A producer."""
+        """Return a producer."""
         return Producer(self, batch_size, max_num_batches)
 
     def consumer(self, name: str) -> Consumer:
-        """A consumer, which goes on after what one of its name has acknowledged."""
+        """Return a consumer that starts at the cursor of its name."""
         return Consumer(self, name)
 
 
 class Driver:
-    """What everything begins with: ``backend="mofka"`` with a ``group_file``, or ``"files"`` with a ``root_path``.
+    """Entry point: ``backend="mofka"`` with a ``group_file``, or ``"files"`` with a ``root_path``.
 
     Raises:
-        Exception: there is no server, or no such back end.
+        Exception: No server runs, or the back end is unknown.
     """
 
     def __init__(self, *, backend: str, options: dict[str, Any]) -> None:
@@ -353,22 +353,22 @@ class Driver:
             raise Exception(f"there is no back end {backend}")
         self._life = self._server.life
 
-    def _asked(self) -> MofkaServer | _Files:
+    def _live_server(self) -> MofkaServer | _Files:
         if not self._server.is_up or self._server.life != self._life:
             raise Exception("the server does not answer")
         return self._server
 
     def topic_exists(self, name: str) -> bool:
-        """Whether the server knows a topic."""
-        return self._asked().log(name) is not None
+        """Return whether a topic exists."""
+        return self._live_server().log(name) is not None
 
     def create_topic(self, name: str, *, options: dict[str, Any]) -> None:
-        """Make a topic.
+        """Create a topic.
 
         Raises:
-            Exception: there is one of that name.
+            Exception: The topic exists.
         """
-        server = self._asked()
+        server = self._live_server()
         with server.lock:
             if server.log(name) is not None:
                 raise Exception(f"topic {name} exists already")
@@ -378,16 +378,16 @@ class Driver:
         """Open a topic.
 
         Raises:
-            Exception: there is none of that name.
+            Exception: The topic does not exist.
         """
-        if self._asked().log(name) is None:
+        if self._live_server().log(name) is None:
             raise Exception(f"there is no topic {name}")
         return TopicHandle(self._server, name)
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """This module is what ``import diaspora_stream.api`` gives, as long as it lasts."""
+    """Make ``import diaspora_stream.api`` return this module while the block runs."""
     names = ("diaspora_stream", "diaspora_stream.api")
     before = {name: sys.modules.get(name) for name in names}
     package = ModuleType("diaspora_stream")

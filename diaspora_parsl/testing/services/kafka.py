@@ -1,4 +1,4 @@
-"""Kafka on this machine: a real broker of its own, or the mock cluster of librdkafka where there is no Java."""
+"""Kafka on this host: a real broker, or the mock cluster of librdkafka without Java."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from diaspora_parsl.errors import ConfigurationError
 
-#: Where the jars are looked for, before `DEFAULT_JARS`.
+#: Environment variable with the folder of the jars; default `DEFAULT_JARS`.
 JARS_VARIABLE: Final = "DIASPORA_PARSL_KAFKA_JARS"
-#: Where ``.ci/kafka`` puts them.
+#: Folder into which ``.ci/kafka`` installs the jars.
 DEFAULT_JARS: Final = Path("~/.cache/diaspora-parsl/kafka")
 _START_LIMIT: Final = 60.0
 _ROUND: Final = 0.02
@@ -69,14 +69,14 @@ appender.console.layout.pattern=%d %p %c: %m%n
 
 
 class _Child:
-    """A program that ends with this process, however that ends, and not with the thread that started it."""
+    """A program that ends with this process, even after SIGKILL."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         with log.open("ab") as file:
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
-        # Its standard input ends with this process.
+        # Its standard input closes with this process.
         self._watcher = subprocess.Popen(  # noqa: S603 - the same
             ["/bin/sh", "-c", 'read _; kill -9 "$1"', "sh", str(self.process.pid)],
             stdin=subprocess.PIPE,
@@ -101,17 +101,17 @@ def _jars() -> Path:
 class KafkaBroker:
     """One broker in KRaft mode, with a plain listener and one with TLS and SASL (PLAIN, SCRAM-SHA-256, OAUTHBEARER).
 
-    Its token check is Kafka's own for development: it takes unsigned tokens.
+    Its OAUTHBEARER check is Kafka's development check, which accepts unsigned tokens.
 
     Example:
         >>> with KafkaBroker(tmp_path) as broker:  # doctest: +SKIP
         ...     fabric = open_fabric(f"kafka://{broker.address}/test")
 
     Args:
-        folder: for its data; empty, and kept.
+        folder: Empty folder for its data, not deleted.
 
     Raises:
-        ConfigurationError: no broker can run here (`why_not` says why).
+        ConfigurationError: No broker can run on this host (see `why_not`).
     """
 
     is_real = True
@@ -126,7 +126,7 @@ class KafkaBroker:
 
     @staticmethod
     def why_not() -> str | None:
-        """Why no broker can run on this host, or None if it can."""
+        """Return why no broker can run on this host, or None if it can."""
         missing = [program for program in ("java", "openssl") if shutil.which(program) is None]
         if missing:
             return f"{' and '.join(missing)} not installed; on Debian: apt-get install openjdk-17-jre-headless openssl"
@@ -146,17 +146,17 @@ class KafkaBroker:
 
     @property
     def certificate(self) -> Path:
-        """PEM of the authority that signed the broker's certificate, which is itself."""
+        """PEM file of the broker's self-signed certificate."""
         return self._folder / "ca.pem"
 
     def secure_url(self, prefix: str, mechanism: str = "PLAIN") -> str:
-        """The URL of a fabric over TLS with user and password."""
+        """Return the URL of a fabric over TLS with user and password."""
         options = f"sasl.mechanism={mechanism}&ssl.ca.location={quote(str(self.certificate))}"
         return f"kafka://{self.user}:{self.password}@{self.secure_address}/{prefix}?{options}"
 
     @property
     def pid(self) -> int:
-        """Of the broker's process."""
+        """Process id of the broker."""
         if self._child is None:
             raise RuntimeError("the broker does not run")
         return self._child.process.pid
@@ -174,11 +174,11 @@ class KafkaBroker:
         self.close()
 
     def _write(self) -> None:
-        places = {"plain": self._plain, "secure": self._secure, "controller": self._controller}
+        ports = {"plain": self._plain, "secure": self._secure, "controller": self._controller}
         account = {"user": self.user, "password": self.password, "folder": self._folder}
         conf = self._folder / "server.properties"
         conf.touch(mode=0o600)
-        conf.write_text(_CONF.format(**places, **account), encoding="utf-8")
+        conf.write_text(_CONF.format(**ports, **account), encoding="utf-8")
         (self._folder / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
         key, certificate = self._folder / "key.pem", self.certificate
         self._run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
@@ -202,10 +202,10 @@ class KafkaBroker:
             raise RuntimeError(f"{command[0]} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
 
     def start(self) -> None:
-        """Start the broker, on the ports and with the data it had before; returns when it takes connections.
+        """Start the broker with its ports and data, and wait until it accepts connections.
 
         Raises:
-            RuntimeError: it does not within a minute.
+            RuntimeError: The broker does not start within a minute.
         """
         log = self._folder / "log.txt"
         self._child = _Child([*self._java("kafka.Kafka"), str(self._folder / "server.properties")], log)
@@ -213,7 +213,7 @@ class KafkaBroker:
             _until_open(self._child, port, log)
 
     def kill(self) -> None:
-        """SIGKILL the broker; `start` brings it back."""
+        """Send SIGKILL to the broker; `start` restarts it."""
         if self._child is not None:
             self._child.kill()
             self._child = None
@@ -222,7 +222,7 @@ class KafkaBroker:
 
 
 class MockBroker:
-    """The mock cluster of librdkafka in a process of its own: no Java, no TLS, no data kept, topics made by writing."""
+    """The mock cluster of librdkafka in its own process: no Java, TLS or durable data; writes create topics."""
 
     is_real = False
 
@@ -232,7 +232,6 @@ class MockBroker:
         self.address = ""
 
     def __enter__(self) -> Self:
-        # Its output says where it is.
         self._child = _Child([sys.executable, "-c", _MOCK], self._log)
         end = time.monotonic() + _START_LIMIT
         while not self.address and time.monotonic() < end and self._child.runs:
@@ -249,13 +248,13 @@ class MockBroker:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """Process id of the mock cluster."""
         if self._child is None:
             raise RuntimeError("the mock cluster does not run")
         return self._child.process.pid
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         if self._child is not None:
             self._child.kill()
             self._child = None
@@ -271,10 +270,10 @@ threading.Event().wait()
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that no client is given for its own end of a connection.
+    """Return free ports below the ephemeral range.
 
-    While the broker is down, a client that tries again and again may hit the port by chance from the port itself: it
-    is connected to itself then, and the broker finds its port taken.
+    A client that reconnects while the broker is down may get an ephemeral port equal to its target. It would then be
+    connected to itself and occupy the port of the broker.
     """
     found: list[int] = []
     while len(found) < count:

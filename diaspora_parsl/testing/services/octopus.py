@@ -1,4 +1,4 @@
-"""An Octopus on this machine: its web service and the login behind it, over real HTTP, with faults on request."""
+"""A fake Octopus on this host: its web service and login over real HTTP, with faults on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Reply = tuple[int, Any]
 
 
 class _Log:
-    """One topic with its one partition."""
+    """A topic with one partition."""
 
     def __init__(self) -> None:
         self.first = 0
@@ -38,7 +38,7 @@ class _Log:
 
 
 class _Instance:
-    """One consumer instance of the web service: lost when that restarts, unlike what its group committed."""
+    """A consumer instance of the web service: lost at a restart, unlike the offsets of its group."""
 
     def __init__(self, group: str, reset: str) -> None:
         self.group = group
@@ -47,7 +47,7 @@ class _Instance:
 
 
 class LocalOctopus:
-    """What ``diaspora-event-sdk`` and Globus Auth ask of their services, answered here.
+    """Answers the requests of ``diaspora-event-sdk`` to the web service and to Globus Auth.
 
     Example:
         >>> with LocalOctopus() as octopus:  # doctest: +SKIP
@@ -56,13 +56,13 @@ class LocalOctopus:
         ...     fabric = open_fabric(octopus.url)
 
     Args:
-        brokers: what it says of where Kafka is.
+        brokers: Kafka address that it returns.
     """
 
     def __init__(self, brokers: str = "127.0.0.1:1") -> None:
         self.brokers = brokers
         self.keys = 0
-        """How many keys were asked for."""
+        """Number of requested keys."""
         self.requests = 0
         self.account, self.secret = str(uuid.uuid4()), secrets.token_hex(16)
         self.namespace = f"ns-{self.account.replace('-', '')[-12:]}"
@@ -75,7 +75,7 @@ class LocalOctopus:
         self._answering = threading.Event()
         self._answering.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = False  # closing waits for them
+        self._server.daemon_threads = False  # closing waits for the threads
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="octopus")
 
     def __enter__(self) -> Self:
@@ -95,30 +95,30 @@ class LocalOctopus:
 
     @property
     def url(self) -> str:
-        """The URL of a fabric by the web service; with a short time-out."""
+        """URL of a fabric through the web service, with a short timeout."""
         return f"octopus+https://{self.namespace}?service={self.service}&timeout=2"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes the SDK log in here, without a person."""
+        """Environment variables that make the SDK log in here without interaction."""
         return {
             "DIASPORA_SDK_CLIENT_ID": self.account,
             "DIASPORA_SDK_CLIENT_SECRET": self.secret,
             "GLOBUS_SDK_SERVICE_URL_AUTH": self.service,
         }
 
-    # --- what goes wrong ------------------------------------------------------------------------------------------
+    # --- faults ---------------------------------------------------------------------------------------------------
 
     def fail(self, *statuses: int) -> None:
-        """Answer the next requests to the web service with these."""
+        """Answer the next requests to the web service with these HTTP statuses."""
         self._faults += statuses
 
     def expire(self) -> None:
-        """No token counts any more."""
+        """Invalidate all tokens."""
         self._tokens.clear()
 
     def restart(self) -> None:
-        """The instances are gone; what was written and committed is not."""
+        """Drop the consumer instances; records and committed offsets stay."""
         with self._changed:
             self._instances.clear()
 
@@ -127,14 +127,14 @@ class LocalOctopus:
         self._logs[topic].trim(before)
 
     def write(self, topic: str, value: bytes) -> None:
-        """Write anything, past the service."""
+        """Append a record without a request."""
         with self._changed:
             self._logs.setdefault(topic, _Log()).records.append((None, base64.b64encode(value).decode()))
             self._changed.notify_all()
 
     @contextmanager
     def silence(self) -> Iterator[None]:
-        """Take requests, and answer none of them."""
+        """Accept requests without answering them while the block runs."""
         self._answering.clear()
         try:
             yield
@@ -150,7 +150,7 @@ class LocalOctopus:
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
-                except (ConnectionError, TimeoutError):  # the client did not wait
+                except (ConnectionError, TimeoutError):  # the client disconnected
                     self.close_connection = True
 
             def _do(self) -> None:
@@ -223,7 +223,7 @@ class LocalOctopus:
         for entry in content["entries"]:
             key, value = entry.get("key", {}).get("data"), entry["value"]
             if value["type"] != "BINARY":
-                return _error(400, 40003, "this double takes bytes alone")
+                return _error(400, 40003, "this fake accepts only bytes")
             log.records.append((key and base64.b64encode(key.encode()).decode(), value["data"]))
             successes.append({"id": entry["id"], "partition_id": 0, "offset": log.end - 1, "topic_name": path[2]})
         self._changed.notify_all()
@@ -255,7 +255,7 @@ class LocalOctopus:
         actions: dict[str, Callable[[], None]] = {
             "assignments": lambda: instance.positions.update((one["topic"], None) for one in content["partitions"]),
             "positions": lambda: instance.positions.update((o["topic"], o["offset"]) for o in content["offsets"]),
-            # As in Kafka's own client the end is looked for at the next fetch.
+            # As in Kafka's own client, the next fetch determines the end.
             "positions/end": lambda: instance.positions.update((one["topic"], -1) for one in content["partitions"]),
             "offsets": lambda: self._commit(instance),
         }

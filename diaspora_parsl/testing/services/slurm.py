@@ -1,4 +1,4 @@
-"""A real batch scheduler on one machine: small Slurm clusters that come and go with a test."""
+"""Real Slurm clusters on this host, each for the duration of a test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from diaspora_parsl.executors.endpoint import Endpoint
 from diaspora_parsl.executors.runtime import block_processes
 
 _PROGRAMS: Final = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
-#: Marks every process of a cluster: its daemons and its jobs.
+#: Environment variable that marks every process of a cluster.
 _VARIABLE: Final = "SLURM_CONF"
 _FILE: Final = "slurm.conf"
 _START_LIMIT: Final = 60.0
@@ -73,17 +73,17 @@ AccountingStorageType=accounting_storage/none
 
 
 class Job(Struct, frozen=True):
-    """One job that the scheduler knows."""
+    """A job of the scheduler."""
 
     number: str
     state: str
-    """In Slurm's words: PENDING, RUNNING, CANCELLED, TIMEOUT, ..."""
+    """Slurm state: PENDING, RUNNING, CANCELLED, TIMEOUT, ..."""
     node: str
-    """Where it runs or ran; empty while it waits."""
+    """Node of the job; empty while it is pending."""
 
 
 class _Provider(SlurmProvider):
-    """Parsl's own provider, talking to one cluster of several: its commands find it by SLURM_CONF."""
+    """Parsl's provider for one of several clusters, selected by SLURM_CONF."""
 
     def __init__(self, conf: Path, **options: Any) -> None:
         self._conf = conf
@@ -91,7 +91,7 @@ class _Provider(SlurmProvider):
 
     @property
     def status_polling_interval(self) -> int:
-        """Seconds; Parsl spares a real site's controller and asks once a minute."""
+        """Seconds between two polls; Parsl's default for real sites is 60."""
         return 2
 
     def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:
@@ -102,23 +102,22 @@ class _Provider(SlurmProvider):
 
 
 class LocalSlurm:
-    """One Slurm cluster: a controller, some nodes, an authentication daemon, all on this host and all its own.
+    """One Slurm cluster on this host: a controller, nodes and an authentication daemon.
 
-    Several clusters may run at a time. Every file is in a temporary folder; at the exit everything that the cluster
-    started, jobs included, is ended.
+    Several clusters may run at a time. All files are in a temporary folder. Leaving the block ends daemons and jobs.
 
     Example:
         >>> with LocalSlurm("alpha", nodes=2) as alpha, LocalSlurm("beta") as beta:  # doctest: +SKIP
         ...     pool = ResilientPoolExecutor(label="pool", endpoints=[alpha.endpoint(), beta.endpoint()])
 
     Args:
-        name: of the cluster; letters and digits.
-        nodes: how many.
-        cpus: of each node, as the scheduler counts them.
-        patience: seconds after which the controller takes a silent node for down.
+        name: Name of the cluster; letters and digits.
+        nodes: Number of nodes.
+        cpus: Number of CPUs per node for the scheduler.
+        patience: Seconds without contact after which the controller marks a node down.
 
     Raises:
-        ConfigurationError: the cluster cannot run here (`why_not` says why), or the name is not fit.
+        ConfigurationError: The cluster cannot run on this host (see `why_not`), or an argument is invalid.
     """
 
     def __init__(self, name: str = "alpha", *, nodes: int = 1, cpus: int = 1, patience: int = 6) -> None:
@@ -140,7 +139,7 @@ class LocalSlurm:
 
     @staticmethod
     def why_not() -> str | None:
-        """Why no cluster can run on this host, or None if it can."""
+        """Return why no cluster can run on this host, or None if it can."""
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         missing = [program for program in _PROGRAMS if shutil.which(program, path=path) is None]
         if missing:
@@ -154,7 +153,7 @@ class LocalSlurm:
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="diaspora-slurm-"))
         try:
-            # Ends with its standard input: should this process be killed, nothing of the cluster stays behind.
+            # Its standard input closes with this process, which ends the cluster even after SIGKILL.
             self._sweeper = subprocess.Popen(  # noqa: S603 - this module
                 [sys.executable, "-c", _SWEEPER, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
             )
@@ -189,30 +188,30 @@ class LocalSlurm:
             self._sweeper = None
 
     def processes(self, node: str | None = None) -> list[psutil.Process]:
-        """Every process of the cluster that runs now, or those that jobs on one node started."""
+        """Return the running processes of the cluster, or of the jobs on one node."""
         return _processes(self._conf, node)
 
     def start_controller(self) -> None:
-        """Start the controller, again if it was killed: it reads its state back."""
+        """Start or restart the controller, which restores its saved state."""
         self._start("slurmctld", "slurmctld", "-D", "-f", str(self._conf))
 
     def start_slurmd(self, node: str) -> None:
-        """Start the daemon of a node, again if it was killed."""
+        """Start or restart the daemon of a node."""
         self._start(node, "slurmd", "-D", "-N", node, "-f", str(self._conf))
 
     # --- what runs there ------------------------------------------------------------------------------------------
 
     def provider(self, **options: Any) -> SlurmProvider:
-        """Parsl's `SlurmProvider` for this cluster; the options are its own."""
+        """Return a Parsl `SlurmProvider` for this cluster, with its options."""
         return _Provider(self._conf, **{"launcher": SimpleLauncher(), **options})
 
     def endpoint(self, label: str | None = None, *, workers: int = 1, walltime: str = "00:10:00") -> Endpoint:
-        """An HTEX endpoint with a block on each node.
+        """Return an HTEX endpoint with one block per node.
 
         Args:
-            label: of the endpoint; the name of the cluster if not given.
-            workers: on each node.
-            walltime: of a block, as in `SlurmProvider`; Slurm counts whole minutes.
+            label: Label of the endpoint; the name of the cluster by default.
+            workers: Number of workers per node.
+            walltime: Walltime of a block, as in `SlurmProvider`; Slurm rounds to whole minutes.
         """
         most = len(self.nodes)
         name = label or self.name
@@ -236,10 +235,10 @@ class LocalSlurm:
         )
 
     def run(self, *command: str) -> str:
-        """Run one of Slurm's commands against this cluster and return what it printed.
+        """Run a Slurm command on this cluster and return its output.
 
         Raises:
-            RuntimeError: it failed; the message is its own.
+            RuntimeError: The command failed, with its error output.
         """
         done = subprocess.run(  # noqa: S603 - the commands of a test
             command, env=self._environment(), capture_output=True, text=True, timeout=_COMMAND_LIMIT, check=False
@@ -249,40 +248,40 @@ class LocalSlurm:
         return done.stdout
 
     def jobs(self, *, ended: bool = False) -> list[Job]:
-        """The jobs that wait or run, or with ``ended`` all of the last ten minutes, oldest first."""
+        """Return pending and running jobs, or with ``ended`` all of the last ten minutes, oldest first."""
         states = ["--states=all"] if ended else []
         lines = self.run("squeue", "--noheader", "--format=%i|%T|%N", "--sort=i", *states).splitlines()
         return [Job(*line.split("|")) for line in lines]
 
     def node_state(self, node: str) -> str:
-        """The state of a node in Slurm's words: idle, allocated, draining, drained, down, ..."""
+        """Return the Slurm state of a node: idle, allocated, draining, drained, down, ..."""
         return self.run("sinfo", "--noheader", "--Node", f"--nodes={node}", "--format=%T").split()[0]
 
-    # --- what goes wrong ------------------------------------------------------------------------------------------
+    # --- faults ---------------------------------------------------------------------------------------------------
 
     def drain(self, node: str, reason: str = "maintenance") -> None:
-        """What runs on the node may end, nothing new starts there."""
+        """Drain a node: running jobs continue, no new job starts."""
         self.run("scontrol", "update", f"node={node}", "state=drain", f"reason={reason}")
 
     def resume(self, node: str) -> None:
-        """The node takes jobs again."""
+        """Return a drained node to service."""
         self.run("scontrol", "update", f"node={node}", "state=resume")
 
     def cancel(self, job: str) -> None:
-        """The scheduler ends a job."""
+        """Cancel a job."""
         self.run("scancel", job)
 
     def expire(self, job: str) -> None:
-        """The walltime of a job is over: the scheduler ends it as TIMEOUT when it next looks, within half a minute."""
+        """End the walltime of a job: within 30 seconds the scheduler ends it as TIMEOUT."""
         self.run("scontrol", "update", f"jobid={job}", "EndTime=now")
 
     def save(self) -> None:
-        """Have the controller write down what it knows of its jobs: it does so some seconds late.
+        """Make the controller save its jobs, which it does with a delay of seconds.
 
-        One that is killed before has forgotten the jobs that began since, and ends them when it is back.
+        A controller killed before a save ends the jobs that it did not save after its restart.
 
         Raises:
-            RuntimeError: it does not within a minute.
+            RuntimeError: The controller saves no state within a minute.
         """
         began, written = time.time(), self._folder / "state" / "job_state"
         for job in self.jobs():
@@ -290,15 +289,15 @@ class LocalSlurm:
         self._until(lambda: written.exists() and written.stat().st_mtime > began, "the controller saves no state")
 
     def kill_controller(self) -> None:
-        """SIGKILL the controller: commands fail until `start_controller`; what runs goes on."""
+        """Send SIGKILL to the controller: commands fail until `start_controller`; jobs continue."""
         self._kill("slurmctld")
 
     def kill_slurmd(self, node: str) -> None:
-        """SIGKILL the daemon of a node. Its jobs go on, but the controller will take the node for down."""
+        """Send SIGKILL to the daemon of a node: its jobs continue, and the controller marks the node down."""
         self._kill(node)
 
     def kill_node(self, node: str) -> int:
-        """SIGKILL a node as if its power failed: the daemon and all that its jobs started; returns how many."""
+        """Send SIGKILL to the daemon and the jobs of a node; return the number of killed job processes."""
         self._kill(node)
         killed = 0
         for _ in range(50):
@@ -345,7 +344,7 @@ class LocalSlurm:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the test
+                start_new_session=True,  # Ctrl-C goes to the test only
             )
 
     def _kill(self, name: str) -> None:
@@ -357,7 +356,7 @@ class LocalSlurm:
         try:
             states = [self.node_state(node) for node in self.nodes]
         except (RuntimeError, IndexError, subprocess.TimeoutExpired):
-            return False  # the controller does not answer yet
+            return False  # the controller is not ready yet
         return all(state == "idle" for state in states)
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
@@ -365,25 +364,25 @@ class LocalSlurm:
         while not condition():
             ended = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
             if ended or time.monotonic() > end:
-                raise RuntimeError(f"cluster {self.name} does not start: {what}. {self._last_words(ended)}")
+                raise RuntimeError(f"cluster {self.name} does not start: {what}. {self._log_tails(ended)}")
             time.sleep(_ROUND)
 
-    def _last_words(self, ended: Sequence[str]) -> str:
-        """The end of every log of the cluster."""
-        told = [f"{', '.join(ended)} ended."] if ended else []
+    def _log_tails(self, ended: Sequence[str]) -> str:
+        """Return the last lines of every log of the cluster."""
+        tails = [f"{', '.join(ended)} ended."] if ended else []
         for log in sorted([*self._folder.glob("*.out"), *self._folder.glob("*.log")]):
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-            told += [f"{log.name}: {' / '.join(lines)}"] if lines else []
-        return "\n".join(told)
+            tails += [f"{log.name}: {' / '.join(lines)}"] if lines else []
+        return "\n".join(tails)
 
 
 def sweep(folder: str | Path) -> None:
-    """End everything of the cluster whose files are in this folder, and delete them.
+    """End all processes of the cluster with this folder and delete the folder.
 
     Raises:
-        RuntimeError: something does not end.
+        RuntimeError: A process survives SIGKILL.
     """
-    for _ in range(50):  # a process may fork while it is being looked at
+    for _ in range(50):  # a process may fork during the scan
         left = _processes(Path(folder) / _FILE)
         if not left:
             shutil.rmtree(folder, ignore_errors=True)
@@ -398,7 +397,7 @@ def _processes(conf: Path, node: str | None = None) -> list[psutil.Process]:
         marked = [process for process in marked if _node_of(process) == node]
     groups = set()
     for process in marked:
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             groups.add(os.getpgid(process.pid))
     groups.discard(os.getpgrp())
     found = block_processes.of_block(str(conf), groups, variable=_VARIABLE)
@@ -408,19 +407,19 @@ def _processes(conf: Path, node: str | None = None) -> list[psutil.Process]:
 
 
 def _steps(folder: Path, node: str | None) -> list[psutil.Process]:
-    """The processes that watch over jobs: they overwrite their environment, and are known by the log they write to."""
+    """Return the slurmstepd processes by their log file, as they overwrite their environment."""
     logs = folder.glob("slurmd-*.log") if node is None else [folder / f"slurmd-{node}.log"]
     paths = {str(log) for log in logs}
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+        with contextlib.suppress(psutil.Error):  # the process has ended
             if process.name() == "slurmstepd" and any(file.path in paths for file in process.open_files()):
                 found.append(process)
     return found
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now, all different."""
+    """Return different free ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -429,7 +428,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _node_of(process: psutil.Process) -> str | None:
-    """The node on which a job started it; "" if it hides its environment, None if no job did."""
+    """Return the node of a job's process, "" if its environment is overwritten, None without a job."""
     try:
         environment = process.environ()
     except psutil.Error:
@@ -440,7 +439,7 @@ def _node_of(process: psutil.Process) -> str | None:
 def _kill(found: Sequence[psutil.Process]) -> int:
     killed = 0
     for process in found:
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+        with contextlib.suppress(psutil.Error):  # the process has ended
             process.kill()
             killed += 1
     psutil.wait_procs(list(found), timeout=0.2)

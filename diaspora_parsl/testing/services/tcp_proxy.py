@@ -1,4 +1,4 @@
-"""A line between two places that can be cut: a TCP proxy on this host."""
+"""A link between two hosts that tests can cut: a TCP proxy on this host."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 _CHUNK: Final = 1 << 16
-_LOOK: Final = 0.2
-#: Seconds that a change of state may take.
+_POLL: Final = 0.2
+#: Seconds in which a change of state must take effect.
 _LIMIT: Final = 10.0
 
 
 class Wan:
-    """Forwards TCP connections from a port of its own to a server, until it is cut.
+    """Forwards TCP connections from its own port to a server, until it is cut.
 
     Args:
-        host: of the server.
-        port: of the server.
+        host: Host of the server.
+        port: Port of the server.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -38,40 +38,40 @@ class Wan:
 
     @classmethod
     def to(cls, url: str) -> Self:
-        """A line to the server of a fabric.
+        """Return a link to the server of a fabric.
 
         Args:
-            url: of the fabric, with host and port.
+            url: URL of the fabric, with host and port.
         """
         parts = urlsplit(url)
         return cls(parts.hostname or "127.0.0.1", parts.port or 0)
 
     def url(self, url: str) -> str:
-        """The same fabric at the other end of this line."""
+        """Return the URL of the fabric through this link."""
         parts = urlsplit(url)
         secrets, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{secrets}{at}127.0.0.1:{self.port}").geturl()
 
     def __enter__(self) -> Self:
-        """It is up already."""
+        """Return the link, which is up."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the link."""
         self.close()
 
     def cut(self, how: str = "refuse") -> None:
-        """Cut the line: ``refuse`` breaks every connection, new ones too; ``drop`` lets all of them hang."""
+        """Cut the link: ``refuse`` closes all connections and refuses new ones; ``drop`` lets all of them hang."""
         if how not in {"refuse", "drop"}:
             raise ValueError(f'how={how!r}: write "refuse" or "drop"')
         self._set(how)
 
     def mend(self) -> None:
-        """Let everything through again; connections that hung are broken."""
+        """Restore the link; connections that hang are closed."""
         self._set("up")
 
     def close(self) -> None:
-        """Break every connection, and let go of the port."""
+        """Close every connection and the port."""
         self._is_closed = True
         self._bell.send(b"!")
         self._thread.join(5.0)
@@ -82,7 +82,7 @@ class Wan:
         with self._changed:
             self._state = state
             self._bell.send(b"!")
-            # Who connects right after this meets the new state.
+            # A connection made after this call meets the new state.
             self._changed.wait_for(lambda: self._in_force == state or self._is_closed, _LIMIT)
 
     def _run(self) -> None:
@@ -98,7 +98,7 @@ class Wan:
                     self._in_force = state
                     self._changed.notify_all()
             watched = [self._wake, self._listener] if state == "drop" else [self._wake, self._listener, *self._pairs]
-            for ready in select.select(watched, [], [], _LOOK)[0]:
+            for ready in select.select(watched, [], [], _POLL)[0]:
                 if ready is self._wake:
                     self._wake.recv(64)
                 elif ready is self._listener:
@@ -112,7 +112,7 @@ class Wan:
         if state == "refuse":
             near.close()
             return
-        if state == "drop":  # whoever connects hangs, too: there is somebody, but nothing comes
+        if state == "drop":  # accept without forwarding, so that the client hangs
             self._hanging.append(near)
             return
         try:
@@ -131,7 +131,7 @@ class Wan:
                 self._pairs[one].sendall(data)
                 return
         except OSError:
-            pass  # broken: the same as closed
+            pass  # a broken connection counts as closed
         self._break(one)
 
     def _break(self, one: socket.socket) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from diaspora_parsl.errors import ConfigurationError
 from diaspora_parsl.testing.faults import FaultScript, Freeze, Kill
-from diaspora_parsl.testing.marks import script_of, describe
+from diaspora_parsl.testing.marks import describe, script_of
 
 KILL = Kill(at=2.0, endpoint="alpha")
 DRAWN = {"seed": 7, "count": 3, "seconds": 20.0, "endpoints": ["alpha", "beta"]}
@@ -40,7 +40,7 @@ def test_what_a_mark_cannot_mean_is_refused(args: tuple[Any, ...], kwargs: dict[
         script_of([(args, kwargs)])
 
 
-def test_a_script_is_describe_as_it_can_be_written() -> None:
+def test_a_script_is_described_as_it_can_be_written() -> None:
     text = describe(FaultScript((Freeze(at=1.23456, endpoint="beta", until=2.0), KILL)), 7)
     first, *faults = text.splitlines()
     assert "pytest --fault-seed 7" in first

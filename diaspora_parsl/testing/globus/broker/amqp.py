@@ -1,4 +1,4 @@
-"""One AMQP 0-9-1 connection of the broker: frames, the handshake, heartbeats, and an end with a reason."""
+"""One AMQP 0-9-1 connection of the broker: frames, handshake, heartbeats, close."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _FRAME_ERROR: Final = 501
 _SYNTAX_ERROR: Final = 502
 _COMMAND_INVALID: Final = 503
 _CHANNEL_ERROR: Final = 504
-#: Codes that end the connection, not only a channel (AMQP 0-9-1, section 1.2 of its reference).
+#: Codes that close the connection, not only a channel (AMQP 0-9-1, section 1.2 of its reference).
 _HARD: Final = frozenset(
     {_FRAME_ERROR, _SYNTAX_ERROR, _COMMAND_INVALID, _CHANNEL_ERROR, UNEXPECTED_FRAME, NOT_ALLOWED, NOT_IMPLEMENTED}
 )
 
 _GREETING: Final = b"AMQP\x00\x00\x09\x01"
 _CHANNELS: Final = 2047
-#: Of every frame: type, channel, size before the payload, one byte behind it.
+#: Frame header: type, channel, payload size. One byte ends the frame.
 _HEAD: Final = struct.Struct(">BHI")
 _AROUND: Final = _HEAD.size + spec.FRAME_END_SIZE
-#: Bytes that may wait in a connection before deliveries stop, and before its requests are left unread.
+#: Unwritten bytes above which deliveries stop, and above which requests are not read.
 _HIGH_WATER: Final = 1 << 18
 _FLOOD: Final = 1 << 22
-#: Seconds for the handshake, and for the client to agree to an end.
-_PATIENCE: Final = 10.0
+#: Seconds in which the client must finish the handshake, and confirm a close.
+_REPLY_LIMIT: Final = 10.0
 
 _ABILITIES: Final = {
     "basic.nack": True,
@@ -49,24 +49,24 @@ _ABILITIES: Final = {
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """What the broker offers to every client."""
+    """Connection parameters offered to every client."""
 
     user: str
     password: str
     frame_max: int
-    """Bytes of the largest frame."""
+    """Largest frame in bytes."""
     heartbeat: int
-    """Seconds between signs of life; 0: none."""
+    """Seconds between heartbeats; 0: none."""
 
 
 class Connection(asyncio.Protocol):
     """One client's connection; a `Wire` for its channels.
 
     Args:
-        queues: of the broker.
-        terms: what the broker offers.
-        begun: called with the connection once it is made.
-        ended: called with the connection once it is gone.
+        queues: Queues of the broker.
+        terms: Parameters offered to the client.
+        begun: Called with the connection when it opens.
+        ended: Called with the connection when it is lost.
     """
 
     def __init__(
@@ -85,44 +85,44 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._channels: dict[int, AmqpChannel] = {}
         self._greeted = False
-        self._awaited: type[Any] | None = spec.Connection.StartOk  # of the handshake; None: it is over
-        self._closing = False  # the client was told why the connection ends, and has not agreed yet
+        self._awaited: type[Any] | None = spec.Connection.StartOk  # next method of the handshake; None: done
+        self._closing = False  # the broker sent Close and waits for CloseOk
         self._writable = True
         self._frame_max = terms.frame_max
-        self._silence = 0.0  # seconds without a sign of life that are too many; 0: any number is fine
-        self._sign = self._loop.time()
+        self._silence_limit = 0.0  # seconds without a heartbeat until the connection ends; 0: no limit
+        self._last_activity = self._loop.time()
         self._unwritten = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
 
-    # --- what asyncio calls ---------------------------------------------------------------------------------------
+    # --- called by asyncio ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the greeting, for a limited time."""
+        """Wait for the protocol header."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._deadline = self._loop.call_later(_PATIENCE, transport.abort)
+        self._deadline = self._loop.call_later(_REPLY_LIMIT, transport.abort)
         self._begun(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - no matter why
-        """Return what the client had not acknowledged."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - unused
+        """Requeue unacknowledged deliveries."""
         self._cancel_timers()
         self._end_channels()
         self._ended(self)
 
     def data_received(self, data: bytes) -> None:
-        """Carry out what the client asks for."""
-        self._sign = self._loop.time()
+        """Run the methods of the client."""
+        self._last_activity = self._loop.time()
         self._buffer += data
         self._read()
 
     def pause_writing(self) -> None:
-        """Deliver no more: the client does not read as fast."""
+        """Stop deliveries: the client reads too slowly."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Deliver again."""
+        """Resume deliveries."""
         self._writable = True
         self._transport.resume_reading()
         self._read()
@@ -130,17 +130,17 @@ class Connection(asyncio.Protocol):
             channel.state.resume()
 
     def abort(self) -> None:
-        """End at once, as a network does."""
+        """Abort the connection, as a network failure does."""
         self._transport.abort()
 
-    # --- what channels use ----------------------------------------------------------------------------------------
+    # --- called by channels ---------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        """Whether another delivery may be written now."""
+        """Return whether another delivery may be written now."""
         return self._writable and not self._closing and not self._transport.is_closing()
 
     def now(self) -> float:
-        """Seconds of the loop's clock."""
+        """Return the time of the loop in seconds."""
         return self._loop.time()
 
     def send(self, number: int, method: Any) -> None:
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
             self._close(error)
 
     def _next_frame(self) -> bytes | None:
-        """One complete frame, or None: it has not come, or the client lets the answers pile up."""
+        """Return one complete frame, or None if it is incomplete or the client does not read replies."""
         if self._transport.is_closing() or not (self._greeted or self._greet()):
             return None
         if not self._writable and self._transport.get_write_buffer_size() > _FLOOD:
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         size = _HEAD.unpack_from(self._buffer)[2] + _AROUND
         if size > self._frame_max:
             self._buffer.clear()
-            raise RefusedError(_FRAME_ERROR, f"FRAME_ERROR - {size} bytes, where {self._frame_max} are agreed")
+            raise RefusedError(_FRAME_ERROR, f"FRAME_ERROR - {size} bytes exceed the negotiated {self._frame_max}")
         if len(self._buffer) < size:
             return None
         raw = bytes(self._buffer[:size])
@@ -191,11 +191,11 @@ class Connection(asyncio.Protocol):
         return raw
 
     def _greet(self) -> bool:
-        """Whether the client has said which protocol it speaks, and it is this one."""
+        """Check the protocol header; return whether it is complete and supported."""
         if len(self._buffer) < len(_GREETING):
             return False
         if not self._buffer.startswith(_GREETING):
-            self._write(frame.ProtocolHeader().marshal())  # section 2.2.4: what would be understood here
+            self._write(frame.ProtocolHeader().marshal())  # section 2.2.4: the supported protocol
             self._transport.close()
             return False
         del self._buffer[: len(_GREETING)]
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         self._awaited = spec.Connection.Open
         self._frame_max = method.frame_max or self._terms.frame_max
         if method.heartbeat:
-            self._silence = 2.0 * method.heartbeat
+            self._silence_limit = 2.0 * method.heartbeat
             self._watch(method.heartbeat / 2)
 
     def _open(self, method: Any) -> None:
@@ -269,13 +269,13 @@ class Connection(asyncio.Protocol):
         self.send(0, spec.Connection.OpenOk())
 
     def _watch(self, period: float) -> None:
-        """Send a heartbeat, and end a connection that gives no sign of life: nothing comes, nothing is taken."""
+        """Send a heartbeat; abort a connection on which the client neither sends nor reads."""
         unwritten = self._transport.get_write_buffer_size()
         now = self._loop.time()
         if unwritten < self._unwritten:
-            self._sign = now
+            self._last_activity = now
         self._unwritten = unwritten
-        if now - self._sign > self._silence:
+        if now - self._last_activity > self._silence_limit:
             self._transport.abort()
             return
         if self._writable:
@@ -283,19 +283,19 @@ class Connection(asyncio.Protocol):
         self._beat = self._loop.call_later(period, self._watch, period)
 
     def _close(self, error: RefusedError) -> None:
-        """Tell the client why the connection ends; what it had not acknowledged returns now."""
+        """Send Close with a reason and requeue unacknowledged deliveries."""
         if self._closing or self._transport.is_closing():
             return
         self._closing = True
         self._end_channels()
         self.send(0, spec.Connection.Close(error.code, _short(error.text), 0, 0))
         self._cancel_deadline()
-        self._deadline = self._loop.call_later(_PATIENCE, self._transport.abort)
+        self._deadline = self._loop.call_later(_REPLY_LIMIT, self._transport.abort)
 
     def _hang_up(self) -> None:
         self._transport.close()
         self._cancel_deadline()
-        self._deadline = self._loop.call_later(_PATIENCE, self._transport.abort)  # it may never read the rest
+        self._deadline = self._loop.call_later(_REPLY_LIMIT, self._transport.abort)  # the client may not read the rest
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -324,7 +324,7 @@ class Connection(asyncio.Protocol):
             del self._channels[channel.number]
             self._queues.end([channel.state])
             self.send(channel.number, spec.Channel.CloseOk())
-        elif not channel.closing:  # or it was under way when the channel was closed
+        elif not channel.closing:  # else it was sent before the client saw the close
             try:
                 if isinstance(known, frame.Header):
                     channel.take_header(raw[_HEAD.size : -spec.FRAME_END_SIZE], known.body_size)
@@ -356,19 +356,19 @@ def _frame(kind: int, number: int, payload: bytes) -> bytes:
 
 
 def _decode(raw: bytes) -> Any:
-    """A frame in pika's form.
+    """Decode a frame with pika.
 
     Raises:
-        RefusedError: it is no frame.
+        RefusedError: The bytes are no frame.
     """
     try:
         return frame.decode_frame(raw)[1]
     except KeyError:
         raise RefusedError(_COMMAND_INVALID, "COMMAND_INVALID - unknown method") from None
-    except Exception as error:  # whatever pika's codec says to bytes that are no frame
+    except Exception as error:  # pika's codec raises many types
         raise RefusedError(_FRAME_ERROR, f"FRAME_ERROR - {type(error).__name__}") from error
 
 
 def _short(text: str) -> str:
-    """As much of a text as a short string of AMQP holds."""
+    """Cut a text to the length of a short string of AMQP."""
     return text.encode()[:255].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""One channel of an AMQP connection: what its methods do to the queues, and messages in parts."""
+"""One channel of an AMQP connection: runs its methods on the queues and assembles messages."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ class Wire(Protocol):
         """Write a method with its message to a channel."""
 
     def has_room(self) -> bool:
-        """Whether another delivery may be written now."""
+        """Return whether another delivery may be written now."""
 
     def now(self) -> float:
-        """Seconds of the loop's clock."""
+        """Return the time of the loop in seconds."""
 
 
 class AmqpChannel:
-    """Carries the methods of one channel out; an `Outlet` of the queues.
+    """Runs the methods of one channel; an `Outlet` of the queues.
 
     Args:
-        number: of the channel.
-        wire: its connection.
-        queues: of the broker.
+        number: Number of the channel.
+        wire: Connection of the channel.
+        queues: Queues of the broker.
     """
 
     def __init__(self, number: int, wire: Wire, queues: Queues) -> None:
         self.number = number
         self.closing = False
-        """The client was told that the channel is closed, and has not agreed yet."""
+        """Whether the broker closed the channel and waits for the client's ``CloseOk``."""
         self.state = Channel(queues, self)
         self._wire = wire
         self._queues = queues
         self._last_declared = ""
         self._confirms: itertools.count[int] | None = None
         self._tags = itertools.count(1)
-        # The message that comes in: its method, its header, its size, its parts.
+        # The incoming message: its method, header, missing bytes and parts.
         self._publish: Any = None
         self._header: bytes | None = None
         self._missing = 0
@@ -84,10 +84,10 @@ class AmqpChannel:
             spec.Confirm.Select: self._confirm_select,
         }
 
-    # --- what the queues ask for ----------------------------------------------------------------------------------
+    # --- called by the queues -------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        """Whether another delivery may be written now."""
+        """Return whether another delivery may be written now."""
         return self._wire.has_room()
 
     def deliver(self, consumer_tag: str, delivery: Delivery) -> None:
@@ -103,29 +103,29 @@ class AmqpChannel:
         self._wire.send_message(self.number, method, message)
 
     def cancelled(self, consumer_tag: str) -> None:
-        """Say that a consumer has ended because its queue was deleted."""
+        """Notify the client that a deleted queue ended its consumer."""
         self._reply(spec.Basic.Cancel(consumer_tag=consumer_tag, nowait=True))
 
-    # --- what the connection hands in -----------------------------------------------------------------------------
+    # --- called by the connection ---------------------------------------------------------------------------------
 
     def handle(self, method: Any) -> None:
-        """Carry a method out.
+        """Run a method.
 
         Raises:
-            RefusedError: it cannot be done; the code says whether the channel or the connection must be closed.
+            RefusedError: The method fails; its code determines whether to close the channel or the connection.
         """
         if self._publish is not None:
-            raise RefusedError(UNEXPECTED_FRAME, "UNEXPECTED_FRAME - a method where a message was to go on")
+            raise RefusedError(UNEXPECTED_FRAME, "UNEXPECTED_FRAME - a method inside a message")
         known = self._methods.get(type(method))
         if known is None:
             raise RefusedError(NOT_IMPLEMENTED, f"NOT_IMPLEMENTED - {method.NAME}")
         known(method)
 
     def take_header(self, header: bytes, size: int) -> None:
-        """Begin a message of so many bytes.
+        """Begin a message of ``size`` bytes.
 
         Raises:
-            RefusedError: none was announced.
+            RefusedError: No method announced a message.
         """
         if self._publish is None or self._header is not None:
             raise RefusedError(UNEXPECTED_FRAME, "UNEXPECTED_FRAME - a header that no method announced")
@@ -134,10 +134,10 @@ class AmqpChannel:
             self._end_publish(header)
 
     def take_body(self, part: bytes) -> None:
-        """Go on with a message.
+        """Append a part to the message.
 
         Raises:
-            RefusedError: it has no header, or is longer than that said.
+            RefusedError: The message has no header, or exceeds the size in it.
         """
         if self._header is None or len(part) > self._missing:
             raise RefusedError(UNEXPECTED_FRAME, "UNEXPECTED_FRAME - more of a message than its header announced")
@@ -171,7 +171,7 @@ class AmqpChannel:
         self._reply(spec.Exchange.DeleteOk(), nowait=method.nowait)
 
     def _queue(self, name: str) -> Queue:
-        """The queue of a name; an empty name stands for the one that was declared last on this channel."""
+        """Return the queue of a name; an empty name means the last one declared on this channel."""
         return self._queues.find(name or self._last_declared, self._wire)
 
     def _queue_declare(self, method: Any) -> None:
@@ -200,7 +200,7 @@ class AmqpChannel:
     def _queue_delete(self, method: Any) -> None:
         count = 0
         name = method.queue or self._last_declared
-        if name in self._queues:  # none of that name is as good
+        if name in self._queues:  # deleting an unknown queue succeeds
             queue = self._queue(name)
             if (method.if_unused and queue.consumers) or (method.if_empty and queue.ready):
                 raise RefusedError(PRECONDITION_FAILED, f"PRECONDITION_FAILED - queue '{name}' in use or not empty")
@@ -252,7 +252,7 @@ class AmqpChannel:
         self.state.settle(method.delivery_tag, multiple=False, requeue=method.requeue)
 
     def _recover(self, method: Any) -> None:
-        if not method.requeue:  # deprecated, and RabbitMQ refuses it with the same words
+        if not method.requeue:  # deprecated; RabbitMQ refuses it with the same text
             raise RefusedError(NOT_IMPLEMENTED, "NOT_IMPLEMENTED - requeue=false")
         self._reply(spec.Basic.RecoverOk())
         self.state.recover()

@@ -1,4 +1,4 @@
-"""The broker that delivers results: a listening socket, its connections, and what a test may do to them."""
+"""The broker that delivers results: a listening socket, its connections, and their faults."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STOP_LIMIT: Final = 5.0
 
 
 class Broker:
-    """An AMQP 0-9-1 broker for any client of that protocol, in a running asyncio loop; call it from that loop only.
+    """An AMQP 0-9-1 broker in a running asyncio loop; call it from that loop only.
 
-    Delivers at least once: what was not acknowledged when its channel or connection ends goes back to its old place in
-    the queue. Knows direct exchanges, one virtual host, no transactions, no disk, and ignores the arguments of queues.
+    It delivers at least once: a message not acknowledged when its channel or connection ends returns to its position in
+    the queue. It has direct exchanges and one virtual host, no transactions and no disk, and ignores queue arguments.
 
     Example:
         >>> broker = Broker()  # doctest: +SKIP
@@ -35,9 +35,9 @@ class Broker:
 
     Args:
         host: IPv4 address or name to listen at.
-        port: to listen at; 0: any that is free, and the same one until `stop`.
-        frame_max: bytes of the largest frame, from 4096 on; clients may ask for smaller ones.
-        heartbeat: seconds between signs of life; 0: none are asked for.
+        port: Port to listen at; 0: any free port, kept until `stop`.
+        frame_max: Largest frame in bytes, at least 4096; clients may negotiate a smaller one.
+        heartbeat: Seconds between heartbeats; 0: no heartbeats.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """For clients."""
+        """URL for clients."""
         return f"amqp://{self._terms.user}:{self._terms.password}@{self.host}:{self.port}/%2F"
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
-            OSError: the port is in use.
+            OSError: The port is in use.
         """
         self._loop = asyncio.get_running_loop()
         self._holder = self._bind(shared=False)  # never listens: keeps the port while the broker is down
@@ -77,7 +77,7 @@ class Broker:
         self._listen()
 
     async def stop(self) -> None:
-        """End every connection and forget every message."""
+        """End every connection and drop every message."""
         self.set_down(down=True)
         if self._holder is not None:
             self._holder.close()
@@ -90,11 +90,11 @@ class Broker:
     # --- messages -------------------------------------------------------------------------------------------------
 
     def declare(self, queue: str) -> None:
-        """Make a queue, if it is not there."""
+        """Create a queue if it does not exist."""
         self._queues.declare(queue)
 
     def publish(self, queue: str, body: bytes, headers: Mapping[str, str] | None = None) -> bool:
-        """Append a message to a queue; False: there is no such queue."""
+        """Append a message to a queue; return whether the queue exists."""
         properties = spec.BasicProperties(
             content_type="application/octet-stream", delivery_mode=2, headers=dict(headers or {})
         )
@@ -102,27 +102,27 @@ class Broker:
         return self._queues.publish(Message(header=header, body=body, routing_key=queue), self._loop.time()) > 0
 
     def waiting(self, queue: str) -> int:
-        """Messages of a queue that no client has acknowledged; 0 for a queue that is not there."""
+        """Return the number of unacknowledged messages of a queue; 0 for an unknown queue."""
         if queue not in self._queues:
             return 0
         found = self._queues.find(queue)
         return found.ready + found.unacknowledged
 
     def expire(self, older_than: float) -> int:
-        """Forget the messages that no client has and that are older than so many seconds; how many."""
+        """Drop undelivered messages older than ``older_than`` seconds; return their number."""
         born_before = self._loop.time() - older_than
         return sum(queue.expire(born_before) for queue in self._queues)
 
     # --- faults ---------------------------------------------------------------------------------------------------
 
     def drop_connections(self) -> int:
-        """End every connection at once, as a network would; how many."""
+        """Abort every connection, as a network failure does; return their number."""
         for connection in self._connections:
             connection.abort()
         return len(self._connections)
 
-    def set_down(self, down: bool) -> None:  # noqa: FBT001 - as a switch is set
-        """Refuse connections and drop those that there are, or listen again at the same port; messages stay."""
+    def set_down(self, down: bool) -> None:  # noqa: FBT001 - a switch
+        """Drop and refuse connections, or listen again at the same port; messages stay."""
         if not down:
             self._listen()
             return
@@ -141,7 +141,7 @@ class Broker:
             if shared:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             made.bind((self.host, self.port))
-            # The holder, too, but only now: a port that somebody else has must be refused.
+            # Set on the holder only after bind, so that a port in use is refused.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         except OSError:
             made.close()
@@ -160,7 +160,7 @@ class Broker:
         try:
             accepted = listener.accept()[0]
         except (BlockingIOError, ConnectionError):
-            return  # the client has gone again
+            return  # the client has disconnected
         accepted.setblocking(False)
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, accepted))
         self._accepting.add(task)
@@ -172,7 +172,7 @@ class Broker:
     def _begin(self, connection: Connection) -> None:
         self._connections.add(connection)
         self._idle.clear()
-        if self._listener is None:  # went down meanwhile
+        if self._listener is None:  # the broker went down during the accept
             connection.abort()
 
     def _end(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Queues, who consumes them, and what was delivered but not acknowledged; knows no wire and no clock."""
+"""Queues, consumers and unacknowledged deliveries, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PRECONDITION_FAILED: Final = 406
 NOT_ALLOWED: Final = 530
 NOT_IMPLEMENTED: Final = 540
 
-#: Exchanges that are there from the start; the one without a name routes by the name of a queue.
+#: Predefined exchanges. The one with an empty name routes by queue name.
 _FIXED_EXCHANGES: Final = ("", "amq.direct")
 
 
 class RefusedError(Exception):
-    """What a client asked for is refused.
+    """The broker refuses a request.
 
     Args:
-        code: of AMQP.
-        text: says why.
+        code: AMQP reply code.
+        text: Reason.
     """
 
     def __init__(self, code: int, text: str) -> None:
@@ -37,50 +37,50 @@ class RefusedError(Exception):
 
 
 class Message(Struct, frozen=True):
-    """What was published."""
+    """A published message."""
 
     header: bytes
-    """Its properties, in the form that the wire has."""
+    """Its encoded properties."""
     body: bytes
     exchange: str = ""
     routing_key: str = ""
 
 
 class Item(Struct):
-    """One message in one queue."""
+    """A message in a queue."""
 
     number: int
-    """Its place in the queue, which it keeps when it comes back."""
+    """Position in the queue, kept when it is requeued."""
     message: Message
     born: float
     redelivered: bool = False
 
 
 class Delivery(Struct, frozen=True):
-    """An item on its way to a client."""
+    """An item sent to a client."""
 
     tag: int
     item: Item
     queue: Queue
     consumer: Consumer | None
-    """None: the client asked for one message."""
+    """None: the client polled with ``Basic.Get``."""
 
 
 class Outlet(Protocol):
-    """Where the deliveries of one channel go."""
+    """Receives the deliveries of one channel."""
 
     def has_room(self) -> bool:
-        """Whether another delivery may be written now."""
+        """Return whether another delivery may be written now."""
 
     def deliver(self, consumer_tag: str, delivery: Delivery) -> None:
         """Write a delivery; must not call back."""
 
     def cancelled(self, consumer_tag: str) -> None:
-        """Say that a consumer has ended because its queue was deleted."""
+        """Notify the client that a deleted queue ended its consumer."""
 
 
 class Queue:
-    """One queue: what is ready goes to its consumers in turn, in the order in which it was published."""
+    """One queue. Its consumers receive ready messages in turn, in the order of publication."""
 
     def __init__(self, name: str, *, owner: object | None = None, auto_delete: bool = False) -> None:
         self.name = name
@@ -88,37 +88,37 @@ class Queue:
         self.auto_delete = auto_delete
         self.consumers: deque[Consumer] = deque()
         self.unacknowledged = 0
-        self._ready: list[tuple[int, Item]] = []  # a heap: what comes back finds its old place
+        self._ready: list[tuple[int, Item]] = []  # a heap: requeued items return to their position
         self._numbers = itertools.count()
 
     @property
     def ready(self) -> int:
-        """Messages that no client has."""
+        """Number of undelivered messages."""
         return len(self._ready)
 
     def put(self, message: Message, now: float) -> None:
-        """Append a message and deliver what can be delivered."""
+        """Append a message and deliver ready messages."""
         number = next(self._numbers)
         heapq.heappush(self._ready, (number, Item(number=number, message=message, born=now)))
         self.pump()
 
     def take(self) -> Item | None:
-        """The oldest message that is ready, or None."""
+        """Remove and return the oldest ready message, or None."""
         return heapq.heappop(self._ready)[1] if self._ready else None
 
     def put_back(self, item: Item) -> None:
-        """Return a message that was delivered, before everything that was published after it."""
+        """Requeue a delivered message at its position."""
         item.redelivered = True
         heapq.heappush(self._ready, (item.number, item))
 
     def purge(self) -> int:
-        """Forget what is ready; how many messages."""
+        """Drop all ready messages; return their number."""
         count = len(self._ready)
         self._ready.clear()
         return count
 
     def expire(self, born_before: float) -> int:
-        """Forget what is ready and older; how many messages."""
+        """Drop ready messages from before ``born_before``; return their number."""
         kept = [entry for entry in self._ready if entry[1].born >= born_before]
         gone = len(self._ready) - len(kept)
         heapq.heapify(kept)
@@ -126,7 +126,7 @@ class Queue:
         return gone
 
     def pump(self) -> None:
-        """Deliver what is ready to the consumers that have room."""
+        """Deliver ready messages to consumers with room."""
         while self._ready and (consumer := self._next_consumer()) is not None:
             consumer.channel.hand(consumer, heapq.heappop(self._ready)[1])
 
@@ -134,7 +134,7 @@ class Queue:
         for _ in range(len(self.consumers)):
             consumer = self.consumers[0]
             self.consumers.rotate(-1)
-            if consumer.channel.takes(consumer):
+            if consumer.channel.has_room_for(consumer):
                 return consumer
         return None
 
@@ -148,7 +148,7 @@ class Consumer(Struct, eq=False):
     no_ack: bool
     exclusive: bool
     prefetch: int
-    """Unacknowledged messages it may hold; 0: any number."""
+    """Largest number of unacknowledged messages; 0: no limit."""
     held: int = 0
 
 
@@ -167,10 +167,10 @@ class Queues:
         return iter(list(self._queues.values()))
 
     def find(self, name: str, client: object | None = None) -> Queue:
-        """The queue of a name.
+        """Return the queue of a name.
 
         Raises:
-            RefusedError: there is none, or it belongs to another client.
+            RefusedError: The queue does not exist, or is exclusive to another client.
         """
         queue = self._queues.get(name)
         if queue is None:
@@ -182,7 +182,7 @@ class Queues:
     def declare(
         self, name: str, client: object | None = None, *, exclusive: bool = False, auto_delete: bool = False
     ) -> Queue:
-        """The queue of a name, made if need be; an empty name asks for a new one."""
+        """Return the queue of a name, created if missing; an empty name creates a new one."""
         name = name or f"amq.gen-{next(self._names)}"
         if name in self._queues:
             return self.find(name, client)
@@ -191,7 +191,7 @@ class Queues:
         return queue
 
     def delete(self, queue: Queue) -> int:
-        """Remove a queue with all that is ready in it; how many messages."""
+        """Delete a queue; return the number of its ready messages."""
         self._queues.pop(queue.name, None)
         for bindings in self._exchanges.values():
             for key in [key for key, names in bindings.items() if queue.name in names]:
@@ -201,47 +201,47 @@ class Queues:
         return queue.purge()
 
     def declare_exchange(self, name: str, kind: str) -> None:
-        """Make a direct exchange, if it is not there.
+        """Create a direct exchange if it does not exist.
 
         Raises:
-            RefusedError: it is of another type.
+            RefusedError: Another type is requested.
         """
         if kind != "direct":
             raise RefusedError(NOT_IMPLEMENTED, f"NOT_IMPLEMENTED - exchange type '{kind}'")
         self._exchanges.setdefault(name, {})
 
     def delete_exchange(self, name: str) -> None:
-        """Remove an exchange; none of that name is as good.
+        """Delete an exchange, if it exists.
 
         Raises:
-            RefusedError: it is one of the fixed ones.
+            RefusedError: The exchange is predefined.
         """
         if name in _FIXED_EXCHANGES:
             raise RefusedError(ACCESS_REFUSED, f"ACCESS_REFUSED - exchange '{name}' cannot be deleted")
         self._exchanges.pop(name, None)
 
     def find_exchange(self, name: str) -> dict[str, list[str]]:
-        """What is bound to an exchange: names of queues by routing key.
+        """Return the bindings of an exchange: queue names by routing key.
 
         Raises:
-            RefusedError: there is no such exchange.
+            RefusedError: The exchange does not exist.
         """
         if name not in self._exchanges:
             raise RefusedError(NOT_FOUND, f"NOT_FOUND - no exchange '{name}' in vhost '/'")
         return self._exchanges[name]
 
     def bind(self, queue: Queue, exchange: str, key: str) -> None:
-        """Route what is published to an exchange with this key to a queue, too.
+        """Bind a queue to an exchange with a routing key.
 
         Raises:
-            RefusedError: there is no such exchange, or it is the default one.
+            RefusedError: The exchange does not exist, or is the default one.
         """
         names = self._bindable(exchange).setdefault(key, [])
         if queue.name not in names:
             names.append(queue.name)
 
     def unbind(self, queue: Queue, exchange: str, key: str) -> None:
-        """Undo `bind`; no such binding is as good."""
+        """Remove a binding, if it exists."""
         bindings = self._bindable(exchange)
         if queue.name in bindings.get(key, ()):
             _unbind(bindings, key, queue.name)
@@ -252,10 +252,10 @@ class Queues:
         return self.find_exchange(exchange)
 
     def publish(self, message: Message, now: float) -> int:
-        """Append a message to every queue its exchange and key lead to; how many queues.
+        """Append a message to every queue bound to its exchange and key; return the number of queues.
 
         Raises:
-            RefusedError: there is no such exchange.
+            RefusedError: The exchange does not exist.
         """
         key = message.routing_key
         names = self.find_exchange(message.exchange).get(key, ()) if message.exchange else (key,)
@@ -265,7 +265,7 @@ class Queues:
         return len(reached)
 
     def end(self, channels: Iterable[Channel], client: object | None = None) -> None:
-        """End channels, all before anything of theirs is delivered again, and the exclusive queues of a client."""
+        """End channels and the exclusive queues of a client, and only then redeliver their messages."""
         queues: dict[str, Queue] = {}
         for channel in list(channels):
             queues.update((queue.name, queue) for queue in channel.release())
@@ -283,7 +283,7 @@ def _unbind(bindings: dict[str, list[str]], key: str, name: str) -> None:
 
 
 class Channel:
-    """The state of one channel: its consumers and what they have not acknowledged."""
+    """The state of one channel: its consumers and unacknowledged deliveries."""
 
     def __init__(self, queues: Queues, outlet: Outlet) -> None:
         self.consumers: dict[str, Consumer] = {}
@@ -294,10 +294,10 @@ class Channel:
         self._tags = itertools.count(1)
         self._prefetch = 0
         self._shared_prefetch = 0
-        self._held = 0  # by all consumers together
+        self._held = 0  # over all consumers
 
     def qos(self, count: int, *, shared: bool) -> None:
-        """Limit what is unacknowledged: of each consumer from now on, or of all of the channel together; 0 lifts it."""
+        """Limit unacknowledged messages per new consumer, or with ``shared`` per channel; 0: no limit."""
         if shared:
             self._shared_prefetch = count
             self.resume()
@@ -308,7 +308,7 @@ class Channel:
         """Begin a subscription; `pump` the queue afterwards.
 
         Raises:
-            RefusedError: the tag is in use, or the queue or this consumer wants no other consumer.
+            RefusedError: The tag is in use, or one of the consumers is exclusive.
         """
         if tag in self.consumers:
             raise RefusedError(NOT_ALLOWED, f"NOT_ALLOWED - attempt to reuse consumer tag '{tag}'")
@@ -321,13 +321,13 @@ class Channel:
         queue.consumers.append(consumer)
 
     def cancel(self, tag: str) -> None:
-        """End a subscription; what it holds can still be acknowledged."""
+        """End a subscription; its deliveries can still be acknowledged."""
         consumer = self.consumers.pop(tag, None)
         if consumer is not None:
             self._leave(consumer)
 
     def forget(self, consumer: Consumer) -> None:
-        """Drop the consumer of a queue that was deleted, and say so."""
+        """Remove the consumer of a deleted queue and notify the client."""
         del self.consumers[consumer.tag]
         consumer.queue.consumers.remove(consumer)
         self._outlet.cancelled(consumer.tag)
@@ -338,8 +338,8 @@ class Channel:
         if queue.auto_delete and not queue.consumers:
             self._queues.delete(queue)
 
-    def takes(self, consumer: Consumer) -> bool:
-        """Whether a consumer may get one more message now."""
+    def has_room_for(self, consumer: Consumer) -> bool:
+        """Return whether a consumer has room for another message."""
         if not (self.flowing and self._outlet.has_room()):
             return False
         if consumer.no_ack:
@@ -358,7 +358,7 @@ class Channel:
         self._outlet.deliver(consumer.tag, delivery)
 
     def get(self, queue: Queue, *, no_ack: bool = False) -> Delivery | None:
-        """Take one message, if one is ready."""
+        """Deliver the oldest ready message, or return None."""
         item = queue.take()
         if item is None:
             return None
@@ -372,10 +372,10 @@ class Channel:
         delivery.queue.unacknowledged += 1
 
     def settle(self, tag: int, *, multiple: bool, requeue: bool) -> None:
-        """Acknowledge (or reject, which is the same) or return one delivery, or all up to and with it (0: all).
+        """Acknowledge, reject or requeue a delivery, or with ``multiple`` all up to it (0: all).
 
         Raises:
-            RefusedError: no such delivery is open.
+            RefusedError: The delivery tag is unknown.
         """
         if tag not in self._unacknowledged and not (multiple and tag == 0):
             raise RefusedError(PRECONDITION_FAILED, f"PRECONDITION_FAILED - unknown delivery tag {tag}")
@@ -389,7 +389,7 @@ class Channel:
             self.resume()
 
     def recover(self) -> None:
-        """Return everything that is unacknowledged."""
+        """Requeue every unacknowledged delivery."""
         for queue in self._settle(list(self._unacknowledged), requeue=True):
             queue.pump()
 
@@ -407,12 +407,12 @@ class Channel:
         return list(touched)
 
     def resume(self) -> None:
-        """Deliver what waits for the consumers of this channel: there may be room again."""
+        """Deliver ready messages to the consumers of this channel once there is room again."""
         for consumer in list(self.consumers.values()):
             consumer.queue.pump()
 
     def release(self) -> list[Queue]:
-        """End every subscription and return what is unacknowledged; the queues to `pump` then."""
+        """End every subscription and requeue its deliveries; return the queues to `pump`."""
         for tag in list(self.consumers):
             self.cancel(tag)
         return self._settle(list(self._unacknowledged), requeue=True)

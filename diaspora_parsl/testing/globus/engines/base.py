@@ -1,4 +1,4 @@
-"""What runs the tasks of an emulated endpoint, as the rest of the service sees it."""
+"""The protocol of engines, which run the tasks of an emulated endpoint."""
 
 from __future__ import annotations
 
@@ -16,95 +16,95 @@ from diaspora_parsl.testing.globus.ledger import Ledger, Task
 
 
 class Setup(Struct, frozen=True, kw_only=True):
-    """What every engine is made of."""
+    """Settings of an engine."""
 
     label: str
-    """Of the endpoint."""
+    """Label of the endpoint."""
     name: str
-    """Its id."""
+    """Id of the endpoint."""
     workers: int
-    """Of each node."""
+    """Number of workers per node."""
     nodes: int
-    """How many."""
+    """Number of nodes."""
     result_limit: int
-    """Bytes that a result may have."""
+    """Largest result in bytes."""
     environment: Mapping[str, str]
-    """Further variables for the workers."""
+    """Environment variables added on the workers."""
     ledger: Ledger
-    """Where tasks are moved from state to state."""
+    """Ledger that records the states of tasks."""
     report: Callable[[Task, bytes], None]
-    """Called with a task and the packed message that says what came of it."""
+    """Called with a task and its packed result."""
 
     def make_folder(self) -> Path:
-        """A new folder for what the engine keeps, with one in it where functions run."""
+        """Create the folder of the engine, with the working folder ``tasks``."""
         folder = Path(tempfile.mkdtemp(prefix="diaspora-endpoint-"))
         (folder / "tasks").mkdir()
         return folder
 
     def variables(self, folder: Path) -> dict[str, str]:
-        """Of the environment of all workers."""
+        """Return the environment variables of all workers."""
         return {**self.environment, "DIASPORA_PARSL_SITE": self.label, worker_faults.VARIABLE: str(folder)}
 
 
 class Engine(Protocol):
-    """Runs the tasks of one endpoint in processes of its own. All methods are called in the thread of the loop."""
+    """Runs the tasks of one endpoint in its own processes. Call all methods in the thread of the loop."""
 
     @property
     def setup(self) -> Setup:
-        """What it was made of."""
+        """Settings of the engine."""
 
     @property
     def output(self) -> Path:
-        """File to which what user code prints is appended."""
+        """File with the output of user code."""
 
     @property
     def is_online(self) -> bool:
-        """It is there, as far as it knows itself."""
+        """Whether the endpoint is online."""
 
     @property
     def waiting(self) -> int:
-        """Tasks that the service keeps for it."""
+        """Number of tasks that the service keeps for the endpoint."""
 
     async def start(self) -> None:
-        """Start the workers, and wait until they are ready.
+        """Start the workers and wait until they are ready.
 
         Raises:
-            RuntimeError: they do not start.
+            RuntimeError: The workers do not start.
         """
 
     async def stop(self) -> None:
-        """End every process, and forget everything.
+        """End every process and drop all tasks.
 
         Raises:
-            Exception: what went wrong while it worked.
+            Exception: The first error of the engine while it ran.
         """
 
     def accept(self, assignments: Iterable[Assignment]) -> None:
-        """Tasks for this endpoint have come to the service."""
+        """Accept tasks for the endpoint."""
 
     def counts(self) -> dict[str, int]:
-        """Its workers and tasks, in the words of a real endpoint's report."""
+        """Return the numbers of workers and tasks, with the keys of a real endpoint."""
 
     async def pids(self) -> list[int]:
-        """Of its worker processes."""
+        """Return the ids of the worker processes."""
 
     async def die(self) -> None:
-        """Everything that it holds is lost in silence; what comes waits at the service until `revive`."""
+        """Lose all tasks without a report; the service keeps new ones until `revive`."""
 
     def revive(self) -> None:
-        """It is online again, with new workers."""
+        """Go online with new workers."""
 
     async def lose_worker(self) -> None:
-        """One of its workers dies; it says so, and starts another."""
+        """Kill a worker, report its task, and start another worker."""
 
     async def lose_node(self, node: int) -> None:
-        """All workers of a node, counted from 0, die; the endpoint says so, and asks for another node."""
+        """Kill all workers of a node, counted from 0, report their tasks, and start another node."""
 
     async def freeze(self) -> None:
-        """Its workers stand still, and nothing is handed out."""
+        """Stop all workers and start no task."""
 
     async def thaw(self) -> None:
-        """Everything goes on where it stopped."""
+        """Continue where `freeze` stopped."""
 
     def afflict(self, faults: tuple[f.WorkerFault, ...]) -> None:
-        """From now on these faults, and no others, meet user code."""
+        """Replace the faults that user functions meet."""

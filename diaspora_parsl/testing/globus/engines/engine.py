@@ -1,4 +1,4 @@
-"""The usual engine: what waits for the endpoint, what it holds, and workers that need nothing but the SDK."""
+"""The default engine: worker processes that need only the SDK."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from diaspora_parsl.testing.globus.ledger import Task
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that workers may take to be ready, and to die.
+#: Seconds in which workers must be ready, and must die.
 _READY_LIMIT: Final = 30.0
 _DEATH_LIMIT: Final = 15.0
-#: Seconds before another worker is started for one that ended before it was ready.
+#: Seconds before a worker that ended before it was ready is restarted.
 _PAUSE: Final = 0.5
-#: Where the classes live whose names a real endpoint gives for what it lost.
+#: Module of the errors that a real endpoint reports for lost tasks.
 _ERRORS: Final = "parsl.executors.high_throughput.errors"
 
 
 class EmulatedEngine:
-    """Runs the tasks of one endpoint one by one in worker processes, in the thread of a running loop."""
+    """Runs the tasks of one endpoint in worker processes, one task per worker at a time."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.label = setup.label
         self.workers = setup.workers
         self.nodes = setup.nodes
-        #: What starts now takes so many times as long.
+        #: Factor on the run time of tasks that start now.
         self._slowness = 1.0
         self._folder = setup.make_folder()
         self.output = self._folder / "output.log"
@@ -53,12 +53,12 @@ class EmulatedEngine:
         self._online = asyncio.Event()
         self._online.set()
         self._frozen = False
-        #: How often it died.
+        #: Number of deaths of the endpoint.
         self._life = 0
-        #: Tasks at the service, and tasks inside the endpoint.
+        #: Tasks at the service, and tasks held by the endpoint.
         self._waiting: deque[Assignment] = deque()
         self._held: deque[Assignment] = deque()
-        #: Workers by number, and every process that may still be there.
+        #: Workers by number, and all processes not ended yet.
         self._processes: dict[int, WorkerProcess] = {}
         self._started: set[WorkerProcess] = set()
         self._keepers: list[asyncio.Task[None]] = []
@@ -67,11 +67,7 @@ class EmulatedEngine:
     # --- from start to stop ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the workers, and wait until they are ready.
-
-        Raises:
-            RuntimeError: they do not start.
-        """
+        """Start the workers and wait until they are ready."""
         ready = [asyncio.Event() for _ in range(self.workers * self.nodes)]
         self._keepers = [asyncio.create_task(self._keep(number, event)) for number, event in enumerate(ready)]
         for keeper in self._keepers:
@@ -81,24 +77,20 @@ class EmulatedEngine:
                 for event in ready:
                     await event.wait()
         except TimeoutError:
-            said = self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
+            output = self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
             await self.stop()
-            raise RuntimeError(f"the workers of {self.label} do not start:\n{said}") from None
-        except asyncio.CancelledError:  # the service ends, and does not know it yet
+            raise RuntimeError(f"the workers of {self.label} do not start:\n{output}") from None
+        except asyncio.CancelledError:  # the service ends before it knows the engine
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """End every process, and forget everything.
-
-        Raises:
-            Exception: what went wrong while it worked.
-        """
+        """End every process and drop all tasks."""
         self._online.clear()
         for keeper in self._keepers:
             keeper.cancel()
         ends = await asyncio.gather(*self._keepers, return_exceptions=True)
-        # The end of some was cancelled with their keepers.
+        # Cancelling a keeper cancels its call of _end.
         ends += await asyncio.gather(*map(self._end, self._started), return_exceptions=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         for failure in ends:
@@ -106,12 +98,7 @@ class EmulatedEngine:
                 raise failure
 
     async def _keep(self, number: int, ready: asyncio.Event) -> None:
-        """See to it that there is a worker of that number as long as the endpoint is online.
-
-        Args:
-            number: counted from 0, node by node.
-            ready: set when the first one is.
-        """
+        """Run a worker of this number (from 0, by node) while online; set ``ready`` once the first one is."""
         node = f"{self.label}-{number // self.workers}"
         variables = {**self._environment, worker_faults.NODE_VARIABLE: node}
         while True:
@@ -130,17 +117,17 @@ class EmulatedEngine:
             finally:
                 del self._processes[number]
                 await self._end(process)
-            if process.job is not None and life == self._life:  # or nobody is there to say so
-                self._tell_loss(process.job.task, process.epitaph or self._worker_lost(number))
+            if process.job is not None and life == self._life:  # else the endpoint died
+                self._report_loss(process.job.task, process.loss_error or self._worker_lost(number))
             process.gone.set()
-            if not process.is_ready and process.epitaph is None:
+            if not process.is_ready and process.loss_error is None:
                 logger.warning("A worker of %s ended before it was ready; see %s", node, self.output)
                 await asyncio.sleep(_PAUSE)
 
     def _check(self, keeper: asyncio.Task[None]) -> None:
-        """Say at once what `stop` will raise."""
+        """Log immediately what `stop` will raise."""
         if not keeper.cancelled() and keeper.exception() is not None:
-            logger.error("Endpoint %s has a worker less", self.label, exc_info=keeper.exception())
+            logger.error("Endpoint %s lost a worker slot", self.label, exc_info=keeper.exception())
 
     async def _end(self, process: WorkerProcess) -> None:
         await process.end()
@@ -149,12 +136,12 @@ class EmulatedEngine:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def accept(self, assignments: Iterable[Assignment]) -> None:
-        """Tasks for this endpoint have come to the service."""
+        """Accept tasks for the endpoint."""
         self._waiting.extend(assignments)
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """From the service to the endpoint, and from the endpoint to its workers, whatever can go."""
+        """Move tasks from the service to the endpoint, and from the endpoint to idle workers."""
         if not self._online.is_set():
             return
         while self._waiting:
@@ -171,7 +158,7 @@ class EmulatedEngine:
                 process.run(job, _now(), self._slowness)
 
     def _take(self, process: WorkerProcess, result: bytes) -> None:
-        """A worker is done. On a slow endpoint it is held back, as if it had taken longer."""
+        """Take the result of a worker. A slow endpoint delays it."""
         now = _now()
         process.result = result
         process.due = now + (now - process.began) * (process.slowness - 1.0)
@@ -181,57 +168,53 @@ class EmulatedEngine:
             self._deliver(process)
 
     def _deliver(self, process: WorkerProcess) -> None:
-        """Pass its result on, unless it died or was frozen meanwhile."""
-        is_alive = self._processes.get(process.number) is process and process.epitaph is None
+        """Report the result of a worker, unless the worker died or is frozen."""
+        is_alive = self._processes.get(process.number) is process and process.loss_error is None
         if is_alive and process.result is not None and process.due <= _now() and not self._frozen:
             job, result = process.take()
             self._report(job.task, result)
             self._hand_out()
 
-    def _tell_loss(self, task: Task, error: str) -> None:
-        """The endpoint itself says what became of a task, as a real one does."""
+    def _report_loss(self, task: Task, error: str) -> None:
+        """Report a lost task, as a real endpoint does."""
         text = f"{'+' * 68}\nTraceback (most recent call last):\n{error}\n{'-' * 68}"
         why = ResultErrorDetails(
             code="RemoteExecutionError", user_message="An error occurred during the execution of this task"
         )
         self._report(task, messagepack.pack(Result(task_id=uuid.UUID(task.id), data=text, error_details=why)))
 
-    # --- what may happen to it ------------------------------------------------------------------------------------
+    # --- faults ---------------------------------------------------------------------------------------------------
 
     async def die(self) -> None:
-        """Everything that it holds is lost in silence; what comes waits at the service until `revive`."""
+        """Lose all tasks without a report; the service keeps new ones until `revive`."""
         self._online.clear()
         self._life += 1
         self._held.clear()
-        await self._kill(list(self._processes.values()), f"{self.label} is gone")
+        await self._kill(list(self._processes.values()), f"{self.label} died")
 
     def revive(self) -> None:
-        """It is online again, with new workers."""
+        """Go online with new workers."""
         self._online.set()
 
     async def lose_worker(self) -> None:
-        """One of its workers dies, one that is at work if there is one; it says so, and starts another."""
+        """Kill a worker, a busy one if possible, report its task, and start another worker."""
         for process in sorted(self._processes.values(), key=lambda process: process.job is None)[:1]:
             await self._kill([process], self._worker_lost(process.number))
 
     async def lose_node(self, node: int) -> None:
-        """All workers of a node die; the endpoint says so, and asks for another node.
-
-        Args:
-            node: counted from 0.
-        """
-        there = [process for process in self._processes.values() if process.number // self.workers == node]
+        """Kill all workers of a node, counted from 0, report their tasks, and start another node."""
+        lost = [process for process in self._processes.values() if process.number // self.workers == node]
         host = platform.node()
-        await self._kill(there, f"{_ERRORS}.ManagerLost: Task failure due to loss of manager {node} on host {host}")
+        await self._kill(lost, f"{_ERRORS}.ManagerLost: Task failure due to loss of manager {node} on host {host}")
 
     async def freeze(self) -> None:
-        """Its workers stand still, and nothing is handed out."""
+        """Stop all workers and start no task."""
         self._frozen = True
         for process in self._processes.values():
             process.signal(signal.SIGSTOP)
 
     async def thaw(self) -> None:
-        """Everything goes on where it stopped."""
+        """Continue where `freeze` stopped."""
         self._frozen = False
         for process in list(self._processes.values()):
             process.signal(signal.SIGCONT)
@@ -239,17 +222,16 @@ class EmulatedEngine:
         self._hand_out()
 
     def afflict(self, faults: tuple[f.WorkerFault, ...]) -> None:
-        """From now on these faults, and no others, meet user code; `Slow` meets all of it, decorated or not."""
+        """Replace the faults that user functions meet. `Slow` affects every function, decorated or not."""
         self._slowness = 1.0
         for slow in faults:
             if isinstance(slow, f.Slow):
                 self._slowness *= slow.factor
-        # The workers need not know of `Slow`.
         worker_faults.write_faults(self._folder, tuple(fault for fault in faults if not isinstance(fault, f.Slow)))
 
-    async def _kill(self, processes: Collection[WorkerProcess], epitaph: str) -> None:
+    async def _kill(self, processes: Collection[WorkerProcess], loss_error: str) -> None:
         for process in processes:
-            process.kill(epitaph)
+            process.kill(loss_error)
         async with asyncio.timeout(_DEATH_LIMIT):
             for process in processes:
                 await process.gone.wait()
@@ -257,24 +239,24 @@ class EmulatedEngine:
     def _worker_lost(self, number: int) -> str:
         return f"{_ERRORS}.WorkerLost: Task failure due to loss of worker {number} on host {platform.node()}"
 
-    # --- what it says of itself -----------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------------
 
     @property
     def is_online(self) -> bool:
-        """It is there, as far as it knows itself."""
+        """Whether the endpoint is online."""
         return self._online.is_set()
 
     @property
     def waiting(self) -> int:
-        """Tasks that the service keeps for it."""
+        """Number of tasks that the service keeps for the endpoint."""
         return len(self._waiting)
 
     async def pids(self) -> list[int]:
-        """Of its worker processes."""
+        """Return the ids of the worker processes."""
         return [self._processes[number].pid for number in sorted(self._processes)]
 
     def counts(self) -> dict[str, int]:
-        """Its workers and tasks, in the words of a real endpoint's report."""
+        """Return the numbers of workers and tasks, with the keys of a real endpoint."""
         ready = self._ready()
         busy = sum(process.job is not None for process in ready)
         nodes = len({process.number // self.workers for process in ready})

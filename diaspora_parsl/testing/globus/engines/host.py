@@ -1,4 +1,4 @@
-"""The program that a `GlobusComputeEngine` runs in, for an emulated endpoint."""
+"""The program that runs a `GlobusComputeEngine` for an emulated endpoint."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from parsl.providers import LocalProvider
 from diaspora_parsl.testing.globus.engines.worker import connect, send
 from diaspora_parsl.testing.local_sites import node_names
 
-#: Seconds between two looks at the engine.
+#: Seconds between two polls of the engine.
 _PERIOD: Final = 0.25
-#: Seconds between two heartbeats inside it, and after how long it misses them.
+#: Seconds between two heartbeats in the engine, and without one until a manager counts as lost.
 _HEARTBEAT: Final = 1
 _THRESHOLD: Final = 5
 
 
 def make_engine(label: str, workers: int, nodes: int, folder: Path) -> GlobusComputeEngine:
-    """An engine on this host, not started yet.
+    """Create an engine on this host without starting it.
 
     Args:
-        label: of the endpoint.
-        workers: of each node.
-        nodes: how many; each is a block.
-        folder: for what user code prints, ``output.log``, and where functions run, ``tasks``.
+        label: Label of the endpoint.
+        workers: Number of workers per node.
+        nodes: Number of nodes; each is one block.
+        folder: Folder of ``output.log``, the output of user code, and of ``tasks``, where functions run.
     """
     names = node_names(folder / "nodes", nodes, prefix=label)
     return GlobusComputeEngine(
@@ -62,40 +62,40 @@ def make_engine(label: str, workers: int, nodes: int, folder: Path) -> GlobusCom
 
 
 class Host:
-    """Passes tasks on to a started engine, and results and counts back."""
+    """Passes tasks to a started engine, and results and counts back."""
 
     def __init__(self, engine: GlobusComputeEngine, channel: socket.socket) -> None:
         self._engine = engine
         self._channel = channel
-        #: Results come in a thread of the engine.
+        #: Results arrive in a thread of the engine.
         self._lock = threading.Lock()
-        self._told: dict[str, int] = {}
+        self._last_counts: dict[str, int] = {}
 
     def submit(self, message: bytes) -> None:
-        """Give the engine a task: serializers in a line of JSON, then what the client packed."""
+        """Submit a task: a line with the serializers as JSON, then the packed task."""
         serializers, _, body = message.partition(b"\n")
         task = messagepack.unpack(body)
         if not isinstance(task, Task):
             raise TypeError(f"not a task: {type(task).__name__}")
         future = GCFuture(task.task_id)
-        future.add_done_callback(functools.partial(self._tell_result, task.task_id))
+        future.add_done_callback(functools.partial(self._send_result, task.task_id))
         self._engine.submit(future, body, resource_specification={}, result_serializers=json.loads(serializers))
 
-    def tell_counts(self) -> None:
-        """Say what the engine says of itself, if it is something new.
+    def send_counts(self) -> None:
+        """Send the counts of the engine if they changed.
 
         Raises:
-            Exception: the engine gave up; a real endpoint ends then, too.
+            Exception: The engine failed; a real endpoint ends then, too.
         """
         if self._engine.executor_exception is not None:
             raise self._engine.executor_exception
         report = self._engine.get_status_report().global_state
         counts = {name: number for name, number in report.items() if type(number) is int}
-        if counts != self._told:
-            self._told = counts
+        if counts != self._last_counts:
+            self._last_counts = counts
             self._send(json.dumps(counts).encode())
 
-    def _tell_result(self, task: uuid.UUID, future: GCFuture) -> None:
+    def _send_result(self, task: uuid.UUID, future: GCFuture) -> None:
         self._send(str(task).encode() + b"\n" + future.result())
 
     def _send(self, message: bytes) -> None:
@@ -104,26 +104,18 @@ class Host:
 
 
 def main(label: str, endpoint: str, workers: int, nodes: int, folder: Path) -> None:
-    """Run what comes through standard input, a socket, until it is closed.
-
-    Args:
-        label: of the endpoint.
-        endpoint: its id.
-        workers: of each node.
-        nodes: how many.
-        folder: see `make_engine`.
-    """
+    """Run the tasks from standard input, a socket, until it closes; see `make_engine` for the arguments."""
     channel, inbox = connect()
     engine = make_engine(label, workers, nodes, folder)
     engine.start(endpoint_id=uuid.UUID(endpoint), run_dir=str(folder / f"engine-{os.getpid()}"))
     host = Host(engine, channel)
-    look = time.monotonic()
+    next_poll = time.monotonic()
     while True:
         try:
-            host.submit(inbox.get(timeout=max(0.0, look - time.monotonic())))
+            host.submit(inbox.get(timeout=max(0.0, next_poll - time.monotonic())))
         except queue.Empty:
-            host.tell_counts()
-            look = time.monotonic() + _PERIOD
+            host.send_counts()
+            next_poll = time.monotonic() + _PERIOD
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An engine that is the one of a real endpoint, in a process of its own, as the service sees it."""
+"""Run the engine of a real endpoint in a child process."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from diaspora_parsl.testing.globus.engines.process import Assignment, ChildProce
 
 logger = logging.getLogger(__name__)
 
-#: Bytes that a result may have; a real engine knows no other number.
+#: Largest result in bytes, fixed in the real engine.
 _RESULT_LIMIT: Final = 10 * 2**20
-#: Seconds that all workers may take to be ready, on a busy machine, and the processes to die.
+#: Seconds in which all workers must be ready on a busy machine, and processes must die.
 _READY_LIMIT: Final = 90.0
 _DEATH_LIMIT: Final = 15.0
-#: Seconds before another host is started for one that ended by itself.
+#: Seconds before a host that ended is restarted.
 _PAUSE: Final = 0.5
-#: In the environment of every process of an endpoint, its id: its blocks are process groups of their own.
+#: Environment variable with the endpoint id, which marks every process: blocks are separate process groups.
 _VARIABLE: Final = "DIASPORA_PARSL_LOCAL_ENDPOINT"
-#: What an endpoint without an engine counts.
+#: Counts of an endpoint without an engine.
 _NOTHING: Final = dict.fromkeys(
     ("managers", "active_managers", "total_workers", "idle_workers", "pending_tasks", "outstanding_tasks"), 0
 )
 
 
 def require_engine(result_limit: int) -> None:
-    """See to it that a `HostedEngine` can run here.
+    """Check that a `HostedEngine` can run on this host.
 
     Args:
-        result_limit: bytes that one result may have.
+        result_limit: Largest result in bytes.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: The package is missing, or the limit is not the engine's.
     """
     if importlib.util.find_spec("globus_compute_endpoint") is None:
         raise ConfigurationError(
@@ -58,17 +58,17 @@ def require_engine(result_limit: int) -> None:
         )
     if result_limit != _RESULT_LIMIT:
         raise ConfigurationError(
-            f"result_limit={result_limit}: a GlobusComputeEngine allows {_RESULT_LIMIT} bytes and nothing else; "
-            "leave it away, or write engine='emulated'"
+            f"result_limit={result_limit}: a GlobusComputeEngine supports only {_RESULT_LIMIT} bytes; "
+            "omit it, or write engine='emulated'"
         )
 
 
 class HostedEngine:
     """The `GlobusComputeEngine` of a real endpoint, with an HTEX below it: interchange, managers, workers.
 
-    It differs from the `EmulatedEngine` as real endpoints do: that a task ran is known when its result comes; a lost
-    node is told when its heartbeats are missed, and asked for again when tasks wait for it. `LoseWorker` means any
-    worker. All faults of user code meet functions that are `subject_to_faults`, `Slow` included.
+    It differs from the `EmulatedEngine` as real endpoints do: a task is known to have run when its result arrives; a
+    lost node is reported after missed heartbeats and replaced when tasks wait for it. `LoseWorker` kills any worker.
+    All faults of user functions, including `Slow`, need the decorator `subject_to_faults`.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -85,7 +85,7 @@ class HostedEngine:
         self._waiting: deque[Assignment] = deque()
         self._held: dict[str, Assignment] = {}
         self._counts = _NOTHING
-        #: The process that runs now, and whether it has started an engine.
+        #: The running host process, and whether its engine has started.
         self._host: ChildProcess | None = None
         self._is_ready = False
         #: At most one.
@@ -94,11 +94,7 @@ class HostedEngine:
     # --- from start to stop ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the engine, and wait until all its workers are ready.
-
-        Raises:
-            RuntimeError: they do not start.
-        """
+        """Start the engine and wait until all its workers are ready."""
         ready = asyncio.Event()
         keeper = asyncio.create_task(self._keep(ready))
         keeper.add_done_callback(self._check)
@@ -107,21 +103,17 @@ class HostedEngine:
             async with asyncio.timeout(_READY_LIMIT):
                 await ready.wait()
         except TimeoutError:
-            said = self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
+            output = self.output.read_text(errors="replace")[-2000:] if self.output.exists() else ""
             await self.stop()
-            raise RuntimeError(f"the engine of {self.setup.label} does not start:\n{said}") from None
+            raise RuntimeError(f"the engine of {self.setup.label} does not start:\n{output}") from None
 
     async def stop(self) -> None:
-        """End every process, and forget everything.
-
-        Raises:
-            Exception: what went wrong while it worked.
-        """
+        """End every process and drop all tasks."""
         self._online.clear()
         for keeper in self._keepers:
             keeper.cancel()
         ends = await asyncio.gather(*self._keepers, return_exceptions=True)
-        if self._host is not None:  # its end was cancelled with its keeper
+        if self._host is not None:  # cancelling the keeper cancelled its call of _end
             ends += await asyncio.gather(self._end(self._host), return_exceptions=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         for failure in ends:
@@ -129,11 +121,7 @@ class HostedEngine:
                 raise failure
 
     async def _keep(self, ready: asyncio.Event) -> None:
-        """See to it that there is an engine as long as the endpoint is online.
-
-        Args:
-            ready: set when the first one has all its workers.
-        """
+        """Run an engine while the endpoint is online; set ``ready`` once the first one has all its workers."""
         setup = self.setup
         arguments = [setup.label, setup.name, str(setup.workers), str(setup.nodes), str(self._folder)]
         while True:
@@ -144,7 +132,7 @@ class HostedEngine:
             self._host, self._is_ready = host, False
             try:
                 async for message in host.messages():
-                    self._hear(message)
+                    self._receive(message)
                     if self._counts["total_workers"] >= setup.workers * setup.nodes:
                         ready.set()
             finally:
@@ -156,7 +144,7 @@ class HostedEngine:
                 await asyncio.sleep(_PAUSE)
 
     def _check(self, keeper: asyncio.Task[None]) -> None:
-        """Say at once what `stop` will raise."""
+        """Log immediately what `stop` will raise."""
         if not keeper.cancelled() and keeper.exception() is not None:
             logger.error("Endpoint %s has no engine", self.setup.label, exc_info=keeper.exception())
 
@@ -172,22 +160,22 @@ class HostedEngine:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def accept(self, assignments: Iterable[Assignment]) -> None:
-        """Tasks for this endpoint have come to the service."""
+        """Accept tasks for the endpoint."""
         self._waiting.extend(assignments)
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """From the service to the engine, whatever can go."""
+        """Move tasks from the service to the engine."""
         while self._waiting and self._host is not None and self._is_ready and not self._frozen:
             job = self._waiting.popleft()
             self.setup.ledger.move(job.task, TaskState.WAITING_FOR_NODES)
             self._held[job.task.id] = job
             self._host.send(job.message())
 
-    def _hear(self, message: bytes) -> None:
-        """Its counts in JSON, or the id of a task in a line before the result."""
+    def _receive(self, message: bytes) -> None:
+        """Handle a message of the host: counts as JSON, or a line with a task id and the result."""
         if not self._online.is_set():
-            return  # it dies
+            return  # the host is dying
         if message.startswith(b"{"):
             self._counts = json.loads(message)
             self._is_ready = True
@@ -198,10 +186,10 @@ class HostedEngine:
         self.setup.ledger.move(task, TaskState.RUNNING)
         self.setup.report(task, result)
 
-    # --- what may happen to it ------------------------------------------------------------------------------------
+    # --- faults ---------------------------------------------------------------------------------------------------
 
     async def die(self) -> None:
-        """Everything that it holds is lost in silence; what comes waits at the service until `revive`."""
+        """Lose all tasks without a report; the service keeps new ones until `revive`."""
         self._online.clear()
         self._forget()
         if self._host is not None:
@@ -210,48 +198,44 @@ class HostedEngine:
                 await self._host.gone.wait()
 
     def revive(self) -> None:
-        """It is online again, with a new engine."""
+        """Go online with a new engine."""
         self._online.set()
 
     async def lose_worker(self) -> None:
-        """One of its workers dies; its manager says so, and starts another."""
+        """Kill a worker; its manager reports the loss and starts another."""
         await asyncio.to_thread(self._signal_workers, psutil.Process.kill, 1)
 
     async def lose_node(self, node: int) -> None:
-        """Everything of a node dies, without a word.
-
-        Args:
-            node: counted from 0.
-        """
+        """Kill every process of a node, counted from 0."""
         await asyncio.to_thread(self._kill_node, f"{self.setup.label}-{node}")
 
     async def freeze(self) -> None:
-        """Its workers stand still, and so does who speaks to the service; heartbeats inside go on."""
+        """Stop the workers and the host; the heartbeats of the HTEX continue."""
         self._frozen = True
         await asyncio.to_thread(self._signal_workers, psutil.Process.suspend)
         self._signal_host(signal.SIGSTOP)
 
     async def thaw(self) -> None:
-        """Everything goes on where it stopped."""
+        """Continue where `freeze` stopped."""
         self._frozen = False
         await asyncio.to_thread(self._signal_workers, psutil.Process.resume)
         self._signal_host(signal.SIGCONT)
         self._hand_out()
 
     def afflict(self, faults: tuple[f.WorkerFault, ...]) -> None:
-        """From now on these faults, and no others, meet user code that is decorated for it."""
+        """Replace the faults that decorated user functions meet."""
         worker_faults.write_faults(self._folder, faults)
 
     def _signal_host(self, number: signal.Signals) -> None:
-        """To the host alone: its interchange is in its group."""
+        """Send a signal to the host only, not to its group, which contains the interchange."""
         if self._host is not None:
-            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            with contextlib.suppress(ProcessLookupError):  # the process has ended
                 os.kill(self._host.pid, number)
 
-    def _signal_workers(self, what: Callable[[psutil.Process], None], limit: int | None = None) -> None:
+    def _signal_workers(self, send: Callable[[psutil.Process], None], limit: int | None = None) -> None:
         for worker in self._workers()[:limit]:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                what(worker)
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process has ended
+                send(worker)
 
     def _workers(self) -> list[psutil.Process]:
         marked = block_processes.of_block(self.setup.name, variable=_VARIABLE)
@@ -265,29 +249,29 @@ class HostedEngine:
     def _kill_node(self, name: str) -> None:
         groups = set()
         for process in block_processes.of_block(self.setup.name, variable=_VARIABLE):
-            with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
+            with contextlib.suppress(psutil.Error, OSError):  # the process has ended
                 if process.environ().get(worker_faults.NODE_VARIABLE) == name:
                     groups.add(os.getpgid(process.pid))
         for group in groups - {os.getpgrp()}:
-            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            with contextlib.suppress(ProcessLookupError):  # the process has ended
                 os.killpg(group, signal.SIGKILL)
 
-    # --- what it says of itself -----------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------------
 
     @property
     def is_online(self) -> bool:
-        """It is there, as far as it knows itself."""
+        """Whether the endpoint is online."""
         return self._online.is_set()
 
     @property
     def waiting(self) -> int:
-        """Tasks that the service keeps for it."""
+        """Number of tasks that the service keeps for the endpoint."""
         return len(self._waiting)
 
     async def pids(self) -> list[int]:
-        """Of its worker processes."""
+        """Return the ids of the worker processes."""
         return [worker.pid for worker in await asyncio.to_thread(self._workers)]
 
     def counts(self) -> dict[str, int]:
-        """What the engine said last of its workers and tasks, numbers only."""
+        """Return the latest counts that the engine reported."""
         return dict(self._counts)

@@ -1,4 +1,4 @@
-"""The worker of an emulated endpoint: runs tasks as `globus_compute_endpoint` does, with nothing but the SDK."""
+"""The worker of an emulated endpoint: runs tasks as `globus_compute_endpoint` does, with only the SDK."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from globus_compute_sdk.errors import MaxResultSizeExceeded
 from globus_compute_sdk.sdk.utils import get_env_details
 from globus_compute_sdk.serialize import ComputeSerializer
 
-#: Before each message on the channel: how long it is.
+#: Length before each message on the channel.
 LENGTH: Final = struct.Struct(">I")
-#: The first message of a worker: it is ready.
+#: First message of a worker.
 READY: Final = b"ready"
 _PART: Final = 2**20
 
@@ -37,13 +37,13 @@ def execute(body: bytes, serializers: list[str], endpoint: str, limit: int) -> b
     """Run one task.
 
     Args:
-        body: the packed task.
-        serializers: import paths of the strategies for the result; none: the usual ones.
-        endpoint: its id.
-        limit: bytes that a result may have.
+        body: Packed task.
+        serializers: Import paths of the result serializers; empty: the default ones.
+        endpoint: Id of the endpoint.
+        limit: Largest result in bytes.
 
     Returns:
-        The packed result: what the function returned, or the traceback of what it raised.
+        The packed result: the return value, or the traceback of the exception.
     """
     task = messagepack.unpack(body)
     if not isinstance(task, Task):
@@ -57,11 +57,11 @@ def execute(body: bytes, serializers: list[str], endpoint: str, limit: int) -> b
         function, args, kwargs = serializer.unpack_and_deserialize(task.task_buffer)
         data = serializer.serialize_from_list(function(*args, **kwargs), serializers)
         if len(data) > limit:
-            raise MaxResultSizeExceeded(len(data), limit)  # noqa: TRY301 - reported as the user's own exceptions are
+            raise MaxResultSizeExceeded(len(data), limit)  # noqa: TRY301 - reported like a user's exception
     except MaxResultSizeExceeded as exceeded:
         data = repr(exceeded)
         error = ResultErrorDetails(code=type(exceeded).__name__, user_message=f"remote error: {exceeded}")
-    except Exception as raised:  # noqa: BLE001 - whatever user code raises is its result
+    except Exception as raised:  # noqa: BLE001 - an exception of user code is its result
         data = "".join(traceback.format_exception(type(raised), raised, _users_part(raised.__traceback__)))
         error = ResultErrorDetails(
             code="RemoteExecutionError", user_message="An error occurred during the execution of this task"
@@ -73,7 +73,7 @@ def execute(body: bytes, serializers: list[str], endpoint: str, limit: int) -> b
 
 
 def _users_part(trace: TracebackType | None, levels: int = 2) -> TracebackType | None:
-    """The traceback without the frames that every task has, as a real endpoint tells it."""
+    """Drop the frames that every task has, as a real endpoint does."""
     while levels and trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
         levels -= 1
@@ -85,21 +85,21 @@ def _transition(state: TaskState) -> TaskTransition:
 
 
 def connect() -> tuple[socket.socket, queue.SimpleQueue[bytes]]:
-    """The channel, which is this process's standard input, to speak through, and what comes through it.
+    """Return the channel, which is standard input, and a queue of its incoming messages.
 
-    When it is closed at the other end, this process is killed, whatever it does, and its children.
+    A close at the other end kills this process and its children.
     """
     channel = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # what user code reads and prints is not ours
-    os.register_at_fork(after_in_child=channel.close)  # or a child of user code would hide the end of this process
+        os.dup2(nothing.fileno(), 0)  # keep the channel from user code
+    os.register_at_fork(after_in_child=channel.close)  # else a child of user code keeps the channel open
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
     return channel, inbox
 
 
 def _listen(channel: socket.socket, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Pass on what comes; the end of the channel is the end of this process, whatever it does, and of its children."""
+    """Queue incoming messages; kill this process and its children when the channel closes."""
     with contextlib.suppress(OSError, EOFError):
         while True:
             (length,) = LENGTH.unpack(_receive(channel, LENGTH.size))
@@ -120,17 +120,17 @@ def _receive(channel: socket.socket, count: int) -> bytes:
 
 
 def send(channel: socket.socket, message: bytes) -> None:
-    """Say something through the channel."""
+    """Send a message through the channel."""
     channel.sendall(LENGTH.pack(len(message)) + message)
 
 
 def main(endpoint: str, limit: int, folder: Path) -> None:
-    """Run what comes through standard input, a socket, until it is closed.
+    """Run the tasks from standard input, a socket, until it closes.
 
     Args:
-        endpoint: its id.
-        limit: bytes that a result may have.
-        folder: where functions run.
+        endpoint: Id of the endpoint.
+        limit: Largest result in bytes.
+        folder: Folder where functions run.
     """
     channel, inbox = connect()
     send(channel, READY)

@@ -358,7 +358,7 @@ def test_results_are_forgotten(rest: Rest, service: LocalGlobusCompute, alpha: E
     alpha.begin(ForgetResults(at=0.0))
     assert service.results_waiting(group) == 0
     told = rest.task(task)
-    assert (told["status"], told["reason"]) == ("success", "the result is kept no longer")
+    assert (told["status"], told["reason"]) == ("success", "the result has expired")
     assert "result" not in told
 
 
@@ -393,7 +393,7 @@ def test_who_leaves_early_leaves_nothing_wrong(rest: Rest, alpha: EmulatedEndpoi
 
 def test_what_cannot_be_applied_is_refused(alpha: EmulatedEndpoint) -> None:
     assert alpha.refuses(BlackHole(**ALPHA, node=1)) == "the endpoint has 1 nodes, from 0 up"
-    assert alpha.refuses(ClockJump(at=0.0, seconds=1.0)) == "it happens to a pool, not to an endpoint"
+    assert alpha.refuses(ClockJump(at=0.0, seconds=1.0)) == "it affects a pool, not an endpoint"
     assert alpha.refuses(LoseConnection(at=0.0)) is None
     assert alpha.refuses(Refuse(at=0.0, until=1.0)) is None
     for fault in (LoseFabric(at=0.0, until=1.0), Kill(at=0.0, endpoint="beta", until=1.0)):

@@ -121,7 +121,7 @@ def test_what_goes_wrong_inside_is_said_and_raised(caplog: pytest.LogCaptureFixt
         async with desk(report) as here:
             here.submit(abs, -1)
             async with asyncio.timeout(30.0):
-                while "Endpoint alpha has a worker less" not in caplog.text:  # noqa: ASYNC110 - it is no event
+                while "Endpoint alpha lost a worker slot" not in caplog.text:  # noqa: ASYNC110 - it is no event
                     await asyncio.sleep(0.005)
 
     with pytest.raises(ZeroDivisionError):
