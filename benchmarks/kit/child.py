@@ -1,4 +1,4 @@
-"""Runs one case in a process of its own, within a limit, and ends everything that it started."""
+"""Run one case in its own process with a time limit, and end everything that it started."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from benchmarks.kit.experiment import Case
 from benchmarks.kit.schema import Measurement
 
 ROOT = Path(__file__).parents[2]
-#: In the environment of everything that a case starts.
+#: Environment variable that marks every process of a case.
 MARK = "DIASPORA_PARSL_BENCHMARK"
 _GRACE = 3.0
-#: Seconds that a case may take to end after its last figure.
+#: Seconds in which a case must end after its last figure.
 _EXIT = 20.0
-_LOOK = 0.5
+_POLL = 0.5
 _TAIL = 300
 
 
 def run_case(experiment: str, case: Case, python: str) -> Measurement:
-    """Measure one case; whatever happens in it, nothing of it runs afterwards."""
+    """Measure one case, and kill its remaining processes in any event."""
     folder = Path(tempfile.mkdtemp(prefix="diaspora-bench-"))
     mark = uuid.uuid4().hex
     family = _Family(mark)
@@ -52,7 +52,7 @@ def _run(experiment: str, case: Case, python: str, folder: Path, family: _Family
         "TMPDIR": str(folder),
         "PYTHONWARNINGS": "ignore",
     }
-    environment.pop("DIASPORA_PARSL_FABRIC", None)  # a run of the user's must not be disturbed
+    environment.pop("DIASPORA_PARSL_FABRIC", None)  # do not publish to the user's fabric
     load = os.getloadavg()[0]
     began, began_unix = time.monotonic(), time.time()
     with log.open("wb") as sink:
@@ -62,29 +62,29 @@ def _run(experiment: str, case: Case, python: str, folder: Path, family: _Family
         )  # fmt: skip
     family.root = process.pid
     ended = False
-    told_at = None
-    while time.monotonic() < (began + case.limit if told_at is None else told_at + _EXIT):
+    reported_at = None
+    while time.monotonic() < (began + case.limit if reported_at is None else reported_at + _EXIT):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LOOK)
+            process.wait(_POLL)
             ended = True
             break
-        family.look()
-        if told_at is None and out.exists():
-            told_at = time.monotonic()
+        family.record()
+        if reported_at is None and out.exists():
+            reported_at = time.monotonic()
     seconds = time.monotonic() - began
     left = family.left(_GRACE if ended else 0.0)
     if not ended:
         family.kill()
         process.wait(10)
-    told: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    figures = {name: value for name, value in told.items() if name != "_at"}
-    exit_seconds = began_unix + seconds - told["_at"] if ended and told else None
-    if not ended and told:
+    reported: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    figures = {name: value for name, value in reported.items() if name != "_at"}
+    exit_seconds = began_unix + seconds - reported["_at"] if ended and reported else None
+    if not ended and reported:
         status, detail = "hangs", f"did not end within {_EXIT:.0f} s of its last figure, and was killed"
     elif not ended:
         status, detail = "too slow", f"told nothing within {case.limit:.0f} s, and was killed"
     elif process.returncode != 0:
-        status, detail = "failed", _last_words(log)
+        status, detail = "failed", _last_line(log)
     else:
         status, detail = "ok", ""
     return Measurement(
@@ -102,24 +102,24 @@ def _run(experiment: str, case: Case, python: str, folder: Path, family: _Family
 
 @dataclass
 class _Family:
-    """Every process that a case started: seen below it while it ran, or marked, wherever it hangs now.
+    """Every process that a case started: a descendant while it ran, or marked.
 
-    Parsl's interchange overwrites its environment with its title, so that the mark alone would not find it.
+    Parsl's interchange overwrites its environment with its title, so the mark alone does not find it.
     """
 
     mark: str
     root: int = 0
     _known: dict[tuple[int, float], psutil.Process] = field(default_factory=dict)
 
-    def look(self) -> None:
-        """Remember who belongs to it now."""
+    def record(self) -> None:
+        """Record its current processes."""
         wanted = f"{MARK}={self.mark}".encode()
         found = []
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+        with contextlib.suppress(psutil.Error):  # the process has ended
             root = psutil.Process(self.root)
             found = [root, *root.children(recursive=True)]
         for place in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, psutil.Error):  # it ended meanwhile, or belongs to somebody else
+            with contextlib.suppress(OSError, psutil.Error):  # the process has ended, or belongs to another user
                 if wanted in (place / "environ").read_bytes():
                     found.append(psutil.Process(int(place.name)))
         for process in found:
@@ -127,8 +127,8 @@ class _Family:
                 self._known[process.pid, process.create_time()] = process
 
     def running(self) -> list[psutil.Process]:
-        """Those that run now, stopped ones included."""
-        self.look()
+        """Return the running processes, including stopped ones."""
+        self.record()
         found = []
         for (pid, _), process in self._known.items():
             with contextlib.suppress(psutil.Error):
@@ -137,25 +137,25 @@ class _Family:
         return found
 
     def left(self, grace: float) -> int:
-        """How many run after a time in which they may end by themselves."""
+        """Return the number of processes that still run after ``grace`` seconds."""
         end = time.monotonic() + grace
         while (found := self.running()) and time.monotonic() < end:
             time.sleep(0.1)
         return len(found)
 
     def kill(self) -> None:
-        """SIGKILL all of them."""
-        for _ in range(20):  # a process may fork while it is being looked at
+        """Send SIGKILL to all processes."""
+        for _ in range(20):  # a process may fork during the scan
             left = self.running()
             if not left:
                 return
             for process in left:
-                with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                with contextlib.suppress(psutil.Error):  # the process has ended
                     process.kill()
             psutil.wait_procs(left, timeout=0.2)
-        raise RuntimeError(f"does not die: {self.running()}")
+        raise RuntimeError(f"processes survive SIGKILL: {self.running()}")
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1][:_TAIL] if lines else "it said nothing"

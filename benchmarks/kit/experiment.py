@@ -1,4 +1,4 @@
-"""What an experiment is: cases to measure, columns to show, and what must hold."""
+"""The parts of an experiment: cases to measure, columns to show, targets to meet."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks.kit.schema import Measurement, Report
 
-#: Where experiments are shown that have no page of their own.
+#: Page of experiments without their own page.
 MAIN_PAGE = "benchmarks.md"
-#: Peers by name, as a reader knows them.
+#: Display names of the peers.
 PEERS = {
     "pool": "diaspora_parsl",
     "plain": "Parsl",
@@ -21,13 +21,13 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure at one peer, in a process of its own.
+    """One measurement of one peer, in its own process.
 
     Args:
-        peer: one of `PEERS`.
-        variant: what tells it from the other cases at this peer.
-        spec: what its `measure` gets; plain JSON.
-        limit: seconds that it may take to tell its figures; then everything of it is killed.
+        peer: One of `PEERS`.
+        variant: Name of the case, unique per peer.
+        spec: JSON argument of its `measure`.
+        limit: Seconds until it must report its figures, else all its processes are killed.
     """
 
     peer: str
@@ -41,10 +41,10 @@ class Column:
     """One column of an experiment's table.
 
     Args:
-        figure: its name.
-        heading: what a reader sees.
-        form: how it is written.
-        value: how it is made of other figures, where it is not one itself.
+        figure: Name of the figure.
+        heading: Heading of the column.
+        form: Format of the value.
+        value: Computes the value from other figures; None: the figure itself.
     """
 
     figure: str
@@ -53,17 +53,17 @@ class Column:
     value: Callable[[Report, Measurement], float | None] | None = None
 
     def of(self, report: Report, measurement: Measurement) -> float | None:
-        """The number to show, if there is one."""
+        """Return the value to show, or None."""
         return measurement.figure(self.figure) if self.value is None else self.value(report, measurement)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the pool must show.
+    """A target of the pool.
 
     Args:
-        says: in words.
-        holds: whether a report shows it; None if the report lacks what it takes.
+        says: Text of the target.
+        holds: Returns whether a report meets it; None if measurements are missing.
     """
 
     says: str
@@ -72,7 +72,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Plot:
-    """Bars of one figure, grouped by variant, one bar a peer."""
+    """Bars of one figure, grouped by variant, one bar per peer."""
 
     figure: str
     axis: str
@@ -81,18 +81,18 @@ class Plot:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, how it is asked, and what the answer must be.
+    """A question, its cases, and the targets of the answer.
 
     Args:
-        name: of its module, its command and its JSON.
-        title: of its section.
-        asks: what is done, in a sentence or two.
-        cases: all of them, in order; the argument says whether to be quick.
-        columns: of its table, after peer and variant.
-        targets: what the pool must show.
-        plot: what to draw, if anything.
-        shows_exit: whether the table tells how the case ended.
-        page: of the documentation that it is shown on.
+        name: Name of its module, command and JSON file.
+        title: Title of its section.
+        asks: Description in one or two sentences.
+        cases: Returns all cases in order; the argument selects the quick form.
+        columns: Columns of the table after peer and variant.
+        targets: Targets of the pool.
+        plot: Plot to draw, if any.
+        shows_exit: Whether the table shows how the case ended.
+        page: Documentation page of the experiment.
     """
 
     name: str
@@ -112,7 +112,7 @@ def every(
     check: Callable[[Measurement], bool],
     variants: Callable[[str], bool] | None = None,
 ) -> bool | None:
-    """Whether every measurement of a peer passes; None if there is none."""
+    """Return whether every measurement of a peer passes; None without measurements."""
     chosen = [m for m in report.of(peer) if variants is None or variants(m.variant)]
     if not chosen:
         return None
@@ -120,7 +120,7 @@ def every(
 
 
 def at_most(name: str, limit: float) -> Callable[[Measurement], bool]:
-    """A check: the figure was measured, and is not above the limit."""
+    """Return a check that the figure was measured and is at most the limit."""
 
     def check(measurement: Measurement) -> bool:
         value = measurement.figure(name)
@@ -130,7 +130,7 @@ def at_most(name: str, limit: float) -> Callable[[Measurement], bool]:
 
 
 def at_least(name: str, limit: float) -> Callable[[Measurement], bool]:
-    """A check: the figure was measured, and is not below the limit."""
+    """Return a check that the figure was measured and is at least the limit."""
 
     def check(measurement: Measurement) -> bool:
         value = measurement.figure(name)

@@ -1,4 +1,4 @@
-"""Runs experiments: every case one after the other, with progress, one report an experiment."""
+"""Run experiments: measure the cases one after the other with progress, and return a report."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def run(
     peers: Collection[str] | None = None,
     words: Collection[str] | None = None,
 ) -> Report:
-    """Measure the cases of an experiment; a peer that is not installed is told as such.
+    """Measure the cases of an experiment; a missing peer has the status "not installed".
 
     Args:
-        experiment: what to measure.
-        quick: a short form of it.
-        console: to show progress on.
-        note: for the report.
-        ray_python: an interpreter that has Ray.
-        peers: only these; all if None.
-        words: only cases with any of these in their names; all if None.
+        experiment: Experiment to measure.
+        quick: Whether to run the quick form.
+        console: Console for progress.
+        note: Remark in the report.
+        ray_python: Python interpreter with Ray.
+        peers: Peers to measure; None: all.
+        words: Measure only cases with one of these words in their names; None: all.
     """
     seen = machine(ray_python)
     date = datetime.now(UTC).isoformat(timespec="seconds")

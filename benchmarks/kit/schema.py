@@ -1,4 +1,4 @@
-"""What a run of an experiment leaves as JSON."""
+"""The JSON report of an experiment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-#: Raise it when a field changes its meaning.
+#: Version of the format; raise it when a field changes its meaning.
 VERSION = 1
 
 Status = Literal["ok", "hangs", "too slow", "failed", "not installed"]
@@ -16,18 +16,18 @@ Value = float | str | None
 
 
 class Measurement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One case at one peer.
+    """The measurement of one case.
 
     Args:
-        peer: "pool", "plain", "dask" or "ray".
-        variant: which case of the experiment, such as "retries=3".
-        status: "hangs" is a case that told its figures and then did not end, "too slow" one that told none in time.
-        detail: why it is not "ok".
-        seconds: from the start of its process to the end of it.
-        exit_seconds: from the last figure to the end of its process; None if it did not end by itself.
-        processes_left: how many of its processes still ran three seconds after its end; they were killed then.
-        load: of the machine just before it, by what else ran: processes that wanted a core, over the last minute.
-        figures: by name; the experiment says what each is.
+        peer: One of "pool", "plain", "dask" or "ray".
+        variant: Case of the experiment, such as "retries=3".
+        status: "hangs": reported its figures but did not end; "too slow": reported no figures in time.
+        detail: Reason of a status other than "ok".
+        seconds: Run time of its process.
+        exit_seconds: Seconds from the last figure to the end of its process; None if it was killed.
+        processes_left: Number of its processes that ran three seconds after its end, and were then killed.
+        load: Load average of the machine over the minute before the case.
+        figures: Figures by name, defined by the experiment.
     """
 
     peer: str
@@ -41,21 +41,21 @@ class Measurement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     figures: dict[str, Value] = {}
 
     def figure(self, name: str) -> float | None:
-        """A figure that is a number, or None if it was not measured."""
+        """Return a numeric figure, or None if it was not measured."""
         value = self.figures.get(name)
         return float(value) if isinstance(value, int | float) else None
 
 
 class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One experiment, all of its cases measured one after the other on one machine.
+    """All cases of one experiment, measured one after the other on one machine.
 
     Args:
-        experiment: its name.
-        date: of its start, UTC.
-        is_quick: a short form of it, good for trying, not for judging.
-        note: what a reader should know about the circumstances.
-        machine: system, processor, cores, versions.
-        measurements: in the order in which they were made.
+        experiment: Name of the experiment.
+        date: Time of its start, UTC.
+        is_quick: Whether it ran in its quick form, which supports no conclusion.
+        note: Remark for the reader.
+        machine: System, processor, cores, versions.
+        measurements: Measurements in the order of their run.
     """
 
     experiment: str
@@ -67,12 +67,12 @@ class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: int = VERSION
 
     def of(self, peer: str, variant: str | None = None) -> list[Measurement]:
-        """The measurements of one peer, of one variant if given."""
+        """Return the measurements of one peer, or of one of its variants."""
         return [m for m in self.measurements if m.peer == peer and variant in {None, m.variant}]
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Write it to ``folder/EXPERIMENT.json``."""
+    """Write a report to ``folder/EXPERIMENT.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report.experiment}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
@@ -80,10 +80,10 @@ def write(report: Report, folder: Path) -> Path:
 
 
 def read(path: Path) -> Report:
-    """Read one back.
+    """Read a report.
 
     Raises:
-        msgspec.ValidationError: it is none, or of another version.
+        msgspec.ValidationError: The file is no report, or has another version.
     """
     report = msgspec.json.decode(path.read_bytes(), type=Report)
     if report.version != VERSION:

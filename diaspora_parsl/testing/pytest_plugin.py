@@ -43,7 +43,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Add the faults and the pool history of a failed test to its report."""
     report = yield
     if report.failed:
-        report.sections += item.stash.get(_SECTIONS, [])
+        sections = item.stash.get(_SECTIONS, [])
+        report.sections += sections
     return report
 
 
