@@ -37,10 +37,10 @@ class Simulation:
     """A campaign in virtual time.
 
     Args:
-        candidates: of the library.
-        scores: of each; NaN if it has none.
-        plan: how to choose.
-        disturbed: whether sites die as the script says.
+        candidates: Candidates of the library.
+        scores: Score per candidate; NaN: none.
+        plan: Plan of the selection.
+        disturbed: Whether sites die by the script.
     """
 
     def __init__(self, candidates: Candidates, scores: NDArray[np.float64], plan: Plan, *, disturbed: bool) -> None:

@@ -34,10 +34,10 @@ class Trouble:
     """What goes wrong.
 
     Args:
-        words: for the table.
-        script: times count from the moment at which alpha is busy.
-        quick: it is in the short form.
-        wait: seconds, from the fault, after which what has not ended is lost.
+        words: Text in the table.
+        script: Fault script; its times count from when alpha is busy.
+        quick: Whether the quick form includes it.
+        wait: Seconds from the fault after which unfinished tasks count as lost.
         requests: what the service allows, as of `LocalGlobusCompute`.
         too_large: "arguments" or "result": one more task has too large ones.
     """

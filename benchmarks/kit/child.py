@@ -82,7 +82,7 @@ def _run(experiment: str, case: Case, python: str, folder: Path, family: _Family
     if not ended and reported:
         status, detail = "hangs", f"did not end within {_EXIT:.0f} s of its last figure, and was killed"
     elif not ended:
-        status, detail = "too slow", f"told nothing within {case.limit:.0f} s, and was killed"
+        status, detail = "too slow", f"reported nothing within {case.limit:.0f} s, and was killed"
     elif process.returncode != 0:
         status, detail = "failed", _last_line(log)
     else:

@@ -1,4 +1,4 @@
-"""The page of the documentation, out of what experiments left as JSON: same JSON, same page."""
+"""Build the documentation page from the JSON reports of experiments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ asserted by `tests/integration/` too, and `benchmarks/overhead.py` measures over
 
 
 def page(experiments: Mapping[str, Experiment], reports: Mapping[str, Report]) -> str:
-    """The whole page, as Markdown."""
+    """Return the whole page as Markdown."""
     parts = [_HEAD, _goals(experiments, reports)]
     parts += [_section(experiment, reports.get(name)) for name, experiment in experiments.items()]
     parts.append(_machines(reports))

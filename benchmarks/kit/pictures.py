@@ -10,14 +10,14 @@ import msgspec
 from benchmarks.kit.experiment import PEERS, Experiment
 from benchmarks.kit.schema import Report
 
-#: From Okabe and Ito, told apart by colour-blind readers too.
+#: Colours of Okabe and Ito, distinct for colour-blind readers.
 _COLOURS = {"pool": "#009E73", "plain": "#0072B2", "dask": "#E69F00", "ray": "#CC79A7"}
 _BAR = 0.2
 _FOOT = 0.9
 
 
 def digest(experiment: Experiment, report: Report) -> str:
-    """What identifies the plot's content."""
+    """Return a hash of the content of the plot."""
     shown = (experiment.title, [[*group] for group in _groups(experiment, report)], _bars(experiment, report))
     return hashlib.sha256(msgspec.json.encode(shown)).hexdigest()[:16]
 

@@ -55,7 +55,7 @@ def _odd_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "limit", "status", "says", "left"),
     [
         ("hangs", 60, "hangs", "did not end", 2),
-        ("silent", 2, "too slow", "told nothing", 1),
+        ("silent", 2, "too slow", "reported nothing", 1),
         ("breaks", 60, "failed", "RuntimeError: so it is", 0),
         ("leaves", 60, "ok", "", 1),
     ],

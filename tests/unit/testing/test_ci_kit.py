@@ -113,7 +113,7 @@ def test_the_example_runs_side_by_side_in_an_environment_that_is_not_active(
 
 
 @pytest.mark.serial
-def test_who_is_not_resilient_is_told_what_happened(tmp_path: Path) -> None:
+def test_a_test_that_is_not_resilient_reports_the_history(tmp_path: Path) -> None:
     (tmp_path / "test_booking.py").write_text(NOT_RESILIENT, encoding="utf-8")
     done = run(["-m", "pytest", "--strict-markers", "-W", "error"], tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr

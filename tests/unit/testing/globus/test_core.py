@@ -22,7 +22,7 @@ def test_no_window_holds_more_than_the_limit(gaps: list[float], limit: int, wind
             allowed.append(now)
 
 
-def test_who_waits_as_long_as_told_is_let_through() -> None:
+def test_a_client_that_waits_for_retry_after_is_accepted() -> None:
     throttle = Throttle(2, 10.0)
     assert [throttle.wait(0.0), throttle.wait(3.5), throttle.wait(4.0)] == [0, 0, 6]
     assert throttle.wait(9.99) == 1

@@ -107,7 +107,7 @@ def test_faults_of_a_kind_that_overlap_end_with_the_last(alpha: EmulatedEndpoint
         alpha.end(long)
 
 
-def test_a_lost_worker_is_told_and_replaced(rest: Rest, alpha: EmulatedEndpoint, tmp_path: Path) -> None:
+def test_a_lost_worker_is_reported_and_replaced(rest: Rest, alpha: EmulatedEndpoint, tmp_path: Path) -> None:
     go = str(tmp_path / "go")
     tasks = [rest.submit(alpha, wait_for, go) for _ in range(2)]
     rest.until(lambda: alpha.counts()["idle_workers"] == 0)

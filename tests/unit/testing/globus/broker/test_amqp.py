@@ -142,7 +142,7 @@ def test_bad_frames_end_the_connection_with_a_reason(
         raw.read_to_end()
 
 
-def test_another_protocol_is_told_the_right_one(broker: Broker) -> None:
+def test_another_protocol_is_answered_with_the_supported_one(broker: Broker) -> None:
     with Raw(broker) as raw:
         raw.socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert raw.socket.recv(8) == GREETING

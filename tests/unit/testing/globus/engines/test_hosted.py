@@ -86,7 +86,7 @@ def test_an_engine_of_a_real_endpoint_runs_functions(rest: Rest, real: EmulatedE
 
 
 @needs_engine
-def test_what_happens_inside_it_is_told_as_a_real_endpoint_does(
+def test_losses_inside_it_are_reported_as_by_a_real_endpoint(
     rest: Rest, real: EmulatedEndpoint, tmp_path: Path
 ) -> None:
     memory = OutOfMemory(at=0.0, endpoint="real", until=1.0)

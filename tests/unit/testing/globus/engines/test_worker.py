@@ -56,7 +56,7 @@ def test_a_function_knows_its_task() -> None:
     assert SERIALIZER.deserialize(run(os.getenv, "GC_TASK_UUID").data) == str(TASK)
 
 
-def test_an_exception_is_told_from_the_users_code_on() -> None:
+def test_a_traceback_begins_in_the_users_code() -> None:
     result = run(divide, 1, 0)
     lines = result.data.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
