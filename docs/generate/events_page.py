@@ -1,4 +1,4 @@
-"""The page of the documentation on the events, drawn from the types: ``python -m docs.generate.events_page``."""
+"""Generate the documentation page of the events from their types: ``python -m docs.generate.events_page``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _TOPICS: Final = {
         " Requests are followed if they are signed with the key of the run; see [planned events](guides/planned.md).",
     ),
     TOPIC_RESOURCE: (
-        "Samples and signs of life",
+        "Samples and heartbeats",
         " When space runs out, samples are dropped first.",
     ),
 }

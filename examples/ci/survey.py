@@ -15,11 +15,11 @@ def sample(seed, points):
 
 
 def survey(batches, points=1000):
-    """The estimate of pi that so many batches give, on whatever Parsl has loaded."""
+    """Estimate pi from ``batches`` tasks, on the configuration that Parsl has loaded."""
     counts = [sample(seed, points) for seed in range(batches)]
     return 4.0 * sum(count.result() for count in counts) / (batches * points)
 
 
 if __name__ == "__main__":
-    with parsl.load():  # here stands the configuration of your own sites
+    with parsl.load():  # pass the configuration of your own sites here
         print(survey(100))
