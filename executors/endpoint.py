@@ -12,6 +12,7 @@ from parsl.executors.base import ParslExecutor
 
 from diaspora_parsl.errors import ConfigurationError
 
+from .argument_types import checked
 from .maintenance import Maintenance, as_windows
 from .parsl import adapter
 
@@ -59,6 +60,7 @@ class Endpoint:
     executor: ParslExecutor | None
     build: Callable[[], ParslExecutor] | None
 
+    @checked
     def __init__(
         self,
         executor: ParslExecutor | Callable[[], ParslExecutor],
@@ -76,7 +78,7 @@ class Endpoint:
     ) -> None:
         first, build = _first_and_factory(executor, label)
         name = first.label if first is not None and label is None else label
-        if not isinstance(name, str) or not _LABEL.fullmatch(name):
+        if name is None or not _LABEL.fullmatch(name):
             raise ConfigurationError(
                 f"An endpoint cannot be labelled {name!r}. Use letters, digits, '_', '-' and '.': label=\"alpha\"."
             )
@@ -86,9 +88,7 @@ class Endpoint:
             raise ConfigurationError(
                 f"The executor is labelled {first.label!r} and the Endpoint {label!r}. Give one label only."
             )
-        if isinstance(tags, str):
-            raise ConfigurationError(f'tags={tags!r} is one string. Write tags={{"{tags}"}}.')
-        if max_concurrency is not None and (not isinstance(max_concurrency, int) or max_concurrency < 1):
+        if max_concurrency is not None and max_concurrency < 1:
             raise ConfigurationError(
                 f"Endpoint {name!r}: max_concurrency={max_concurrency!r}, but it must be a whole number from 1 up."
             )
@@ -98,7 +98,7 @@ class Endpoint:
                 f"write whole seconds with detection_time above heartbeat_period, such as heartbeat_period=1, "
                 f"detection_time=4; or heartbeat_period=None to leave Parsl's own."
             )
-        if mem_per_worker is not None and (isinstance(mem_per_worker, str | bool) or mem_per_worker <= 0):
+        if mem_per_worker is not None and not mem_per_worker > 0:
             raise ConfigurationError(
                 f"Endpoint {name!r}: mem_per_worker={mem_per_worker!r}, but it must be the GB of memory per worker, "
                 f"such as mem_per_worker=4."
@@ -109,7 +109,7 @@ class Endpoint:
                 f"prefetch_seconds=1.0."
             )
         values: dict[str, Any] = {
-            "label": name, "site": site or name, "max_concurrency": max_concurrency, "tags": frozenset(tags),
+            "label": name, "site": site or name, "max_concurrency": max_concurrency, "tags": _as_tags(tags, name),
             "heartbeat_period": heartbeat_period, "detection_time": detection_time, "mem_per_worker": mem_per_worker,
             "node_agent": node_agent, "maintenance": as_windows(maintenance, name), "executor": first, "build": build,
             "prefetch_seconds": prefetch_seconds,
@@ -126,6 +126,15 @@ class Endpoint:
             f"Endpoint({what}, label={self.label!r}, site={self.site!r}, max_concurrency={self.max_concurrency}, "
             f"tags={set(self.tags)})"
         )
+
+
+def _as_tags(tags: Iterable[str], label: str) -> frozenset[str]:
+    if isinstance(tags, str):
+        raise ConfigurationError(f'tags={tags!r} is one string. Write tags={{"{tags}"}}.')
+    found = frozenset(tags)
+    if not all(isinstance(tag, str) for tag in found):
+        raise ConfigurationError(f'Endpoint {label!r}: tags={set(found)!r}: write strings, such as tags={{"gpu"}}.')
+    return found
 
 
 def _first_and_factory(

@@ -47,13 +47,12 @@ def as_windows(given: Iterable[Maintenance], label: str) -> tuple[Maintenance, .
     Raises:
         ConfigurationError: something else was given.
     """
-    write = f"Endpoint {label!r}: write maintenance=[Maintenance(start=..., end=...)], "
-    if isinstance(given, Maintenance):
-        raise ConfigurationError(f"{write}a list, also of one.")
     windows = tuple(given)
     wrong = next((window for window in windows if not isinstance(window, Maintenance)), None)
     if wrong is not None:
-        raise ConfigurationError(f"{write}not {wrong!r}.")
+        raise ConfigurationError(
+            f"Endpoint {label!r}: write maintenance=[Maintenance(start=..., end=...)], not {wrong!r}."
+        )
     return tuple(sorted(windows, key=lambda window: window.start))
 
 

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import structs
 from parsl.data_provider.staging import Staging
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
@@ -23,6 +24,7 @@ from parsl.executors.errors import InvalidResourceSpecification
 from parsl.monitoring.radios.base import RadioConfig
 from parsl.monitoring.radios.filesystem import FilesystemRadio
 from parsl.monitoring.radios.htex import HTEXRadio
+from parsl.utils import RepresentationMixin
 
 from diaspora_parsl import events
 from diaspora_parsl.core import stimuli
@@ -37,6 +39,7 @@ from diaspora_parsl.fabric.consumer import Consumer
 from diaspora_parsl.fabric.publisher import Publisher
 
 from . import staging
+from .argument_types import checked
 from .endpoint import Endpoint
 from .inbox.control_requests import configured
 from .inbox.listener import TOPICS, Listener
@@ -60,7 +63,7 @@ _SHUTDOWN_LIMIT: Final = 8.0
 _READ_WAIT: Final = 0.25
 
 
-class ResilientPoolExecutor(ParslExecutor):
+class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
     """A Parsl executor that federates endpoints: a site that dies, hangs or misbehaves costs time, never tasks.
 
     The pool chooses an endpoint per attempt, by health, load and observed speed. It reroutes attempts that are lost
@@ -96,6 +99,7 @@ class ResilientPoolExecutor(ParslExecutor):
         ConfigurationError: something cannot work; the message says what to write instead.
     """
 
+    @checked
     def __init__(
         self,
         label: str = "pool",
@@ -118,25 +122,30 @@ class ResilientPoolExecutor(ParslExecutor):
         settings: PoolSettings | None = None,
     ) -> None:
         super().__init__()
-        self.label = label
-        self.endpoints = _as_endpoints(endpoints)
-        self._first = {endpoint.label: _first_executor(endpoint) for endpoint in self.endpoints}
-        members = list(self._first.values())
-        _check_fabric(fabric)
         if strategy not in {"none", "simple", "htex_auto_scale"}:
             raise ConfigurationError(f'strategy={strategy!r}: write "none", "simple" or "htex_auto_scale".')
         if unavailable_timeout <= 0 or max_attempts < 1:
             raise ConfigurationError("unavailable_timeout (seconds) must be above 0, and max_attempts at least 1.")
-        self._fabric_config = fabric
-        self._scaling = Scaling(strategy=strategy, max_idletime=max_idletime, strategy_period=strategy_period)
+        _check_fabric(fabric)
+        self.label = label
+        self.endpoints = _as_endpoints(endpoints)
+        self.fabric = redacted(fabric) if isinstance(fabric, str) else fabric
+        self.strategy, self.max_idletime, self.strategy_period = strategy, max_idletime, strategy_period
+        self.unavailable_timeout, self.max_attempts = unavailable_timeout, max_attempts
+        self.hedging, self.second_opinion = hedging, second_opinion
+        self.shared_filesystem, self.tracing = shared_filesystem, tracing
+        self.failure_rules = as_rules(failure_rules)
         base = settings or PoolSettings()
-        known = {name: getattr(base, name) for name in base.__struct_fields__}
-        known |= {"unavailable_timeout": unavailable_timeout, "max_attempts": max_attempts}
-        known["second_opinion"] = second_opinion and base.second_opinion
-        known["hedging"] = hedging and base.hedging
-        self._settings = PoolSettings(**known)
-        self._rules = Rulebook(as_rules(failure_rules))
-        self._tracing = tracing
+        self.settings = structs.replace(
+            base,
+            unavailable_timeout=unavailable_timeout,
+            max_attempts=max_attempts,
+            second_opinion=second_opinion and base.second_opinion,
+            hedging=hedging and base.hedging,
+        )
+        self._fabric_config = fabric
+        self._first = {endpoint.label: _first_executor(endpoint) for endpoint in self.endpoints}
+        members = list(self._first.values())
         self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)
         self.working_dir = staging.working_dir_of_pool(members, working_dir)
         self.remote_monitoring_radio = remote_monitoring_radio or _radio_for(members)
@@ -154,11 +163,6 @@ class ResilientPoolExecutor(ParslExecutor):
         self._reader: Consumer | None = None
         self._exit_watch: ExitWatch | None = None
         self._is_shut_down = False
-
-    def __repr__(self) -> str:
-        fabric = self._fabric_config
-        shown = redacted(fabric) if isinstance(fabric, str) else fabric
-        return f"ResilientPoolExecutor(label={self.label!r}, endpoints={self.endpoints!r}, fabric={shown!r})"
 
     def monitor_resources(self) -> bool:
         """Whether every endpoint allows resource monitoring; one with threads does not."""
@@ -194,9 +198,11 @@ class ResilientPoolExecutor(ParslExecutor):
         opener = self._fabric if self._fabric is not None else self._reopen_fabric
         publisher = self._publisher = Publisher(opener, source=source, outbox_path=outbox)
         specs = [self._spec(endpoint) for endpoint in self.endpoints]
-        core = PoolCore(specs, self._settings)
-        traces = Traces(source) if self._tracing else None
-        driver = self._driver = Driver(self.label, core, self._build, publisher.emit, self._rules, traces)
+        core = PoolCore(specs, self.settings)
+        traces = Traces(source) if self.tracing else None
+        driver = self._driver = Driver(
+            self.label, core, self._build, publisher.emit, Rulebook(self.failure_rules), traces
+        )
         publisher.emit(
             events.PoolStarted(pool=self.label, endpoints=tuple(sites), run_dir=self.run_dir), self.label, self.label
         )
@@ -208,7 +214,7 @@ class ResilientPoolExecutor(ParslExecutor):
             driver.post,
             self.label,
             key=(key := make_key(Path(self.run_dir))),
-            peer_report_time=self._settings.peer_report_time,
+            peer_report_time=self.settings.peer_report_time,
             secrets=self._marks.__getitem__,
             lost=driver.worker_died,
             waiting=driver.waiting,
@@ -306,7 +312,9 @@ class ResilientPoolExecutor(ParslExecutor):
                 log_config=getattr(self, "log_config", None),
                 monitoring_messages=self.monitoring_messages,
             ),
-            scaling=self._scaling,
+            scaling=Scaling(
+                strategy=self.strategy, max_idletime=self.max_idletime, strategy_period=self.strategy_period
+            ),
             mark=mark,
             blocks=self._block_budgets[label],
             worker_init="\n".join([mark_line, self._worker_init[label], *self._agent(endpoint, executor)]),

@@ -49,7 +49,7 @@ def test_out_on_demand_and_in_when_idle(pool_of: PoolOf) -> None:
             assert most == 2, f"{label} did not scale out to its limit"
         assert {e.site for e in run.executions()} == {"alpha", "beta"}
         run.until(lambda: slots(run, "alpha") == 0 and slots(run, "beta") == 0, what="both scale in")
-        assert not run.processes()
+        run.until(lambda: not run.processes(), what="the processes of both end")
         assert len(run.results(run.tasks(2))) == 2, "and out again"
         assert not run.events(ev.EndpointDown)
         assert not run.rerouted()

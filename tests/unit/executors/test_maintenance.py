@@ -41,7 +41,7 @@ def test_an_endpoint_wants_a_list_of_windows() -> None:
     with pytest.raises(ConfigurationError, match=r"write maintenance=\[Maintenance"):
         Endpoint(ThreadPoolExecutor(label="alpha"), maintenance=wrong)
     wrong = Maintenance(start="2026-12-01T08:00:00Z", end="2026-12-01T09:00:00Z")
-    with pytest.raises(ConfigurationError, match="also of one"):
+    with pytest.raises(ConfigurationError, match=r"Write a value of type Iterable\[Maintenance\]"):
         Endpoint(ThreadPoolExecutor(label="alpha"), maintenance=wrong)
 
 
