@@ -1,4 +1,4 @@
-"""One place that runs attempts, as the user describes it."""
+"""One endpoint of a pool, as the user describes it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, init=False, repr=False)
 class Endpoint:
-    """One Parsl executor in a pool, with what the pool should know about it.
+    """One Parsl executor in a pool, with its site, tags and limits.
 
     Args:
-        executor: any `ParslExecutor` that is not started, or a callable that makes one. Parsl's own executors are
-            rebuilt from their configuration if they die; others need the callable.
-        label: unique in the pool. Needed with a callable; otherwise the executor's own.
-        site: the facility it belongs to, the domain that fails together; its label if not given.
-        max_concurrency: attempts that may run at a time. HTEX reports its connected workers and a thread pool its
+        executor: A `ParslExecutor` that is not started, or a callable that makes one. The pool rebuilds Parsl's own
+            executors from their configuration when they die; others need the callable.
+        label: Label, unique in the pool. Required with a callable; the executor's own by default.
+        site: Facility of the endpoint. Endpoints of one site are expected to fail together. The label by default.
+        max_concurrency: Attempts that may run at a time. HTEX reports its connected workers and a thread pool its
             threads; other executors need this value.
-        tags: what apps can ask for with ``parsl_resource_specification={"tags": ["gpu"]}``.
-        heartbeat_period: whole seconds between heartbeats of an HTEX whose user left Parsl's defaults (30 and 120),
+        tags: Tags that apps can require with ``parsl_resource_specification={"tags": ["gpu"]}``.
+        heartbeat_period: Whole seconds between heartbeats of an HTEX whose user left Parsl's defaults (30 and 120),
             with which a lost manager is noticed after two minutes. None leaves Parsl's defaults.
-        detection_time: whole seconds of silence after which the pool reroutes the tasks of an HTEX manager.
+        detection_time: Whole seconds of silence after which the pool reroutes the tasks of an HTEX manager.
         mem_per_worker: GB of memory per worker. A task that ran out of memory goes where there is more.
-        node_agent: start ``diaspora-parsl agent`` in each block, so that its nodes publish heartbeats on the fabric.
-            The package must be installed there.
-        maintenance: when it is not to be used: ``[Maintenance(start=..., end=...)]``.
-        prefetch_seconds: seconds of known work sent ahead to each worker, more where a round trip takes
-            long; ``PoolSettings.prefetch_seconds`` if not given.
+        node_agent: Whether each block starts ``diaspora-parsl agent``, so that its nodes publish heartbeats. The
+            package must be installed there.
+        maintenance: Windows in which the pool does not use the endpoint: ``[Maintenance(start=..., end=...)]``.
+        prefetch_seconds: Seconds of known work sent ahead to each worker, more where a round trip is long;
+            ``PoolSettings.prefetch_seconds`` by default.
 
     Raises:
-        ConfigurationError: something cannot work; the message says what to write instead.
+        ConfigurationError: An argument cannot be used; the message says what to write instead.
     """
 
     label: str
@@ -118,7 +118,7 @@ class Endpoint:
             object.__setattr__(self, key, value)
 
     def log_in(self) -> None:
-        """Called before a pool starts, in the thread that starts it: what may have to ask the user is done here."""
+        """Log in where that may ask the user; the pool calls this on the thread that starts it."""
 
     def __repr__(self) -> str:
         what = repr(self.executor) if self.executor is not None else "<factory>"
@@ -140,7 +140,7 @@ def _as_tags(tags: Iterable[str], label: str) -> frozenset[str]:
 def _first_and_factory(
     executor: ParslExecutor | Callable[[], ParslExecutor], label: str | None
 ) -> tuple[ParslExecutor | None, Callable[[], ParslExecutor] | None]:
-    """The executor of the first generation, if given, and how to build further ones, if known."""
+    """Return the executor of the first generation, if given, and a callable that builds later ones, if known."""
     if isinstance(executor, ParslExecutor):
         if adapter.is_started(executor):
             raise ConfigurationError(

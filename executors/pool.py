@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 _START_LIMIT: Final = 15.0
 #: Seconds that `shutdown` may take in all.
 _SHUTDOWN_LIMIT: Final = 8.0
-#: Seconds one read of the fabric waits; suspicion is looked at after each.
+#: Seconds that one read of the fabric waits. Health is updated after each.
 _READ_WAIT: Final = 0.25
 
 
@@ -71,32 +71,32 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
     unchanged; if the endpoint may have caused it, after a second opinion. It publishes every decision to the fabric.
 
     Args:
-        label: name of the pool in the `Config`.
-        endpoints: `ParslExecutor` objects that are not started, or `Endpoint` objects, which say more about them.
-        fabric: ``"embedded"`` (a private server for this host that ends with the run), ``"redis://host:6379/0"``,
+        label: Label of the pool in the `Config`.
+        endpoints: `ParslExecutor` objects that are not started, or `Endpoint` objects, which add site, tags and limits.
+        fabric: Event fabric: ``"embedded"`` (a private server for this host that ends with the run), ``"redis://host:6379/0"``,
             ``"kafka://host:9092/prefix"``, ``"memory://"`` and others (see `open_fabric`), or an open `Fabric`.
         strategy: Parsl's scaling strategy for the blocks of each endpoint: "none", "simple" or "htex_auto_scale".
             An executor cannot read the strategy of its `Config`.
-        max_idletime: seconds after which the strategy ends idle blocks.
-        strategy_period: seconds between two rounds of the strategy.
-        unavailable_timeout: seconds that a task waits while every endpoint that could run it is down.
-        max_attempts: attempts per task in all.
-        hedging: whether a slow attempt gets a second one at an idle slot elsewhere; the first result wins. Only for
-            idempotent tasks (see `submit`).
-        shared_filesystem: whether all endpoints and this host see the same files. Without it the pool accepts only
+        max_idletime: Seconds after which the strategy ends idle blocks.
+        strategy_period: Seconds between two rounds of the strategy.
+        unavailable_timeout: Seconds that a task waits while every endpoint that could run it is down.
+        max_attempts: Upper bound of the attempts per task.
+        hedging: Whether a slow attempt of an idempotent task (see `submit`) gets a second one at an idle slot
+            elsewhere. The first result wins.
+        shared_filesystem: Whether all endpoints and this host see the same files. Without it the pool accepts only
             staging inside the task.
-        storage_access: staging providers; by default those that the endpoints agree on, else Parsl's.
-        working_dir: directory that files are staged into; by default the one that the endpoints agree on.
-        remote_monitoring_radio: radio of Parsl's monitoring; by default one that loses nothing on these endpoints.
-        second_opinion: whether a task runs once elsewhere before an exception that its endpoint may have caused is
-            delivered. Python apps without files are taken to be safe to run twice; others declare ``idempotent``.
-        failure_rules: `Rule` objects, which go before the built-in ones: what an exception means, and what to do.
-        tracing: whether functions find the trace context of their attempt in the environment variable ``TRACEPARENT``,
-            at HTEX endpoints. Events carry it in any case.
-        settings: further limits and time constants; the arguments above override its fields.
+        storage_access: Staging providers; by default those of the endpoints if they are equal, else Parsl's.
+        working_dir: Directory that files are staged into; by default that of the endpoints if they are equal.
+        remote_monitoring_radio: Radio of Parsl's monitoring; by default one that works on all these endpoints.
+        second_opinion: Whether a task runs once elsewhere before the pool delivers an exception that the endpoint may
+            have caused. Python apps without files count as safe to run twice; others declare ``idempotent``.
+        failure_rules: `Rule` objects that classify exceptions, matched before the built-in ones.
+        tracing: Whether functions at HTEX endpoints find the trace context of their attempt in the environment variable
+            ``TRACEPARENT``. Events always carry it.
+        settings: Further limits and time constants. The arguments above override its fields.
 
     Raises:
-        ConfigurationError: something cannot work; the message says what to write instead.
+        ConfigurationError: An argument cannot be used; the message says what to write instead.
     """
 
     @checked
@@ -145,15 +145,15 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         )
         self._fabric_config = fabric
         self._first = {endpoint.label: _first_executor(endpoint) for endpoint in self.endpoints}
-        members = list(self._first.values())
-        self.storage_access = staging.storage_of_pool(members, storage_access, shared_filesystem=shared_filesystem)
-        self.working_dir = staging.working_dir_of_pool(members, working_dir)
-        self.remote_monitoring_radio = remote_monitoring_radio or _radio_for(members)
-        self._monitors_resources = all(member.monitor_resources() for member in members)
-        self._takes = {label: adapter.resources(member) for label, member in self._first.items()}
+        executors = list(self._first.values())
+        self.storage_access = staging.storage_of_pool(executors, storage_access, shared_filesystem=shared_filesystem)
+        self.working_dir = staging.working_dir_of_pool(executors, working_dir)
+        self.remote_monitoring_radio = remote_monitoring_radio or _radio_for(executors)
+        self._monitors_resources = all(executor.monitor_resources() for executor in executors)
+        self._takes = {label: adapter.resources(executor) for label, executor in self._first.items()}
         self._eligible: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
         self._block_budgets = {e.label: ScaleOutBackoff(functools.partial(self._pausing, e)) for e in self.endpoints}
-        self._worker_init = {label: adapter.worker_init(member) or "" for label, member in self._first.items()}
+        self._worker_init = {label: adapter.worker_init(executor) or "" for label, executor in self._first.items()}
         self._marks: dict[str, list[str]] = {endpoint.label: [] for endpoint in self.endpoints}
         self._imports = Imports()
         self._numbers = itertools.count(1)
@@ -165,18 +165,18 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         self._is_shut_down = False
 
     def monitor_resources(self) -> bool:
-        """Whether every endpoint allows resource monitoring; one with threads does not."""
+        """Return whether every endpoint allows resource monitoring; threads do not."""
         return self._monitors_resources
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the fabric and start all endpoints, side by side.
+        """Open the fabric and start all endpoints in parallel.
 
-        An endpoint that cannot be started is revived like one that died; the others carry the load meanwhile.
+        The pool revives an endpoint that cannot be started like one that died.
 
         Raises:
-            ConfigurationError: the pool was started before, or an endpoint needs a login that is not there.
+            ConfigurationError: The pool was started before, or an endpoint needs a login that is missing.
         """
         if self._driver is not None:
             raise ConfigurationError(f"Pool {self.label!r} was started before. Make a new one for each parsl.load().")
@@ -220,14 +220,14 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
             waiting=driver.waiting,
         )
         self._reader = Consumer(opener, TOPICS, listener.on_events, on_alive=listener.on_alive, wait=_READ_WAIT)
-        if self._fabric is not None and self._fabric_config != "embedded":  # which has no past
+        if self._fabric is not None and self._fabric_config != "embedded":  # which has no earlier events
             replay(self._fabric, self.label, sites, driver.post, key=key)
         self._exit_watch = ExitWatch(f"pool-{self.label}-exit", self.shutdown)
         self._exit_watch.start()
         driver.start(_START_LIMIT)
 
     def shutdown(self) -> None:
-        """End every endpoint and everything they started, within a few seconds. Idempotent.
+        """Close every endpoint and end all processes they started, within a few seconds. Idempotent.
 
         Tasks that are not done fail with `PoolShutdownError`.
         """
@@ -240,7 +240,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
             self._driver.close(_SHUTDOWN_LIMIT)
         if self._publisher is not None:
             self._publisher.emit(events.PoolStopped(pool=self.label, reason="shut down"), self.label, self.label)
-        super().shutdown()  # which ends the receiver of a radio: one on the fabric reads it to its end
+        super().shutdown()  # ends the receiver of a radio; one on the fabric reads the fabric to its end
         if self._reader is not None:
             self._reader.close()
         if self._publisher is not None:
@@ -249,7 +249,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
             self._fabric.close()
 
     def _open_fabric(self) -> Fabric | None:
-        """The fabric, or None if it cannot be opened now; the run goes on without."""
+        """Return the fabric, or None if it cannot be opened now; the run continues without it."""
         if not isinstance(self._fabric_config, str):
             return self._fabric_config
         try:
@@ -258,7 +258,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
             logger.warning("Pool %s starts without its fabric: %s. It is tried again.", self.label, error)
             return None
         if not self._fabric_config.startswith(("embedded", "memory:")):
-            write_record(Path(self.run_dir), fabric.url)  # so that agents and viewers find it by the run directory
+            write_record(Path(self.run_dir), fabric.url)  # agents and viewers find it by the run directory
         return fabric
 
     def _reopen_fabric(self) -> Fabric:
@@ -274,7 +274,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
             and adapter.fixed_slots(executor) is None
         ):
             logger.warning(
-                "Endpoint %s: %s does not say how many attempts it can run at once; one is assumed. "
+                "Endpoint %s: %s does not say how many attempts it can run at a time; the pool assumes one. "
                 "Write Endpoint(..., max_concurrency=N).", endpoint.label, type(executor).__name__,
             )  # fmt: skip
         return EndpointSpec(
@@ -288,13 +288,13 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         )
 
     def _build(self, label: str, generation: int) -> EndpointInstance:
-        """The member of an endpoint for one generation."""
+        """Build the instance of an endpoint for one generation."""
         endpoint = next(endpoint for endpoint in self.endpoints if endpoint.label == label)
         driver = self._driver
         if driver is None or (generation > 0 and endpoint.build is None):
             raise ConfigurationError(f"endpoint {label} cannot be built")
         executor = self._first[label] if generation == 0 or endpoint.build is None else endpoint.build()
-        # Nobody outside its blocks knows all of it: what an agent says is believed if it does.
+        # Only processes of its blocks know the mark, so it authenticates what an agent reports.
         mark = f"{self.run_id or 'run'}/{self.label}/{label}/{generation}/{os.getpid()}/{secrets.token_hex(8)}"
         self._marks[label].append(mark)
         mark_line = f"export {adapter.BLOCK_VARIABLE}={shlex.quote(mark)}"
@@ -323,14 +323,14 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         )
 
     def _pausing(self, endpoint: Endpoint, reason: str, pause: float) -> None:
-        """Tell that no blocks are requested for a while."""
+        """Log and publish that no blocks are requested for a while."""
         logger.warning("Pool %s: endpoint %s: %s", self.label, endpoint.label, reason)
         if self._publisher is not None:
-            told = events.EndpointRefused(endpoint=endpoint.label, site=endpoint.site, reason=reason, pause=pause)
-            self._publisher.emit(told, endpoint.label, endpoint.label)
+            event = events.EndpointRefused(endpoint=endpoint.label, site=endpoint.site, reason=reason, pause=pause)
+            self._publisher.emit(event, endpoint.label, endpoint.label)
 
     def _agent(self, endpoint: Endpoint, executor: ParslExecutor) -> list[str]:
-        """Have agents started in its blocks, if the user wants it: what that adds to the start of each block."""
+        """Return the lines that start a node agent in each block, if the user wants one."""
         if not endpoint.node_agent:
             return []
         return [adapter.launch_agents(executor, endpoint.label, endpoint.site, Path(self.run_dir) / RECORD)]
@@ -340,25 +340,23 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
     def submit(
         self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        """Take a task in. Never blocks and does no I/O.
+        """Accept a task. Never blocks and does no I/O.
 
         Args:
-            func: what to run.
-            resource_specification: of the app; ``tags`` is for the pool, ``priority`` (lower goes first) for both,
-                ``idempotent`` says whether a second attempt may run while the first is alive or was believed to be the
-                task's own fault (default: python apps without ``stdout``, ``stderr`` and ``outputs``), ``walltime`` how
-                many seconds it takes at most (default: the ``walltime`` of a Parsl app). Of the rest each endpoint gets
-                what it knows, and only endpoints that know it get the task; what none knows is left out with a warning.
-            args: of the function.
-            kwargs: of the function.
+            func: Function to run.
+            resource_specification: See `PoolResourceSpecification`. ``idempotent`` is by default true for python apps
+                without ``stdout``, ``stderr`` and ``outputs``; ``walltime`` is by default that of the Parsl app. A key that no
+                endpoint knows is left out with a warning.
+            args: Positional arguments of the function.
+            kwargs: Keyword arguments of the function.
 
         Returns:
-            A future that is settled once; it carries ``parsl_executor_task_id``, the task id in the events.
+            A future that settles once. Its ``parsl_executor_task_id`` is the task id in the events.
 
         Raises:
-            PlacementError: no endpoint has the tags, or ``walltime`` is no time.
-            InvalidResourceSpecification: some endpoints know some of the keys, but none knows all.
-            PoolShutdownError: the pool is not running.
+            PlacementError: No endpoint has the tags, or a value of the specification cannot be used.
+            InvalidResourceSpecification: Endpoints know some of the keys, but no endpoint knows all.
+            PoolShutdownError: The pool is not running.
         """
         driver = self._driver
         if driver is None or self._is_shut_down:
@@ -381,7 +379,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         return future
 
     def _eligible_for(self, tags: frozenset[str], keys: frozenset[str]) -> frozenset[str]:
-        """Labels of the endpoints that have the tags and know the resource keys."""
+        """Return the labels of the endpoints that have the tags and know the resource keys."""
         found = self._eligible.get((tags, keys))
         if found is not None:
             return found
@@ -447,18 +445,18 @@ def _first_executor(endpoint: Endpoint) -> ParslExecutor:
 
 
 def _check_fabric(fabric: object) -> None:
-    """Refuse a fabric that cannot be opened by anybody, before anything is started."""
+    """Refuse a fabric that can never be opened, before anything is started."""
     if isinstance(fabric, Fabric) and not isinstance(fabric, str):
         return
     if not isinstance(fabric, str):
         raise ConfigurationError(f'fabric={fabric!r}: write "embedded", a URL such as "redis://host:6379/0", or give a '
                                  f"Fabric object.")  # fmt: skip
     if fabric != "embedded":
-        open_fabric(fabric).close()  # contacts nobody
+        open_fabric(fabric).close()  # opens no connection
 
 
-def _radio_for(members: list[ParslExecutor]) -> RadioConfig:
-    """HTEX's own radio loses everything on other executors; files reach us from all that share the file system."""
-    if all(isinstance(member, HighThroughputExecutor) for member in members):
+def _radio_for(executors: list[ParslExecutor]) -> RadioConfig:
+    """Return HTEX's own radio, which loses everything on other executors, or else one that writes files."""
+    if all(isinstance(executor, HighThroughputExecutor) for executor in executors):
         return HTEXRadio()
     return FilesystemRadio()

@@ -1,4 +1,4 @@
-"""The driver: one thread, one mailbox, one clock; it feeds the core and does what the core says."""
+"""The driver: one thread with one mailbox that feeds the core stimuli and performs its actions."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from .instance import EndpointInstance
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the members, and between two updates of their demand.
-_LOOK_PERIOD: Final = 0.2
+#: Seconds between two polls of the endpoint instances.
+_POLL_PERIOD: Final = 0.2
 #: Seconds between two status events.
 _STATUS_PERIOD: Final = 1.0
-#: A turn this late (seconds) means that the whole process was stopped, and nobody else.
+#: Seconds between two turns beyond which this process itself was stopped, not the endpoints.
 _SELF_DISTRUST: Final = 1.5
-#: Stimuli handled before time is looked at again.
+#: Stimuli handled between two readings of the clock.
 _BATCH: Final = 200
-#: While endpoints hold so many attempts per slot, results are gathered for so long (seconds) before they are handled:
-#: each wake-up of a thread costs more than the work it finds, and no worker waits meanwhile.
+#: Attempts per slot from which results are gathered for `_GATHER_TIME` seconds before they are handled: each wake-up of
+#: the thread costs more than the work it finds, and no worker waits meanwhile.
 _DEEP: Final = 64
-_LINGER: Final = 0.05
+_GATHER_TIME: Final = 0.05
 
-#: After so many submissions in a row, the submitting thread steps aside for so long (seconds).
+#: Submissions in a row after which the submitting thread yields, and for how many seconds.
 _BURST: Final = 32
-_STEP_ASIDE: Final = 0.0005
+_YIELD_TIME: Final = 0.0005
 
-#: What is told of every task.
-_EVERYDAY: Final = frozenset({events.TaskSubmitted, events.TaskDispatched, events.TaskFinished})
+#: Events of every task, which are not logged.
+_ROUTINE: Final = frozenset({events.TaskSubmitted, events.TaskDispatched, events.TaskFinished})
 
-#: Evidence from the fabric, of which a flood may wait in the mailbox.
+#: Evidence from the fabric. A flood of it may wait in the mailbox.
 _FROM_FABRIC: Final = (
     stimuli.HeartbeatReceived, stimuli.StreamEnded, stimuli.FabricPolled, stimuli.BridgePolled, stimuli.PeerReport,
 )  # fmt: skip
 
-#: What came of an attempt: its result, or an exception.
+#: The result of an attempt, or its exception.
 Outcome = tuple[Any, BaseException | None]
 Emit = Callable[[events.Payload, str, str], None]
 
 
 class OpenTask:
-    """What the shell keeps of a task until it is settled."""
+    """Future, function, arguments and resources of a task that is not settled."""
 
     __slots__ = ("args", "function", "future", "is_app", "kwargs", "resources")
 
@@ -77,15 +77,15 @@ class OpenTask:
 
 
 class Driver:
-    """Runs a pool: owns the core, the members and the open tasks.
+    """Runs a pool: owns the core, the endpoint instances and the open tasks.
 
     Args:
-        label: of the pool.
-        core: fresh.
-        build: makes the member of an endpoint for a generation; may raise.
-        emit: publishes an event; never blocks, never raises.
-        rules: say what an exception means.
-        traces: what workers are told as their trace context; None: nothing.
+        label: Label of the pool.
+        core: A core without tasks.
+        build: Builds the instance of an endpoint for a generation; may raise.
+        emit: Publishes an event; never blocks, never raises.
+        rules: Classify exceptions; the built-in rules if None.
+        traces: Trace contexts of the attempts; None sends none to workers.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Driver:
         self._mailbox: SimpleQueue[stimuli.Stimulus | None] = SimpleQueue()
         self._open: dict[int, OpenTask] = {}
         self._outcomes: dict[int, Outcome] = {}
-        self._members: dict[str, EndpointInstance] = {}
+        self._instances: dict[str, EndpointInstance] = {}
         self._wake_at = float("inf")
         self._last_turn = 0.0
         self._rates: dict[str, tuple[int, float]] = {}
         self._closing = threading.Event()
         self._revivals: list[threading.Thread] = []
-        self._perform: dict[type, Callable[[Any], None]] = {
+        self._performers: dict[type, Callable[[Any], None]] = {
             actions.Dispatch: self._dispatch,
             actions.Resolve: self._resolve,
             actions.Reject: self._reject,
@@ -125,25 +125,25 @@ class Driver:
         }
         self._thread = threading.Thread(target=self._run, name=f"pool-{label}-driver", daemon=True)
 
-    # --- the face towards the executor ----------------------------------------------------------------------------
+    # --- called by the executor -----------------------------------------------------------------------------------
 
     def start(self, timeout: float) -> None:
-        """Start all endpoints side by side; wait at most ``timeout`` seconds for them to be up or to have failed."""
+        """Start all endpoints in parallel; wait at most ``timeout`` seconds until each is up or has failed."""
         end = time.monotonic() + timeout
         for label in self._core.specs:
             try:
-                self._members[label] = self._build(label, 0)
+                self._instances[label] = self._build(label, 0)
             except Exception as error:
                 logger.warning("Endpoint %s could not be built", label, exc_info=True)
                 self.post(stimuli.Died(time.monotonic(), label, 0, f"it could not be built: {error}"))
         self._thread.start()
-        for member in self._members.values():
-            member.start()
-        for member in self._members.values():
-            member.settled.wait(max(0.0, end - time.monotonic()))
+        for instance in self._instances.values():
+            instance.start()
+        for instance in self._instances.values():
+            instance.settled.wait(max(0.0, end - time.monotonic()))
 
     def post(self, stimulus: stimuli.Stimulus) -> None:
-        """Give the core something to react to. Never blocks; callable from any thread."""
+        """Queue a stimulus for the core. Never blocks; callable from any thread."""
         self._mailbox.put(stimulus)
 
     def waiting(self) -> int:
@@ -151,22 +151,21 @@ class Driver:
         return self._mailbox.qsize()
 
     def new_future(self, number: int) -> TaskFuture:
-        """The future of a task."""
+        """Return an unsettled future for a task."""
         return TaskFuture(number, self._delivery)
 
     def open_task(self, number: int, task: OpenTask, stimulus: stimuli.Submitted) -> None:
-        """Take a task in. Never waits for anything, but steps aside now and then while tasks come in bursts.
+        """Queue a task for the core. Never waits, but yields during a burst of submissions.
 
-        A thread that submits without a pause keeps the interpreter from those that send the first tasks off: workers
-        would idle until the burst is over.
+        A thread that submits without a pause holds the interpreter, and workers idle until the burst is over.
         """
         self._open[number] = task
         self._mailbox.put(stimulus)
         if number % _BURST == 0 and self._mailbox.qsize() >= _BURST:
-            time.sleep(_STEP_ASIDE)
+            time.sleep(_YIELD_TIME)
 
     def attempt_done(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
-        """An attempt came to its end, on some thread of Parsl's."""
+        """Post the outcome of an attempt; called on a thread of the executor."""
         now = time.monotonic()
         if isinstance(outcome, Exception):
             self._outcomes[attempt] = (None, outcome)
@@ -200,12 +199,12 @@ class Driver:
             self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(raised, raised=True), node))
 
     def worker_died(self, attempt: int, node: str) -> None:
-        """The worker that ran an attempt is gone: that is known here before its manager misses it."""
+        """Post the death of the worker that ran an attempt, known before its manager reports it."""
         failure = self._rules.classify(adapter.worker_lost(node))
         self._mailbox.put(stimuli.Orphaned(time.monotonic(), attempt, failure))
 
     def close(self, limit: float) -> None:
-        """Reject what is open, end every endpoint, end the threads; within about ``limit`` seconds."""
+        """Reject the open tasks, close every endpoint and end all threads, within about ``limit`` seconds."""
         end = time.monotonic() + limit
         self._closing.set()
         self._mailbox.put(stimuli.Stopped(time.monotonic()))
@@ -214,10 +213,10 @@ class Driver:
         if self._thread.is_alive():
             logger.error("The driver of pool %s did not end", self._label)
         closers = []
-        for label, member in self._members.items():
+        for label, instance in self._instances.items():
             broken = self._core.assessor.health[label].dead_reason is not None or self._core.state(label)[0] == "down"
             closer = threading.Thread(
-                target=member.close,
+                target=instance.close,
                 args=(end - time.monotonic() - 0.5,),
                 kwargs={"broken": broken},
                 name=f"pool-{self._label}-close-{label}",
@@ -228,18 +227,18 @@ class Driver:
         for thread in [*closers, *self._revivals]:
             thread.join(max(0.1, end - time.monotonic()))
             if thread.is_alive():
-                logger.warning("%s still runs after %.0f s; going on without", thread.name, limit)
+                logger.warning("%s still runs after %.0f s and is left behind", thread.name, limit)
         if not self._delivery.close(max(0.5, end - time.monotonic())):
             logger.warning("Callbacks of futures of pool %s still run", self._label)
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        next_look = next_status = self._last_turn = time.monotonic()
+        next_poll = next_status = self._last_turn = time.monotonic()
         while True:
             now = time.monotonic()
             try:
-                stimulus = self._mailbox.get(timeout=max(0.0, min(self._wake_at, next_look) - now))
+                stimulus = self._mailbox.get(timeout=max(0.0, min(self._wake_at, next_poll) - now))
                 for _ in range(_BATCH):
                     if stimulus is None:
                         return
@@ -250,17 +249,17 @@ class Driver:
                 self._handle(stimulus)
             except Empty:
                 if self._is_deep():
-                    time.sleep(_LINGER)
+                    time.sleep(_GATHER_TIME)
             now = time.monotonic()
             if now >= self._wake_at:
                 self._wake_at = float("inf")
                 self._handle(stimuli.Tick(now))
-            if now >= next_look:
-                next_look = now + _LOOK_PERIOD
-                self._look(now)
+            if now >= next_poll:
+                next_poll = now + _POLL_PERIOD
+                self._poll(now)
             if now >= next_status:
                 next_status = now + _STATUS_PERIOD
-                self._tell_status(now)
+                self._publish_status(now)
 
     def _is_deep(self) -> bool:
         loads = self._core.scheduler.loads.values()
@@ -269,40 +268,40 @@ class Driver:
 
     def _handle(self, stimulus: stimuli.Stimulus) -> None:
         if self._closing.is_set() and isinstance(stimulus, _FROM_FABRIC):
-            return  # a flood of events must not hold up the end of the pool
+            return  # a flood of events must not delay the end of the pool
         try:
             actions = self._core.handle(stimulus)
         except Exception:
-            # A bug in the core must not end the pool: the other tasks go on.
+            # A bug in the core must not end the pool: the other tasks continue.
             logger.exception("The core failed on %r", stimulus)
             return
         for action in actions:
             try:
-                self._perform[type(action)](action)
+                self._performers[type(action)](action)
             except Exception:
-                logger.exception("%r could not be done", action)
+                logger.exception("The driver could not perform %r", action)
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         if now - self._last_turn > _SELF_DISTRUST:
-            for member in self._members.values():
-                member.forgive(now)
+            for instance in self._instances.values():
+                instance.forgive(now)
         self._last_turn = now
-        for label, member in self._members.items():
-            seen = member.look(now)
-            if seen is not None:
-                self._handle(seen)
-            member.demand = self._core.demand(label)
+        for label, instance in self._instances.items():
+            stimulus = instance.look(now)
+            if stimulus is not None:
+                self._handle(stimulus)
+            instance.demand = self._core.demand(label)
         self._delivery.tend(now)
         self._revivals = [thread for thread in self._revivals if thread.is_alive()]
 
-    # --- doing what the core says ---------------------------------------------------------------------------------
+    # --- actions of the core --------------------------------------------------------------------------------------
 
     def _dispatch(self, action: actions.Dispatch) -> None:
-        task, member = self._open[action.task], self._members[action.endpoint]
+        task, instance = self._open[action.task], self._instances[action.endpoint]
         resources = task.resources
-        if resources and (takes := adapter.resources(member.executor)) is not None:
-            resources = {key: value for key, value in resources.items() if key in takes}
-        member.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app,
+        if resources and (known_keys := adapter.resources(instance.executor)) is not None:
+            resources = {key: value for key, value in resources.items() if key in known_keys}
+        instance.submit(action.attempt, task.function, resources, task.args, task.kwargs, is_app=task.is_app,
                       known=action.known, avoid=action.avoid, traceparent=self._trace(action))  # fmt: skip
 
     def _trace(self, action: actions.Dispatch) -> str:
@@ -331,11 +330,11 @@ class Driver:
     def _publish(self, action: actions.Publish) -> None:
         payload = action.payload
         self._emit(payload, str(action.subject), action.key)
-        if type(payload) not in _EVERYDAY:
+        if type(payload) not in _ROUTINE:
             self._log(payload)
 
     def _log(self, payload: events.Payload) -> None:
-        """What is out of the ordinary stands in Parsl's log too."""
+        """Log an event that is not routine."""
         match payload:
             case events.EndpointPayload():
                 level = logging.INFO if isinstance(payload, events.EndpointUp) else logging.WARNING
@@ -355,9 +354,9 @@ class Driver:
                 )  # fmt: skip
 
     def _evict(self, action: actions.Evict) -> None:
-        member = self._members[action.endpoint]
-        if member.generation == action.generation:
-            member.evict(action.manager, action.block)
+        instance = self._instances[action.endpoint]
+        if instance.generation == action.generation:
+            instance.evict(action.manager, action.block)
 
     def _revive(self, action: actions.Revive) -> None:
         thread = threading.Thread(
@@ -367,27 +366,27 @@ class Driver:
         thread.start()
 
     def _replace(self, action: actions.Revive) -> None:
-        """Fence the old generation, then start the new one."""
+        """Close the old generation, then start the new one."""
         label, generation = action.endpoint, action.generation
-        old = self._members.get(label)
+        old = self._instances.get(label)
         if old is not None:
             old.close(10.0, broken=True)
         if self._closing.is_set():
             return
         try:
-            member = self._build(label, generation)
+            instance = self._build(label, generation)
         except Exception as error:
             logger.warning("Endpoint %s could not be rebuilt", label, exc_info=True)
             self.post(stimuli.Died(time.monotonic(), label, generation, f"it could not be rebuilt: {error}"))
             return
-        self._members[label] = member
-        member.start()
+        self._instances[label] = instance
+        instance.start()
         if self._closing.is_set():
-            member.close(3.0, broken=True)
+            instance.close(3.0, broken=True)
 
-    # --- telling --------------------------------------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------------------------------
 
-    def _tell_status(self, now: float) -> None:
+    def _publish_status(self, now: float) -> None:
         core = self._core
         for label, spec in core.specs.items():
             finished = core.finished[label]
@@ -419,11 +418,11 @@ class Driver:
         self._emit(status_of_pool, self._label, "")
 
 
-def _note(error: BaseException | None, judgement: Attribution) -> None:
-    """Have a traceback of the exception say what the pool made of it."""
-    if error is not None and judgement.reason:
+def _note(error: BaseException | None, attribution: Attribution) -> None:
+    """Add the reason of the attribution to the traceback of the exception."""
+    if error is not None and attribution.reason:
         try:
-            error.add_note(f"diaspora_parsl: {judgement.reason}")
+            error.add_note(f"diaspora_parsl: {attribution.reason}")
         except Exception:
             logger.debug("%s takes no note", type(error).__name__, exc_info=True)
 

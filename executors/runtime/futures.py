@@ -1,4 +1,4 @@
-"""Settling futures on threads of their own: what users attach to a future runs inline there, and may wait."""
+"""Threads that settle futures and run the callbacks of users, which may wait."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from diaspora_parsl.core.failures import Attribution
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a delivery counts as waiting for something, so that others must not wait behind it.
+#: Seconds after which a callback counts as blocked, so that other deliveries need another thread.
 _PATIENCE: Final = 0.2
-#: Threads at most: a callback that waits for the pool needs one more, its own callbacks another, and so on.
+#: Upper bound of the threads. A callback that waits for the pool needs one more, its own callbacks another.
 _MOST: Final = 32
-#: Seconds after which an extra thread that has nothing to do ends.
+#: Seconds after which an idle extra thread ends.
 _IDLE: Final = 2.0
 
 
 class Delivery:
-    """Settles futures in order, on one thread; on further ones while callbacks of earlier futures are waiting.
+    """Settles futures in order on one thread, and on further threads while callbacks block it.
 
     Args:
-        name: of the threads.
+        name: Prefix of the names of the threads.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._parcels: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._deliveries: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._busy_since: dict[int, float] = {}
@@ -40,19 +40,19 @@ class Delivery:
         self._add_thread()
 
     def settle(self, future: Future[Any], value: Any, error: BaseException | None) -> None:
-        """Give ``future`` this result, or this exception if there is one. Never blocks."""
-        self._parcels.put(partial(self._open, future, value, error))
+        """Queue the exception of a future, or its result if ``error`` is None. Never blocks."""
+        self._deliveries.put(partial(self._open, future, value, error))
 
     def run(self, callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
-        """Run a callback on a thread that settles futures: at once if this is one, soon otherwise."""
+        """Run a callback here if this thread settles futures; otherwise queue it for one that does."""
         if self._closed or threading.get_ident() in self._busy_since:
             callback(future)
         else:
-            self._parcels.put(partial(callback, future))
+            self._deliveries.put(partial(callback, future))
 
     def tend(self, now: float) -> None:
-        """Call now and then, with `time.monotonic`: adds a thread if all are held up by callbacks."""
-        if self._parcels.empty():
+        """Add a thread if callbacks block all of them; called periodically with `time.monotonic`."""
+        if self._deliveries.empty():
             return
         with self._lock:
             busy = list(self._busy_since.values())
@@ -61,7 +61,7 @@ class Delivery:
             self._add_thread()
 
     def close(self, timeout: float) -> bool:
-        """Settle what is queued, then end; False if callbacks still run after ``timeout`` seconds."""
+        """Settle the queued futures and end; return False if callbacks still run after ``timeout`` seconds."""
         end = time.monotonic() + timeout
         self._closed = True
         while time.monotonic() < end:
@@ -70,7 +70,7 @@ class Delivery:
             if not threads:
                 return True
             for _ in threads:
-                self._parcels.put(None)
+                self._deliveries.put(None)
             me = threading.current_thread()
             for thread in threads:
                 if thread is not me:
@@ -97,17 +97,17 @@ class Delivery:
         try:
             while True:
                 try:
-                    parcel = self._parcels.get(timeout=idle)
+                    delivery = self._deliveries.get(timeout=idle)
                 except Empty:
                     return
-                if parcel is None:
+                if delivery is None:
                     return
                 self._busy_since[me] = time.monotonic()
                 try:
-                    parcel()
+                    delivery()
                 except Exception:
                     logger.exception("A callback of a future failed, or a future could not be settled")
-                del parcel  # an idle thread keeps no result alive
+                del delivery  # an idle thread keeps no result alive
                 del self._busy_since[me]
         finally:
             with self._lock:
@@ -122,39 +122,39 @@ class Delivery:
 
 
 class TaskFuture(Future[Any]):
-    """The future of one task. It cannot be cancelled: the task may run somewhere already, where nobody can stop it.
+    """The future of one task. It cannot be cancelled: its endpoint cannot stop a running task.
 
-    Callbacks run on a thread of the pool's, also those added after it was settled. (`Future` would run these in the
-    thread that adds them: for a task that ends at once that is Parsl's only launch thread, and a callback that waits
-    for a further task would wait for ever.)
+    Callbacks run on a thread of the pool, also those added after the future was settled. (`Future` would run these in
+    the thread that adds them. For a task that ends immediately, that is Parsl's only launch thread, and a callback that
+    waits for a further task would deadlock.)
 
     Args:
-        number: the task id in the events; under this name Parsl's log joins its own task ids with it.
-        delivery: settles it.
+        number: Task id in the events. Parsl's log joins its own task ids with this attribute.
+        delivery: Settles the future.
     """
 
     def __init__(self, number: int, delivery: Delivery) -> None:
         super().__init__()
         self.parsl_executor_task_id = number
-        #: Why it was failed, if it was.
+        #: Attribution of its failure, if it failed.
         self.verdict: Attribution | None = None
         self._delivery = delivery
 
     def cancel(self) -> bool:
-        """Refused."""
+        """Return False: a task cannot be cancelled."""
         return False
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """Have ``fn`` called with this future once it is settled, on a thread of the pool's."""
+        """Have ``fn`` called with this future on a thread of the pool once it is settled."""
         super().add_done_callback(lambda me: self._delivery.run(fn if self.verdict is None else partial(_seen, fn), me))
 
 
-#: The failed future whose callbacks this thread runs.
+#: Per thread: the failed future whose callbacks it runs.
 _settling = threading.local()
 
 
 def settling() -> TaskFuture | None:
-    """The failed future of which this thread runs a callback now: Parsl's retry handler is called inside one."""
+    """Return the failed future whose callback this thread runs; Parsl calls its retry handler inside one."""
     return getattr(_settling, "future", None)
 
 

@@ -81,7 +81,7 @@ def test_without_a_factory_a_warning_says_so(pool_of: PoolOf, caplog: pytest.Log
     with pool_of(mine, ThreadPoolExecutor(label="other", max_threads=1)) as run:
         published = [record.getMessage() for record in caplog.records if "mine" in record.getMessage()]
         assert any("cannot be rebuilt if it dies" in text and "Give a factory: Endpoint(" in text for text in published)
-        assert any("does not say how many attempts it can run at once" in text for text in published)
+        assert any("does not say how many attempts it can run at a time" in text for text in published)
         app = run.app(where)
         run.until(lambda: "mine" in places(app))
         mine.broken = True
