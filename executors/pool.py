@@ -345,8 +345,8 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         Args:
             func: Function to run.
             resource_specification: See `PoolResourceSpecification`. ``idempotent`` is by default true for python apps
-                without ``stdout``, ``stderr`` and ``outputs``; ``walltime`` is by default that of the Parsl app. A key that no
-                endpoint knows is left out with a warning.
+                without ``stdout``, ``stderr`` and ``outputs``; ``walltime`` is by default that of the Parsl
+                app. A key that no endpoint knows is left out with a warning.
             args: Positional arguments of the function.
             kwargs: Keyword arguments of the function.
 
