@@ -195,7 +195,7 @@ class Emulator(RuleBasedStateMachine):
 
 TestEmulator = Emulator.TestCase
 TestEmulator.settings = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
