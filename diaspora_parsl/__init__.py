@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         PoolError,
         PoolShutdownError,
         SubmitFailedError,
+        TaskExceptionError,
     )
     from diaspora_parsl.executors.endpoint import Endpoint
     from diaspora_parsl.executors.globus.endpoint import GlobusEndpoint
@@ -62,6 +63,7 @@ __all__ = [
     "ResilientPoolExecutor",
     "Rule",
     "SubmitFailedError",
+    "TaskExceptionError",
     "open_fabric",
     "retry_handler",
 ]
@@ -83,6 +85,8 @@ _HOMES = {
             "PoolError",
             "PoolShutdownError",
             "SubmitFailedError",
+            "TaskExceptionError",
+            "TaskExceptionError",
         ),
         "diaspora_parsl.errors",
     ),

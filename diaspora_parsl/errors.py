@@ -10,6 +10,7 @@ DiasporaParslError
 │   ├── SubmitFailedError               it did not take an attempt
 │   ├── AttemptLostError                it lost one
 │   └── PayloadTooLargeError            it takes no arguments of that size
+├── TaskExceptionError              the task raised something that Parsl cannot deliver
 └── PoolError
     ├── EndpointsUnavailableError       every endpoint that could run the task was down for too long
     ├── PoisonTaskError                 the task was lost with its place again and again, and is given up
@@ -55,6 +56,10 @@ class AttemptLostError(EndpointError):
 
 class PayloadTooLargeError(EndpointError):
     """An endpoint takes no arguments of that size; the message says what to do instead."""
+
+
+class TaskExceptionError(DiasporaParslError):
+    """The task raised something that Parsl cannot deliver: no `Exception`, or one that raises when it is formatted."""
 
 
 class PoolError(DiasporaParslError):

@@ -47,7 +47,7 @@ from .inbox.replay import replay
 from .parsl import adapter
 from .parsl.observable import ObservableExecutor
 from .parsl.scale_out_backoff import ScaleOutBackoff
-from .resources import POOL_KEYS, take_tags, take_walltime
+from .resources import POOL_KEYS, as_dict, priority_of, take_idempotent, take_tags, take_walltime
 from .runtime.driver import Driver, OpenTask
 from .runtime.exit_watch import ExitWatch
 from .runtime.import_scan import Imports
@@ -361,13 +361,13 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         driver = self._driver
         if driver is None or self._is_shut_down:
             raise PoolShutdownError(f"Pool {self.label!r} is not running.")
-        resources = dict(resource_specification) if resource_specification else {}
+        resources = as_dict(resource_specification)
         tags = take_tags(resources)
         eligible = self._eligible_for(tags, frozenset(resources) - POOL_KEYS)
-        priority = resources.get("priority", 0.0)
+        priority = priority_of(resources)
         name, is_app, is_bash = adapter.describe(func)
         safe = is_app and not is_bash and not adapter.writes_files(kwargs)
-        idempotent = bool(resources.pop("idempotent", safe))
+        idempotent = take_idempotent(resources, safe)
         walltime = take_walltime(resources, kwargs if is_app else {})
         number = next(self._numbers)
         future = driver.new_future(number)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import reprlib
 from collections.abc import Iterable
 from typing import Any, Final, TypedDict
 
@@ -39,31 +42,92 @@ class PoolResourceSpecification(TypedDict, total=False):
     """Ranks of an MPI task in all."""
 
 
+def as_dict(given: object) -> dict[str, Any]:
+    """Return a copy of a specification.
+
+    Raises:
+        PlacementError: It is no dict with strings as keys.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(type(key) is str for key in given):
+        raise PlacementError(f'{_shown(given)} is no resource specification: write a dict, {{"priority": 1}}.')
+    return dict(given)
+
+
+def priority_of(resources: dict[str, Any]) -> float:
+    """Return the ``priority`` of a specification; 0 if it has none.
+
+    Raises:
+        PlacementError: It is no number.
+    """
+    given = resources.get("priority", 0.0)
+    number = _finite(given)
+    if number is None:
+        raise PlacementError(
+            f'priority={_shown(given)} in a resource specification: write a number, {{"priority": 1}}.'
+        )
+    return number
+
+
+def take_idempotent(resources: dict[str, Any], default: bool) -> bool:  # noqa: FBT001 - the value of a key
+    """Remove ``idempotent`` from a specification and return it.
+
+    Raises:
+        PlacementError: It is neither true nor false.
+    """
+    given = resources.pop("idempotent", default)
+    if not isinstance(given, bool):
+        raise PlacementError(f'idempotent={_shown(given)} in a resource specification: write {{"idempotent": True}}.')
+    return given
+
+
 def take_walltime(resources: dict[str, Any], kwargs: dict[str, Any]) -> float | None:
     """Remove ``walltime`` from a specification and return it in seconds; else the limit of the Parsl app, if any.
 
     Raises:
-        PlacementError: it is not a number above 0.
+        PlacementError: It is not a number above 0.
     """
     given = resources.pop("walltime", None)
     if given is None:
-        limit = kwargs.get("walltime")
-        return float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0 else None
-    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
-        raise PlacementError(f'walltime={given!r} in a resource specification: write seconds, {{"walltime": 3600}}.')
-    return float(given)
+        limit = _finite(kwargs.get("walltime"))
+        return limit if limit is not None and limit > 0 else None
+    seconds = _finite(given)
+    if seconds is None or seconds <= 0:
+        raise PlacementError(
+            f'walltime={_shown(given)} in a resource specification: write seconds, {{"walltime": 3600}}.'
+        )
+    return seconds
 
 
 def take_tags(resources: dict[str, Any]) -> frozenset[str]:
     """Remove ``tags`` from a specification and return them.
 
     Raises:
-        PlacementError: they are not an iterable of strings.
+        PlacementError: They are not an iterable of strings.
     """
-    tags = resources.pop("tags", ())
-    if isinstance(tags, str):
-        return frozenset({tags})
+    given = resources.pop("tags", ())
+    if isinstance(given, str):
+        return frozenset({given})
     try:
-        return frozenset(tags)
-    except TypeError:
-        raise PlacementError(f'tags={tags!r} in a resource specification: write {{"tags": ["gpu"]}}.') from None
+        tags = frozenset(given)
+    except Exception:  # noqa: BLE001 - not iterable, or with items that have no hash
+        tags = frozenset({None})
+    if not all(isinstance(tag, str) for tag in tags):
+        raise PlacementError(f'tags={_shown(given)} in a resource specification: write {{"tags": ["gpu"]}}.')
+    return tags
+
+
+def _finite(given: object) -> float | None:
+    """Return a finite number as float, and None for everything else, booleans included."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        return None
+    try:
+        number = float(given)
+    except (OverflowError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(given: object) -> str:
+    return reprlib.repr(given)

@@ -211,14 +211,17 @@ def _names(error: BaseException) -> frozenset[str]:
 def _text(error: BaseException) -> str:
     try:
         return " ".join(str(error)[:_SEARCHED].split())
-    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
+    except BaseException as broken:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"(its text cannot be shown: {type(broken).__name__})"
 
 
 def _exit_code(error: Any) -> int | None:
     for name in ("exitcode", "returncode"):  # Parsl's BashExitFailure, subprocess
-        code = getattr(error, name, None)
-        if isinstance(code, int):
+        try:
+            code = getattr(error, name, None)
+        except BaseException:  # noqa: BLE001 - a user's attribute may raise anything; then it is no exit code
+            code = None
+        if type(code) is int:
             return code
     return None
 

@@ -55,7 +55,7 @@ from diaspora_parsl.core.settings import EndpointSpec, PoolSettings
 from diaspora_parsl.core.stimuli import Stimulus
 from diaspora_parsl.core.tasks import Attempt, AttemptState, Task, TaskState
 from diaspora_parsl.core.timers import Deadlines
-from diaspora_parsl.errors import PoolShutdownError
+from diaspora_parsl.errors import PoolError, PoolShutdownError
 
 #: Number of settled attempts of fenced generations that are kept, so that late results are published.
 _REMEMBERED = 10_000
@@ -151,6 +151,16 @@ class PoolCore(FailureHandler):
         if due is not None and due < self._announced:
             self._announced = due
             out.append(actions.WakeAt(due))
+        return out
+
+    def reject(self, task: int, error: PoolError) -> list[Action]:
+        """Return the actions that give a task up, after `handle` raised on a stimulus of this task."""
+        out: list[Action] = []
+        self._out = self._history.out = out
+        if task in self.tasks:
+            self._give_up(self.tasks[task], Kind.ENDPOINT_LOST, error)
+        else:
+            out.append(actions.Reject(task, None, error, None))
         return out
 
     def history(self, task: int) -> list[Transition]:

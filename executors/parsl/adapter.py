@@ -492,7 +492,7 @@ def writes_files(kwargs: dict[str, Any]) -> bool:
 
 def raised_by_user(result: Any) -> BaseException | None:
     """The user's exception, if this result wraps one."""
-    return result.e_value if isinstance(result, RemoteExceptionWrapper) else None
+    return result.e_value if type(result) is RemoteExceptionWrapper else None
 
 
 #: Values that every pickler writes alike, if they are few.

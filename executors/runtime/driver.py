@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -14,13 +17,15 @@ from diaspora_parsl import events
 from diaspora_parsl.core import actions, stimuli
 from diaspora_parsl.core.failure_rules import Rulebook
 from diaspora_parsl.core.failures import Attribution
+from diaspora_parsl.core.invariants import validate
 from diaspora_parsl.core.machine import PoolCore
+from diaspora_parsl.errors import AttemptLostError, PoolError, PoolShutdownError
 from diaspora_parsl.events.trace import Traces
 
 from ..parsl import adapter
-from ..worker import node_gate
 from .futures import Delivery, TaskFuture
 from .instance import EndpointInstance
+from .outcomes import outcome_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,8 @@ _POLL_PERIOD: Final = 0.2
 _STATUS_PERIOD: Final = 1.0
 #: Seconds between two turns beyond which this process itself was stopped, not the endpoints.
 _SELF_DISTRUST: Final = 1.5
+#: Turns of the loop that may fail in a row before the pool fails.
+_MOST_FAILED_TURNS: Final = 50
 #: Stimuli handled between two readings of the clock.
 _BATCH: Final = 200
 #: Attempts per slot from which results are gathered for `_GATHER_TIME` seconds before they are handled: each wake-up of
@@ -49,8 +56,6 @@ _FROM_FABRIC: Final = (
     stimuli.HeartbeatReceived, stimuli.StreamEnded, stimuli.FabricPolled, stimuli.BridgePolled, stimuli.PeerReport,
 )  # fmt: skip
 
-#: The result of an attempt, or its exception.
-Outcome = tuple[Any, BaseException | None]
 Emit = Callable[[events.Payload, str, str], None]
 
 
@@ -104,15 +109,19 @@ class Driver:
         self._emit = emit
         self._rules = rules or Rulebook()
         self._delivery = Delivery(f"pool-{label}-delivery")
-        self._mailbox: SimpleQueue[stimuli.Stimulus | None] = SimpleQueue()
+        self._mailbox: SimpleQueue[stimuli.Stimulus | EndpointInstance | None] = SimpleQueue()
         self._open: dict[int, OpenTask] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        #: Result and exception of each attempt that ended, until the core decides what becomes of them.
+        self._outcomes: dict[int, tuple[Any, BaseException | None]] = {}
         self._instances: dict[str, EndpointInstance] = {}
         self._wake_at = float("inf")
         self._last_turn = 0.0
         self._rates: dict[str, tuple[int, float]] = {}
         self._closing = threading.Event()
         self._revivals: list[threading.Thread] = []
+        #: Actions that could not be performed, for another try at the next poll.
+        self._postponed: deque[actions.Action] = deque()
+        self._failure: PoolError | None = None
         self._performers: dict[type, Callable[[Any], None]] = {
             actions.Dispatch: self._dispatch,
             actions.Resolve: self._resolve,
@@ -136,15 +145,17 @@ class Driver:
             except Exception as error:
                 logger.warning("Endpoint %s could not be built", label, exc_info=True)
                 self.post(stimuli.Died(time.monotonic(), label, 0, f"it could not be built: {error}"))
+        instances = list(self._instances.values())  # from here on, the driver's thread changes them
         self._thread.start()
-        for instance in self._instances.values():
+        for instance in instances:
             instance.start()
-        for instance in self._instances.values():
+        for instance in instances:
             instance.settled.wait(max(0.0, end - time.monotonic()))
 
-    def post(self, stimulus: stimuli.Stimulus) -> None:
+    def post(self, stimulus: stimuli.Stimulus | EndpointInstance) -> None:
         """Queue a stimulus for the core. Never blocks; callable from any thread."""
-        self._mailbox.put(stimulus)
+        if self._failure is None:
+            self._mailbox.put(stimulus)
 
     def waiting(self) -> int:
         """Return the number of stimuli that were posted and not handled yet."""
@@ -161,42 +172,23 @@ class Driver:
         """
         self._open[number] = task
         self._mailbox.put(stimulus)
+        if self._failure is not None:
+            self._reject_open(self._failure)
         if number % _BURST == 0 and self._mailbox.qsize() >= _BURST:
             time.sleep(_YIELD_TIME)
 
-    def attempt_done(self, attempt: int, is_app: bool, outcome: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
+    def attempt_done(self, attempt: int, is_app: bool, is_gated: bool, ended: Future[Any] | Exception) -> None:  # noqa: FBT001 - a callback
         """Post the outcome of an attempt; called on a thread of the executor."""
+        outcome = outcome_of(ended, self._rules, is_app=is_app, is_gated=is_gated)
         now = time.monotonic()
-        if isinstance(outcome, Exception):
-            self._outcomes[attempt] = (None, outcome)
-            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(outcome, from_submit=True)))
+        if outcome.is_refused:
+            self._mailbox.put(stimuli.Bounced(now, attempt, outcome.node))
             return
-        try:
-            error = outcome.exception()
-        except BaseException as cancelled:  # noqa: BLE001 - CancelledError is what a cancelled future raises here
-            error = cancelled
-        if error is not None:
-            self._outcomes[attempt] = (None, error)
-            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(error, app=is_app)))
-            return
-        value, node = outcome.result(), ""
-        report = node_gate.opened(value)
-        if report is not None:
-            node, value, was_raised, was_refused = report
-            if was_refused:
-                self._mailbox.put(stimuli.Bounced(now, attempt, node))
-                return
-            if was_raised:
-                error = value.get_exception()
-                self._outcomes[attempt] = (None, error)
-                self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(error, raised=True), node))
-                return
-        self._outcomes[attempt] = (value, None)
-        raised = adapter.raised_by_user(value)
-        if raised is None:
-            self._mailbox.put(stimuli.Finished(now, attempt, node))
+        self._outcomes[attempt] = (outcome.value, outcome.error)
+        if outcome.failure is None:
+            self._mailbox.put(stimuli.Finished(now, attempt, outcome.node))
         else:
-            self._mailbox.put(stimuli.Failed(now, attempt, self._rules.classify(raised, raised=True), node))
+            self._mailbox.put(stimuli.Failed(now, attempt, outcome.failure, outcome.node))
 
     def worker_died(self, attempt: int, node: str) -> None:
         """Post the death of the worker that ran an attempt, known before its manager reports it."""
@@ -212,18 +204,19 @@ class Driver:
         self._thread.join(limit / 2)
         if self._thread.is_alive():
             logger.error("The driver of pool %s did not end", self._label)
+        self._failure = PoolShutdownError(f"pool {self._label} was shut down before the task was done")
+        self._reject_open(self._failure)
         closers = []
-        for label, instance in self._instances.items():
+        for label, instance in [*self._instances.items(), *self._not_installed()]:
             broken = self._core.assessor.health[label].dead_reason is not None or self._core.state(label)[0] == "down"
-            closer = threading.Thread(
-                target=instance.close,
-                args=(end - time.monotonic() - 0.5,),
-                kwargs={"broken": broken},
-                name=f"pool-{self._label}-close-{label}",
-                daemon=True,
-            )
-            closer.start()
-            closers.append(closer)
+            close = partial(instance.close, end - time.monotonic() - 0.5, broken=broken)
+            closer = threading.Thread(target=close, name=f"pool-{self._label}-close-{label}", daemon=True)
+            try:
+                closer.start()
+            except RuntimeError:  # no more threads
+                close()
+            else:
+                closers.append(closer)
         for thread in [*closers, *self._revivals]:
             thread.join(max(0.1, end - time.monotonic()))
             if thread.is_alive():
@@ -234,59 +227,142 @@ class Driver:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            logger.exception("The driver of pool %s failed; its open tasks are rejected", self._label)
+            self._fail(error)
+
+    def _loop(self) -> None:
         next_poll = next_status = self._last_turn = time.monotonic()
+        failed_turns = 0
         while True:
             now = time.monotonic()
             try:
-                stimulus = self._mailbox.get(timeout=max(0.0, min(self._wake_at, next_poll) - now))
-                for _ in range(_BATCH):
-                    if stimulus is None:
-                        return
-                    self._handle(stimulus)
-                    stimulus = self._mailbox.get_nowait()
-                if stimulus is None:
+                if not self._handle_mail(max(0.0, min(self._wake_at, next_poll) - now)):
                     return
+                now = time.monotonic()
+                if now >= self._wake_at:
+                    self._wake_at = float("inf")
+                    self._handle(stimuli.Tick(now))
+                if now >= next_poll:
+                    next_poll = now + _POLL_PERIOD
+                    self._poll(now)
+                if now >= next_status:
+                    next_status = now + _STATUS_PERIOD
+                    self._publish_status(now)
+            except Exception:
+                failed_turns += 1
+                if failed_turns > _MOST_FAILED_TURNS or self._failure is not None:
+                    raise
+                logger.exception("A turn of the driver of pool %s failed; the next one follows", self._label)
+                time.sleep(_POLL_PERIOD)
+            else:
+                failed_turns = 0
+
+    def _handle_mail(self, timeout: float) -> bool:
+        """Handle what is in the mailbox; return False at the end of the pool."""
+        try:
+            stimulus = self._mailbox.get(timeout=timeout)
+            for _ in range(_BATCH):
+                if stimulus is None:
+                    return False
                 self._handle(stimulus)
-            except Empty:
-                if self._is_deep():
-                    time.sleep(_GATHER_TIME)
-            now = time.monotonic()
-            if now >= self._wake_at:
-                self._wake_at = float("inf")
-                self._handle(stimuli.Tick(now))
-            if now >= next_poll:
-                next_poll = now + _POLL_PERIOD
-                self._poll(now)
-            if now >= next_status:
-                next_status = now + _STATUS_PERIOD
-                self._publish_status(now)
+                stimulus = self._mailbox.get_nowait()
+            if stimulus is None:
+                return False
+            self._handle(stimulus)
+        except Empty:
+            if self._is_deep():
+                time.sleep(_GATHER_TIME)
+        return True
 
     def _is_deep(self) -> bool:
         loads = self._core.scheduler.loads.values()
         slots = sum(load.slots for load in loads)
         return 0 < slots * _DEEP <= sum(load.in_flight for load in loads)
 
-    def _handle(self, stimulus: stimuli.Stimulus) -> None:
+    def _handle(self, stimulus: stimuli.Stimulus | EndpointInstance) -> None:
+        if isinstance(stimulus, EndpointInstance):
+            self._instances[stimulus.endpoint.label] = stimulus
+            stimulus.start()
+            return
         if self._closing.is_set() and isinstance(stimulus, _FROM_FABRIC):
             return  # a flood of events must not delay the end of the pool
+        task = self._task_of(stimulus)
         try:
-            actions = self._core.handle(stimulus)
-        except Exception:
-            # A bug in the core must not end the pool: the other tasks continue.
+            answer = self._core.handle(stimulus)
+        except Exception as error:
             logger.exception("The core failed on %r", stimulus)
-            return
-        for action in actions:
-            try:
-                self._performers[type(action)](action)
-            except Exception:
-                logger.exception("The driver could not perform %r", action)
+            answer = self._after_failure(error, task, is_advisory=isinstance(stimulus, _FROM_FABRIC))
+        for action in answer:
+            self._act(action)
+
+    def _task_of(self, stimulus: stimuli.Stimulus) -> int | None:
+        if isinstance(stimulus, stimuli.Submitted):
+            return stimulus.task
+        attempt = self._core.attempts.get(getattr(stimulus, "attempt", -1))
+        return None if attempt is None else attempt.task.id
+
+    def _after_failure(self, error: Exception, task: int | None, *, is_advisory: bool) -> list[actions.Action]:
+        """Reject the task of a stimulus that the core failed on; fail the pool if the core is damaged.
+
+        Raises:
+            Exception: the given one, if there is no task that explains it, or an invariant is violated.
+        """
+        try:
+            answer = self._core.reject(task, PoolError(f"the pool failed on the task: {error!r}")) if task else []
+            validate(self._core)
+        except Exception as damage:
+            self._fail(damage)
+            raise error from damage
+        if task is None and not is_advisory:
+            self._fail(error)
+            raise error
+        return answer
+
+    def _act(self, action: actions.Action) -> None:
+        """Perform an action. One that cannot be performed now is not lost."""
+        try:
+            self._performers[type(action)](action)
+        except Exception as error:
+            logger.exception("The driver could not perform %r", action)
+            if isinstance(action, actions.Dispatch):
+                lost = AttemptLostError(f"the pool could not send it: {error!r}")
+                self.attempt_done(action.attempt, False, False, lost)
+            elif isinstance(action, actions.Revive) or isinstance(error, MemoryError | RuntimeError):
+                self._postponed.append(action)
+            elif isinstance(action, actions.Resolve | actions.Reject):
+                self._reject_open(PoolError(f"the pool lost the outcome of the task: {error!r}"), [action.task])
+
+    def _fail(self, error: BaseException) -> None:
+        """Reject every open task, now and from now on: nothing waits for a driver that has ended."""
+        self._failure = PoolError(f"pool {self._label} failed and runs no more tasks: {type(error).__name__}: {error}")
+        self._reject_open(self._failure)
+
+    def _reject_open(self, error: PoolError, tasks: Iterable[int] | None = None) -> None:
+        for number in list(self._open) if tasks is None else tasks:
+            task = self._open.pop(number, None)
+            if task is not None:
+                self._delivery.settle(task.future, None, error)
+
+    def _not_installed(self) -> list[tuple[str, EndpointInstance]]:
+        """Return the rebuilt instances that the driver did not come to start."""
+        found = []
+        with contextlib.suppress(Empty):
+            while True:
+                if isinstance(item := self._mailbox.get_nowait(), EndpointInstance):
+                    found.append((item.endpoint.label, item))
+        return found
 
     def _poll(self, now: float) -> None:
         if now - self._last_turn > _SELF_DISTRUST:
             for instance in self._instances.values():
                 instance.forgive(now)
         self._last_turn = now
-        for label, instance in self._instances.items():
+        for _ in range(len(self._postponed)):
+            self._act(self._postponed.popleft())
+        for label, instance in list(self._instances.items()):
             stimulus = instance.look(now)
             if stimulus is not None:
                 self._handle(stimulus)
@@ -308,18 +384,25 @@ class Driver:
         return "" if self._traces is None else self._traces.parent(action.task, action.attempt)
 
     def _resolve(self, action: actions.Resolve) -> None:
-        self._delivery.settle(self._open.pop(action.task).future, *self._outcomes.pop(action.attempt))
+        if (task := self._open.get(action.task)) is not None:
+            self._delivery.settle(task.future, *self._outcomes[action.attempt])
+            self._open.pop(action.task, None)
+        self._outcomes.pop(action.attempt, None)
 
     def _reject(self, action: actions.Reject) -> None:
-        future = self._open.pop(action.task).future
-        future.verdict = action.attribution
+        error: BaseException | None
+        if (task := self._open.get(action.task)) is not None:
+            task.future.verdict = action.attribution
+            if action.attempt is None:
+                value, error = None, action.verdict or PoolError("the task was rejected without a reason")
+            else:
+                value, error = self._outcomes[action.attempt]
+                if action.attribution is not None:
+                    _note(error or adapter.raised_by_user(value), action.attribution)
+            self._delivery.settle(task.future, value, error)
+            self._open.pop(action.task, None)
         if action.attempt is not None:
-            value, error = self._outcomes.pop(action.attempt)
-            if action.attribution is not None:
-                _note(error or adapter.raised_by_user(value), action.attribution)
-            self._delivery.settle(future, value, error)
-        else:
-            self._delivery.settle(future, None, action.verdict or RuntimeError("rejected without a verdict"))
+            self._outcomes.pop(action.attempt, None)
 
     def _discard(self, action: actions.Discard) -> None:
         self._outcomes.pop(action.attempt, None)
@@ -362,8 +445,8 @@ class Driver:
         thread = threading.Thread(
             target=self._replace, args=(action,), name=f"pool-{self._label}-revive-{action.endpoint}", daemon=True
         )
-        self._revivals.append(thread)
         thread.start()
+        self._revivals.append(thread)
 
     def _replace(self, action: actions.Revive) -> None:
         """Close the old generation, then start the new one."""
@@ -379,10 +462,7 @@ class Driver:
             logger.warning("Endpoint %s could not be rebuilt", label, exc_info=True)
             self.post(stimuli.Died(time.monotonic(), label, generation, f"it could not be rebuilt: {error}"))
             return
-        self._instances[label] = instance
-        instance.start()
-        if self._closing.is_set():
-            instance.close(3.0, broken=True)
+        self.post(instance)
 
     # --- status ---------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which a callback counts as blocked, so that other deliveries need another thread.
 _PATIENCE: Final = 0.2
-#: Upper bound of the threads. A callback that waits for the pool needs one more, its own callbacks another.
-_MOST: Final = 32
 #: Seconds after which an idle extra thread ends.
 _IDLE: Final = 2.0
 
@@ -41,7 +39,10 @@ class Delivery:
 
     def settle(self, future: Future[Any], value: Any, error: BaseException | None) -> None:
         """Queue the exception of a future, or its result if ``error`` is None. Never blocks."""
-        self._deliveries.put(partial(self._open, future, value, error))
+        if self._closed and not self._threads:
+            self._open(future, value, error)
+        else:
+            self._deliveries.put(partial(self._open, future, value, error))
 
     def run(self, callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
         """Run a callback here if this thread settles futures; otherwise queue it for one that does."""
@@ -57,7 +58,7 @@ class Delivery:
         with self._lock:
             busy = list(self._busy_since.values())
             stuck = len(busy) == len(self._threads) and all(now - since > _PATIENCE for since in busy)
-        if stuck and len(self._threads) < _MOST:
+        if stuck:  # a callback that waits for the pool needs one more thread, its own callbacks another
             self._add_thread()
 
     def close(self, timeout: float) -> bool:
@@ -90,7 +91,12 @@ class Delivery:
                 daemon=True,
             )
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads now; `tend` tries again
+            with self._lock:
+                self._threads.discard(thread)
+            logger.warning("%s cannot start: %s", thread.name, error)
 
     def _work(self, idle: float | None) -> None:
         me = threading.get_ident()
@@ -105,7 +111,8 @@ class Delivery:
                 self._busy_since[me] = time.monotonic()
                 try:
                     delivery()
-                except Exception:
+                except BaseException:
+                    # Also SystemExit: a callback of a user must not end the thread.
                     logger.exception("A callback of a future failed, or a future could not be settled")
                 del delivery  # an idle thread keeps no result alive
                 del self._busy_since[me]

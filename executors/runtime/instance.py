@@ -63,7 +63,8 @@ class EndpointInstance:
         blocks: limits how often its scheduler is asked for blocks.
         worker_init: shell lines each block starts with, before the executor's own.
         post: takes stimuli for the core.
-        outcome: takes the end of an attempt: its id, whether it was an app, and the done future or what submit raised.
+        outcome: Receives the end of an attempt: its id, whether it was an app, whether it went through a gate, and the
+            done future or the exception of ``submit``.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class EndpointInstance:
         blocks: ScaleOutBackoff,
         worker_init: str,
         post: Callable[[Stimulus], None],
-        outcome: Callable[[int, bool, Future[Any] | Exception], None],
+        outcome: Callable[[int, bool, bool, Future[Any] | Exception], None],
     ) -> None:
         self.endpoint = endpoint
         self.executor = executor
@@ -290,9 +291,9 @@ class EndpointInstance:
                 else:
                     future = adapter.submit(self.executor, function, resources, args, kwargs)
             except Exception as error:  # noqa: BLE001 - judged by the core, and delivered if it is the task's own
-                self._outcome(attempt, is_app, error)
+                self._outcome(attempt, is_app, self._is_gated, error)
             else:
-                future.add_done_callback(lambda done: self._outcome(attempt, is_app, done))
+                future.add_done_callback(lambda done: self._outcome(attempt, is_app, self._is_gated, done))
 
         self._work.do(call)
 

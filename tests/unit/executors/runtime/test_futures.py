@@ -127,3 +127,53 @@ def test_a_callback_added_late_does_not_run_in_the_thread_that_adds_it() -> None
         assert task.parsl_executor_task_id == 7
     finally:
         assert delivery.close(10)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, MemoryError])
+def test_what_a_callback_raises_ends_no_thread(delivery: Delivery, kind: type[BaseException]) -> None:
+    def callback(_: Future[int]) -> None:
+        raise kind
+
+    bad = TaskFuture(1, delivery)
+    bad.add_done_callback(callback)
+    delivery.settle(bad, 1, None)
+    good: list[Future[int]] = [Future() for _ in range(20)]
+    for number, future in enumerate(good):
+        delivery.settle(future, number, None)
+    assert [future.result(PATIENCE) for future in good] == list(range(20))
+
+
+def test_any_number_of_callbacks_may_wait_for_a_later_future(delivery: Delivery) -> None:
+    waiting, last = [TaskFuture(number, delivery) for number in range(40)], TaskFuture(99, delivery)
+    got: list[int] = []
+    for future in waiting:
+        future.add_done_callback(lambda _: got.append(last.result(PATIENCE)))
+        delivery.settle(future, 0, None)
+    delivery.settle(last, 7, None)
+    end = time.monotonic() + 3 * PATIENCE
+    while len(got) < len(waiting) and time.monotonic() < end:
+        delivery.tend(time.monotonic() + 1.0)  # as if each had been waiting for a second
+        time.sleep(0.001)
+    assert got == [7] * len(waiting)
+
+
+def test_a_thread_that_cannot_start_is_tried_again(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = TaskFuture(1, delivery), TaskFuture(2, delivery)
+    got: list[int] = []
+    first.add_done_callback(lambda _: got.append(second.result(PATIENCE)))
+    delivery.settle(first, 1, None)
+    delivery.settle(second, 2, None)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            delivery.tend(time.monotonic() + 1.0)
+    assert not got
+    end = time.monotonic() + PATIENCE
+    while not got and time.monotonic() < end:
+        delivery.tend(time.monotonic() + 1.0)
+        time.sleep(0.001)
+    assert got == [2]
