@@ -17,29 +17,40 @@ _P = ParamSpec("_P")
 _Self = TypeVar("_Self")
 
 
-def checked(init: Callable[Concatenate[_Self, _P], None]) -> Callable[Concatenate[_Self, _P], None]:
-    """Return the constructor with a check of all arguments before it.
+def checked(
+    *unchecked: str,
+) -> Callable[[Callable[Concatenate[_Self, _P], None]], Callable[Concatenate[_Self, _P], None]]:
+    """Have a constructor check the types of its arguments.
 
-    Raises:
-        ConfigurationError: From the constructor, when an argument does not have the annotated type.
+    The constructor raises a `ConfigurationError` when an argument does not have the annotated type.
+
+    Args:
+        unchecked: Names of arguments that the constructor itself checks, with a sentence that says more.
     """
-    signature = inspect.signature(init)
-    hints = functools.cache(lambda: typing.get_type_hints(init))
 
-    @functools.wraps(init)
-    def check(self: _Self, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
-        for name, value in _arguments(signature, self, args, kwargs).items():
-            try:
-                check_type(value, hints().get(name, Any), collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-            except TypeCheckError:
-                wanted = signature.parameters[name].annotation
-                raise ConfigurationError(
-                    f"{type(self).__name__}: {name}={reprlib.repr(value)} is of type {type(value).__name__}. "
-                    f"Write a value of type {wanted}."
-                ) from None
-        init(self, *args, **kwargs)
+    def decorate(init: Callable[Concatenate[_Self, _P], None]) -> Callable[Concatenate[_Self, _P], None]:
+        signature = inspect.signature(init)
+        hints = functools.cache(lambda: typing.get_type_hints(init))
 
-    return check
+        @functools.wraps(init)
+        def check(self: _Self, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+            for name, value in _arguments(signature, self, args, kwargs).items():
+                if name not in unchecked and name in hints():
+                    _check(type(self).__name__, name, value, hints()[name], signature.parameters[name].annotation)
+            init(self, *args, **kwargs)
+
+        return check
+
+    return decorate
+
+
+def _check(owner: str, name: str, value: object, wanted: Any, written: str) -> None:
+    try:
+        check_type(value, wanted, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
+        raise ConfigurationError(
+            f"{owner}: {name}={reprlib.repr(value)} is of type {type(value).__name__}. Write a value of type {written}."
+        ) from None
 
 
 def _arguments(signature: inspect.Signature, *call: Any) -> dict[str, Any]:

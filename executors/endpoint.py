@@ -60,7 +60,7 @@ class Endpoint:
     executor: ParslExecutor | None
     build: Callable[[], ParslExecutor] | None
 
-    @checked
+    @checked("executor")
     def __init__(
         self,
         executor: ParslExecutor | Callable[[], ParslExecutor],

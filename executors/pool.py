@@ -99,7 +99,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         ConfigurationError: An argument cannot be used; the message says what to write instead.
     """
 
-    @checked
+    @checked("endpoints", "fabric")
     def __init__(
         self,
         label: str = "pool",

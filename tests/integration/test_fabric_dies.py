@@ -89,6 +89,6 @@ def test_a_fabric_that_is_dead_from_the_start_costs_one_warning(
     assert not any(isinstance(payload, BAD) for payload in payloads)
     published = [record.getMessage() for record in caplog.records if "fabric" in record.getMessage()]
     assert len(published) == 1
-    assert "events are kept in" in published[0]
+    assert "events are stored in" in published[0]
     assert os.fspath(outbox) in published[0]
     assert "s3cret" not in caplog.text

@@ -29,6 +29,7 @@ class _Log:
         self.items: list[tuple[str, bytes]] = []
         self._path = path
         self._read = 0
+        self._lock = threading.Lock()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -39,20 +40,22 @@ class _Log:
             self.items += batch
             return len(self.items) - len(batch)
         lines = [json.dumps([metadata, base64.b64encode(data).decode()]) + "\n" for metadata, data in batch]
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
+        with self._path.open("ab", buffering=0) as file:
+            file.write("".join(lines).encode())  # in one piece: other processes append to the file too
         self.refresh()
         return len(self.items) - len(batch)
 
     def refresh(self) -> None:
         """Read what other processes have written to the file."""
-        if self._path is not None and self._path.stat().st_size > self._read:
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                for line in file.read().splitlines():
-                    metadata, data = json.loads(line)
-                    self.items.append((metadata, base64.b64decode(data)))
-                self._read = file.tell()
+        if self._path is None:
+            return
+        with self._lock, self._path.open("rb") as file:
+            file.seek(self._read)
+            complete, newline, _ = file.read().rpartition(b"\n")  # the rest is being written
+            self._read += len(complete) + len(newline)
+            for line in complete.splitlines():
+                metadata, data = json.loads(line)
+                self.items.append((metadata, base64.b64decode(data)))
 
 
 class MofkaServer:

@@ -24,7 +24,6 @@ class _Unprintable:
         ("max_attempts", "20", "int"),
         ("unavailable_timeout", None, "float"),
         ("hedging", "yes", "bool"),
-        ("endpoints", 3, "Iterable"),
         ("settings", {"max_attempts": 3}, "PoolSettings"),
         ("working_dir", 7, "str"),
         ("strategy", _Unprintable(), "str"),

@@ -188,5 +188,5 @@ def test_what_cannot_be_is_refused(service: LocalGlobusCompute, monkeypatch: pyt
     with pytest.raises(ConfigurationError, match=r"pip install 'diaspora-parsl\[globus-engine\]'"):
         service.endpoint("real", engine="GlobusComputeEngine")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
-    with pytest.raises(ConfigurationError, match="a GlobusComputeEngine allows 10485760 bytes"):
+    with pytest.raises(ConfigurationError, match="a GlobusComputeEngine supports only 10485760 bytes"):
         hosted.require_engine(1000)
