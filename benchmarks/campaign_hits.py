@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from diaspora_parsl.campaigns.screening.library.candidates import Candidates, find_candidates
 from diaspora_parsl.campaigns.screening.library.reader import read_library
 from diaspora_parsl.campaigns.screening.objectives import FileObjective
-from diaspora_parsl.campaigns.screening.selection.selector import Choice, Chooser, Ranking, study
+from diaspora_parsl.campaigns.screening.selection.selector import BatchSelector, Choice, Ranking, study
 from diaspora_parsl.campaigns.screening.settings import Plan
 
 SITES = ("alpha", "beta", "gamma")
@@ -47,7 +47,7 @@ class Simulation:
         self.plan = plan
         self.scores = scores
         self.fingerprints = candidates.fingerprints
-        self.chooser = Chooser(candidates.fingerprints, plan)
+        self.chooser = BatchSelector(candidates.fingerprints, plan)
         self.durations = np.random.default_rng(plan.seed + 1000).lognormal(*SECONDS, len(candidates))
         self.script = list(SCRIPT) if disturbed else []
         self.free = dict.fromkeys(SITES, WORKERS)

@@ -21,7 +21,7 @@ def main(peer: str, experiment: str, spec: str, out: str) -> None:
     """Measure; figures are kept as soon as they are told, whatever happens afterwards."""
     logging.disable(logging.CRITICAL if not os.environ.get("BENCH_LOG") else logging.NOTSET)
 
-    def tell(figures: dict[str, Any]) -> None:
+    def record(figures: dict[str, Any]) -> None:
         draft = Path(f"{out}.draft")
         draft.write_text(json.dumps({**figures, "_at": time.time()}), encoding="utf-8")
         draft.replace(out)
@@ -29,9 +29,9 @@ def main(peer: str, experiment: str, spec: str, out: str) -> None:
     wishes = {**json.loads(spec), "peer": peer}
     name = experiment.replace("-", "_")
     if peer in {"pool", "plain"}:
-        import_module(f"benchmarks.experiments.{name}").measure(wishes, tell)
+        import_module(f"benchmarks.experiments.{name}").measure(wishes, record)
     else:
-        getattr(import_module(f"benchmarks.peers.{peer}_side"), name)(wishes, tell)
+        getattr(import_module(f"benchmarks.peers.{peer}_side"), name)(wishes, record)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from rdkit.Chem import BRICS
 
 from diaspora_parsl.campaigns.screening.chemistry.fingerprints import fingerprint
 from diaspora_parsl.campaigns.screening.selection import shortlist
-from diaspora_parsl.campaigns.screening.selection.selector import Chooser, Lesson, study
+from diaspora_parsl.campaigns.screening.selection.selector import BatchSelector, Lesson, study
 from diaspora_parsl.campaigns.screening.settings import Plan
 
 RESULT = Path(__file__).resolve().parent / "results" / "choice.json"
@@ -82,7 +82,7 @@ def measure(path: Path, surrogate: Any, acquisition: Any, known: int, *, is_exac
         "cpu_seconds": time.process_time() - cpu,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    chooser = Chooser(bits, plan)
+    chooser = BatchSelector(bits, plan)
     waits = []
     while True:
         began = time.perf_counter()

@@ -172,10 +172,10 @@ def connect(url: str) -> Any:
     return redis.Redis.from_url(url)
 
 
-def bare_produce(url: str, count: int, told: Any) -> None:
+def bare_produce(url: str, count: int, reported: Any) -> None:
     """Pipelines of XADD."""
     client, made = connect(url), bodies(count)
-    told.put(("began", time.monotonic()))
+    reported.put(("began", time.monotonic()))
     for first in range(0, count, PIPELINE):
         pipeline = client.pipeline(transaction=False)
         for body in made[first : first + PIPELINE]:
@@ -184,23 +184,23 @@ def bare_produce(url: str, count: int, told: Any) -> None:
     client.close()
 
 
-def bare_consume(url: str, count: int, told: Any) -> None:
+def bare_consume(url: str, count: int, reported: Any) -> None:
     """XREAD until all are there; nothing is decoded."""
     client, cursor, got = connect(url), b"0-0", 0
-    told.put(("ready", 0.0))
+    reported.put(("ready", 0.0))
     while got < count:
         for _, entries in client.xread({"bare": cursor}, count=1000, block=500):
             cursor = entries[-1][0]
             got += len(entries)
-    told.put(("ended", time.monotonic()))
+    reported.put(("ended", time.monotonic()))
     client.close()
 
 
-def fabric_produce(url: str, count: int, told: Any) -> None:
+def fabric_produce(url: str, count: int, reported: Any) -> None:
     """As fast as a publisher takes them without keeping more than a few in its queue."""
     fabric = open_fabric(url)
     publisher = Publisher(fabric, source="/bench")
-    told.put(("began", time.monotonic()))
+    reported.put(("began", time.monotonic()))
     for n in range(count):
         publisher.emit(payload(n), "task", f"endpoint-{n % KEYS}")
         if n % 1000 == 0:
@@ -210,17 +210,17 @@ def fabric_produce(url: str, count: int, told: Any) -> None:
     fabric.close()
 
 
-def fabric_consume(url: str, count: int, told: Any) -> None:
+def fabric_consume(url: str, count: int, reported: Any) -> None:
     """A reader: events are decoded, and doubles dropped."""
     fabric, got, done = open_fabric(url), [0], threading.Event()
 
     def count_them(events: list[Event]) -> None:
         got[0] += len(events)
         if got[0] >= count:
-            told.put(("ended", time.monotonic()))
+            reported.put(("ended", time.monotonic()))
             done.set()
 
-    reader = Consumer(fabric, [TOPIC_TASK], count_them, position="earliest", on_up=lambda: told.put(("ready", 0.0)))
+    reader = Consumer(fabric, [TOPIC_TASK], count_them, position="earliest", on_up=lambda: reported.put(("ready", 0.0)))
     done.wait(300)
     reader.close()
     fabric.close()
@@ -236,17 +236,17 @@ def bare_beat(url: str, count: int, per_second: int) -> None:
     client.close()
 
 
-def bare_hear(url: str, count: int, told: Any) -> None:
+def bare_hear(url: str, count: int, reported: Any) -> None:
     """The microseconds from each XADD to its XREAD."""
     client, cursor = connect(url), b"0-0"
-    told.put(("ready", []))
+    reported.put(("ready", []))
     delays: list[float] = []
     while len(delays) < count:
         for _, entries in client.xread({"bare": cursor}, count=1000, block=500):
             now = time.time()
             cursor = entries[-1][0]
             delays += [1e6 * (now - float(fields[b"t"])) for _, fields in entries]
-    told.put(("delays", delays))
+    reported.put(("delays", delays))
     client.close()
 
 
@@ -262,7 +262,7 @@ def fabric_beat(url: str, count: int, per_second: int) -> None:
     fabric.close()
 
 
-def fabric_hear(url: str, count: int, told: Any) -> None:
+def fabric_hear(url: str, count: int, reported: Any) -> None:
     """The microseconds from each `emit` to the callback of a reader."""
     fabric, done = open_fabric(url), threading.Event()
     delays: list[float] = []
@@ -273,9 +273,9 @@ def fabric_hear(url: str, count: int, told: Any) -> None:
         if len(delays) >= count:
             done.set()
 
-    reader = Consumer(fabric, [TOPIC_TASK], hear, position="earliest", on_up=lambda: told.put(("ready", [])))
+    reader = Consumer(fabric, [TOPIC_TASK], hear, position="earliest", on_up=lambda: reported.put(("ready", [])))
     done.wait(300)
-    told.put(("delays", delays))
+    reported.put(("delays", delays))
     reader.close()
     fabric.close()
 
@@ -287,23 +287,23 @@ def _both(produce: Callable[..., None], given: tuple[Any, ...], consume: Callabl
           wanted: int) -> dict[str, Any]:  # fmt: skip
     """Run consumer and producer on a server of their own; what they told."""
     with broker() as server:
-        told: Any = SPAWN.Queue()
-        consumer = SPAWN.Process(target=consume, args=(server.url, count, told))
+        reported: Any = SPAWN.Queue()
+        consumer = SPAWN.Process(target=consume, args=(server.url, count, reported))
         consumer.start()
-        heard = dict([told.get(timeout=60)])
-        arguments = (server.url, count, told) if not given else (server.url, count, *given)
+        received = dict([reported.get(timeout=60)])
+        arguments = (server.url, count, reported) if not given else (server.url, count, *given)
         producer = SPAWN.Process(target=produce, args=arguments)
         producer.start()
         try:
-            while len(heard) < wanted:
-                heard.update([told.get(timeout=300)])
+            while len(received) < wanted:
+                received.update([reported.get(timeout=300)])
         finally:
             for process in (producer, consumer):
                 process.join(70)
                 if process.is_alive():
                     process.kill()
                     process.join(5)
-    return heard
+    return received
 
 
 def throughput(count: int, rounds: int) -> dict[str, float]:
@@ -312,8 +312,8 @@ def throughput(count: int, rounds: int) -> dict[str, float]:
     sides = {"bare": (bare_produce, bare_consume), "fabric": (fabric_produce, fabric_consume)}
     for _ in range(rounds):
         for name, (produce, consume) in sides.items():
-            heard = _both(produce, (), consume, count, 3)
-            rates[name].append(count / (heard["ended"] - heard["began"]))
+            received = _both(produce, (), consume, count, 3)
+            rates[name].append(count / (received["ended"] - received["began"]))
     ratio = statistics.median(f / b for b, f in zip(rates["bare"], rates["fabric"], strict=True))
     medians = {name: statistics.median(seen) for name, seen in rates.items()}
     return {"bare_rate": medians["bare"], "fabric_rate": medians["fabric"], "rate_ratio": ratio}
@@ -325,8 +325,8 @@ def latency(count: int, rounds: int, per_second: int = 500) -> dict[str, float]:
     sides = {"bare": (bare_beat, bare_hear), "fabric": (fabric_beat, fabric_hear)}
     for _ in range(rounds):
         for name, (beat, hear) in sides.items():
-            heard = _both(beat, (per_second,), hear, count, 2)
-            seen[name].append(percentiles(heard["delays"]))
+            received = _both(beat, (per_second,), hear, count, 2)
+            seen[name].append(percentiles(received["delays"]))
     ratio = statistics.median(f[0] / b[0] for b, f in zip(seen["bare"], seen["fabric"], strict=True))
     figures = {"latency_ratio": ratio}
     for name, pairs in seen.items():
@@ -338,7 +338,7 @@ def latency(count: int, rounds: int, per_second: int = 500) -> dict[str, float]:
 # --- what a kill loses --------------------------------------------------------------------------------------------
 
 
-def tell_many(url: str, count: int, per_second: int, outbox: str, told: Any) -> None:
+def tell_many(url: str, count: int, per_second: int, outbox: str, reported: Any) -> None:
     """State changes and, every tenth, a resource sample; then how many of each, and what was dropped."""
     fabric = open_fabric(url)
     publisher = Publisher(fabric, source="/bench", outbox_path=outbox)
@@ -355,7 +355,7 @@ def tell_many(url: str, count: int, per_second: int, outbox: str, told: Any) -> 
     while publisher.stats().waiting and time.monotonic() < deadline:
         time.sleep(0.01)
     stats = publisher.stats()
-    told.put((told_states, count - told_states, stats.dropped_state_changes, stats.dropped_samples, stats.outages))
+    reported.put((told_states, count - told_states, stats.dropped_state_changes, stats.dropped_samples, stats.outages))
     publisher.close()
     fabric.close()
 
@@ -370,13 +370,15 @@ class _Ledger:
     def note(self, events: list[Event]) -> None:
         """A callback of a reader."""
         for event in events:
-            told = event.payload()
-            if isinstance(told, TaskDispatched):
-                key = told.task % KEYS
+            reported = event.payload()
+            if isinstance(reported, TaskDispatched):
+                key = reported.task % KEYS
                 self.states += 1
-                self.disordered += told.task != self._next[key]  # the next of its key: none lost, none twice, in order
-                self._next[key] = told.task + KEYS
-            elif isinstance(told, NodeHeartbeat):
+                self.disordered += (
+                    reported.task != self._next[key]
+                )  # the next of its key: none lost, none twice, in order
+                self._next[key] = reported.task + KEYS
+            elif isinstance(reported, NodeHeartbeat):
                 self.samples += 1
 
 
@@ -386,9 +388,9 @@ def kill(count: int, per_second: int, kills: int, away: float) -> dict[str, floa
     with broker() as server, tempfile.TemporaryDirectory() as folder:
         fabric = open_fabric(server.url)
         reader = Consumer(fabric, [TOPIC_TASK, TOPIC_RESOURCE], ledger.note, position="earliest")
-        told: Any = SPAWN.Queue()
+        reported: Any = SPAWN.Queue()
         outbox = str(Path(folder) / "outbox")
-        producer = SPAWN.Process(target=tell_many, args=(server.url, count, per_second, outbox, told))
+        producer = SPAWN.Process(target=tell_many, args=(server.url, count, per_second, outbox, reported))
         began = time.monotonic()
         producer.start()
         try:
@@ -397,7 +399,7 @@ def kill(count: int, per_second: int, kills: int, away: float) -> dict[str, floa
                 server.kill()
                 time.sleep(away)
                 server.start()
-            states, samples, dropped_states, dropped_samples, outages = told.get(timeout=300)
+            states, samples, dropped_states, dropped_samples, outages = reported.get(timeout=300)
             deadline = time.monotonic() + 60
             while ledger.states < states and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -67,7 +67,7 @@ def measure(make: Callable[[str], ParslExecutor], tasks: int, rate: float, share
             for _ in range(8):
                 for future in [app(0.0, SECONDS, 0.0, "") for _ in range(24)]:
                     future.result(60)
-            warm = len(told(fabric, ev.TaskDispatched))
+            warm = len(reported(fabric, ev.TaskDispatched))
             latencies: list[float] = []
             lock = threading.Lock()
 
@@ -86,7 +86,7 @@ def measure(make: Callable[[str], ParslExecutor], tasks: int, rate: float, share
             for future in futures:
                 future.result(120)
             time.sleep(0.5)
-            attempts = len(told(fabric, ev.TaskDispatched)) - warm
+            attempts = len(reported(fabric, ev.TaskDispatched)) - warm
             stragglers = book.stat().st_size
         finally:
             dfk.cleanup()
@@ -100,7 +100,7 @@ def measure(make: Callable[[str], ParslExecutor], tasks: int, rate: float, share
     }
 
 
-def told(fabric: Any, kind: type[ev.Payload]) -> list[ev.Payload]:
+def reported(fabric: Any, kind: type[ev.Payload]) -> list[ev.Payload]:
     """All events of one kind."""
     reader = fabric.subscribe(ev.TOPICS, "earliest")
     found = []

@@ -1,4 +1,4 @@
-"""Leftovers: what a killed controller leaves running on this host, and would leave idle for ever."""
+"""Orphans: what a killed controller leaves running on this host, and would leave idle for ever."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 _GRACE: Final = 3.0
 
 
-def end_leftovers(run_dir: Path) -> int:
+def end_orphans(run_dir: Path) -> int:
     """End the processes of a Parsl run whose controller is dead; returns how many there were.
 
     Parsl's interchange does not notice that its controller died, and its workers wait for it. With the interchange

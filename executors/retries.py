@@ -7,19 +7,19 @@ from typing import Any, Final
 
 from .runtime.futures import TaskFuture, settling
 
-#: A task that failed so often is charged even for what the infrastructure lost: free retries must end too.
+#: Failures of a task from which losses of the infrastructure are charged too, so that free retries end.
 _MOST_FREE: Final = 20
 
 
 def retry_handler(_exception: BaseException, task_record: Mapping[str, Any]) -> float:
-    """Tell the DataFlowKernel what a failed try of a task costs of the user's ``retries``.
+    """Return the cost of a failed try of a task in the user's ``retries``.
 
-    All of them, if trying again is hopeless: the error is the task's own, or the pool has given the task up. None, if
-    the infrastructure lost it. Otherwise one, as without a handler; so for tasks of executors that are no pool.
+    The cost is all retries if the error is the task's own or the pool has given the task up, 0 if the infrastructure
+    lost the task, and otherwise 1, as without a handler. Tasks of other executors cost 1.
 
     Args:
-        _exception: what the task failed with. The verdict is not read from it, but from the pool's future.
-        task_record: Parsl's record of the task.
+        _exception: Exception of the task. The attribution is read from the pool's future instead.
+        task_record: Record that Parsl keeps of the task.
     """
     # Parsl calls this inside a callback of the future, and may not have put a new future into its record yet.
     future = settling() or task_record.get("exec_fu")

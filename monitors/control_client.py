@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Seconds that the log of endpoints may take to be read; it is short, a fabric that hangs is not.
 _READ_LIMIT: Final = 10.0
-#: Seconds to listen for the status of pools whose start is no longer in the log; each tells one every second.
+#: Seconds to wait for the status of pools whose start is no longer in the log; each publishes one per second.
 _STATUS_WAIT: Final = 2.5
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -55,13 +55,13 @@ class Outcome:
 
     def sentences(self) -> list[str]:
         """The sentence for the person who asked."""
-        told = []
+        reported = []
         for pool, answer in self.answers:
             many = "" if answer.in_flight == 1 else "s"
             runs = f"; {answer.in_flight} attempt{many} still there" if answer.in_flight else ""
-            told.append(f"{answer.endpoint} in pool {pool} is {answer.state}: {answer.reason}{runs}")
-        told += [f"pool {pool} did not answer; perhaps it ended without saying so" for pool in self.silent]
-        return told
+            reported.append(f"{answer.endpoint} in pool {pool} is {answer.state}: {answer.reason}{runs}")
+        reported += [f"pool {pool} did not answer; perhaps it ended without saying so" for pool in self.silent]
+        return reported
 
 
 class Control:
@@ -92,7 +92,7 @@ class Control:
             or_site: ``place`` may be the name of a site.
 
         Raises:
-            ConfigurationError: no running pool has such an endpoint; the message names those that there are.
+            ConfigurationError: No running pool has such an endpoint; the message names the existing ones.
             FabricUnavailableError: the fabric does not answer.
         """
         log = self._fabric.subscribe((ev.TOPIC_ENDPOINT,), "earliest")
@@ -126,7 +126,7 @@ class Control:
                 raise FabricUnavailableError(f"the fabric could not be read within {_READ_LIMIT:.0f} s")
 
     def _listen_for_status(self, place: str, *, or_site: bool) -> None:
-        """The start of a long run may have been trimmed away; what runs tells its status."""
+        """Find pools by their status: the start of a long run may have been trimmed away."""
         samples = self._fabric.subscribe((ev.TOPIC_RESOURCE, ev.TOPIC_ENDPOINT), "latest")
         end = time.monotonic() + _STATUS_WAIT
         try:
@@ -140,7 +140,7 @@ class Control:
             try:
                 payload = event.payload()
             except ValueError:
-                continue  # whoever follows the events is told of those
+                continue  # a follower of the events sees those
             match payload:
                 case ev.PoolStarted():
                     pool = self._pools.setdefault(event.source, _Pool(payload.pool, event.source))
@@ -177,7 +177,7 @@ class Control:
 
     def _hear(self, answers: Subscription, request: str, asked: dict[str, _Pool]) -> Outcome:
         end = time.monotonic() + self._wait
-        heard: list[tuple[str, ev.RequestAnswered]] = []
+        received: list[tuple[str, ev.RequestAnswered]] = []
         waiting = set(asked)
         linger = end
         while (now := time.monotonic()) < min(end, linger):
@@ -190,12 +190,12 @@ class Control:
                     continue
                 if isinstance(payload, ev.RequestAnswered) and payload.request == request:
                     pool = asked.get(event.source)
-                    heard.append((pool.name if pool else event.source, payload))
+                    received.append((pool.name if pool else event.source, payload))
                     waiting.discard(event.source)
             if not waiting:  # a site has several endpoints, and each is answered for; they come together
                 linger = min(linger, time.monotonic() + 0.2)
         silent = tuple(sorted(asked[source].name for source in waiting))
-        return Outcome(answers=tuple(heard), silent=silent)
+        return Outcome(answers=tuple(received), silent=silent)
 
 
 def duration(text: str) -> timedelta:

@@ -1,4 +1,4 @@
-"""How the commands find the fabric they are told, or not told, about."""
+"""Discovery of the fabric for the commands: by URL, by run directory, or the latest run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def address(fabric: str | None = None, run_dir: Path | None = None) -> str:
     try:
         return find_fabric(run_dir)
     except FabricURLError as error:
-        # To whoever waits for a run, what is not there is only not there yet.
+        # For a command that waits for a run, a missing fabric may still come.
         raise FabricUnavailableError(str(error)) from error
 
 
@@ -94,18 +94,18 @@ def feed(fabric: str | None, run_dir: Path | None, *, wait: float = 0.0, say: Ca
         fabric: see `address`.
         run_dir: see `address`.
         wait: seconds to wait for a run to start.
-        say: told once if there is something to wait for.
+        say: Called once if there is something to wait for.
 
     Raises:
         FabricError: there was no fabric to be found in all that time.
     """
     end = time.monotonic() + wait
-    told = False
+    reported = False
     while True:
         try:
             return EventFeed(lambda: address(fabric, run_dir))
         except FabricError as error:
             if time.monotonic() >= end:
                 raise
-            told = told or bool(say(f"waiting up to {wait:.0f} s for a run to start. {error}") or True)
+            reported = reported or bool(say(f"waiting up to {wait:.0f} s for a run to start. {error}") or True)
         time.sleep(0.2)

@@ -27,7 +27,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     return found
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four one-worker blocks of one HTEX, block 0 broken."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
 
@@ -38,7 +38,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
         began = time.monotonic()
         futures = [work(n, spec["seconds"], "book", spec["nodes"]) for n in range(spec["tasks"])]
         figures = side.outcome(futures, began, spec["wait"]).figures()
-        tell({**figures, "user_failures": len(tasks.lines("book", "bad"))})
+        record({**figures, "user_failures": len(tasks.lines("book", "bad"))})
 
 
 def _warm(counted: Any) -> bool:

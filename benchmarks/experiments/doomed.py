@@ -16,7 +16,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     return [Case(peer, "retries=3", spec, 90) for peer in ("pool", "plain", "dask", "ray")]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """One after the other, on two warm endpoints."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
 
@@ -24,7 +24,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
     with side.workflow(spec["peer"], executors, retries=spec["retries"]) as kernel:
         side.warm_up(kernel, {"alpha", "beta"}, each=2)
         doomed = side.app(tasks.doomed, kernel)
-        tell(time_failures(lambda n: doomed(n, spec["seconds"], "book").exception(60), spec))
+        record(time_failures(lambda n: doomed(n, spec["seconds"], "book").exception(60), spec))
 
 
 EXPERIMENT = Experiment(

@@ -28,7 +28,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     return found
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Applications of four tasks, each waiting for the one before it."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
 
@@ -48,7 +48,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
             for _ in range(_STEPS):
                 value = step(value, spec["seconds"])
             finals.append(value)
-        tell(side.outcome(finals, began, spec["wait"]).figures())
+        record(side.outcome(finals, began, spec["wait"]).figures())
 
 
 def relative(report: Report, measurement: Measurement) -> float | None:

@@ -24,12 +24,12 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """As ``benchmarks/fabric.py`` does."""
     from benchmarks import fabric  # noqa: PLC0415 - its packages are not where other peers live
 
     wishes = {name: value for name, value in spec.items() if name not in {"part", "peer"}}
-    tell(getattr(fabric, spec["part"])(**wishes))
+    record(getattr(fabric, spec["part"])(**wishes))
 
 
 def _all(report: Report, figures: tuple[str, ...], check: Callable[[str], Callable[[Measurement], bool]],

@@ -26,7 +26,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """A steady stream of tasks on two endpoints, before, during and after."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
     from diaspora_parsl import events as ev  # noqa: PLC0415
@@ -66,10 +66,10 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
             stream.run(3)
             outcome = side.outcome(stream.futures, time.monotonic(), spec["wait"])
             time.sleep(8)  # what waited in the outbox is sent now
-            blamed = side.told(kernel, ev.EndpointDown, url) + side.told(kernel, ev.TaskRerouted, url)
-            finished = {payload.task for _, payload in side.told(kernel, ev.TaskFinished, url)}
+            blamed = side.reported(kernel, ev.EndpointDown, url) + side.reported(kernel, ev.TaskRerouted, url)
+            finished = {payload.task for _, payload in side.reported(kernel, ev.TaskFinished, url)}
             during = [1e6 * cost for at, cost in costs if left <= at <= back]
-            tell({
+            record({
                 "tasks": len(stream.futures),
                 "lost": len(stream.futures) - outcome.done,
                 "blamed": len(blamed),

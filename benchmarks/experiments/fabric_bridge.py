@@ -21,11 +21,11 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """As ``benchmarks/fabric_bridge.py`` does."""
     from benchmarks import fabric_bridge  # noqa: PLC0415 - its packages are not where other peers live
 
-    tell(getattr(fabric_bridge, spec["part"])(*spec["given"]))
+    record(getattr(fabric_bridge, spec["part"])(*spec["given"]))
 
 
 EXPERIMENT = Experiment(

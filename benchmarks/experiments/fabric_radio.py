@@ -37,10 +37,10 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """All sides in turns, so that the ratios hold on a machine whose speed drifts."""
     if "agent" in spec:
-        _agent(spec["agent"], tell)
+        _agent(spec["agent"], record)
         return
     sides: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
@@ -66,8 +66,8 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
         pairs = zip(rates[name], rates["bare"], strict=True)
         figures[f"{name}_ratio"] = statistics.median(rate / bare for rate, bare in pairs)
     tasks = 50 + count * spec["rounds"]
-    figures |= {"tasks": tasks, "untold": tasks - _told(run_dir)}
-    tell(figures)
+    figures |= {"tasks": tasks, "untold": tasks - _reported(run_dir)}
+    record(figures)
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def _side(name: str, interval: float) -> Iterator[tuple[Any, Any]]:
     elif name == "silent":
         # What Parsl itself does for monitoring, before anything is sent anywhere.
         hub = FabricMonitoringHub(resource_monitoring_interval=interval)
-        hub._tell = lambda _: None  # noqa: SLF001 - nothing else would have nobody to tell
+        hub._emit = lambda _: None  # noqa: SLF001 - nothing else would have nobody to tell
         executor.remote_monitoring_radio = SilentRadio()
     elif name != "bare":
         database = f"sqlite:///{Path.cwd() / name}.db"
@@ -120,7 +120,7 @@ def _run(side: tuple[Any, Any], seconds: float, count: int) -> None:
         future.result(300)
 
 
-def _told(run_dir: str) -> int:
+def _reported(run_dir: str) -> int:
     """Tasks whose end a worker told on the fabric."""
     from diaspora_parsl import events as ev  # noqa: PLC0415 - its package is not where other peers live
     from diaspora_parsl import open_fabric  # noqa: PLC0415
@@ -138,7 +138,7 @@ def _told(run_dir: str) -> int:
     return len(ended)
 
 
-def _agent(seconds: float, tell: Callable[[dict[str, Any]], None]) -> None:
+def _agent(seconds: float, record: Callable[[dict[str, Any]], None]) -> None:
     """What an agent costs, and how soon it tells that a worker died."""
     import psutil  # noqa: PLC0415 - no other peer needs it
 
@@ -168,7 +168,7 @@ def _agent(seconds: float, tell: Callable[[dict[str, Any]], None]) -> None:
                     killed = time.monotonic()
                     victim.kill()
                     while not any(
-                        isinstance(told := event.payload(), ev.WorkerDied) and told.pid == victim.pid
+                        isinstance(reported := event.payload(), ev.WorkerDied) and reported.pid == victim.pid
                         for event in subscription.read(0.05)
                     ):
                         if time.monotonic() - killed > 10:
@@ -177,7 +177,7 @@ def _agent(seconds: float, tell: Callable[[dict[str, Any]], None]) -> None:
                 while len(place.workers()) < 2:
                     time.sleep(0.1)
                 time.sleep(2.3)  # it must have been seen to be missed
-    tell({
+    record({
         "agent_cpu": 100 * (after.user + after.system - before.user - before.system) / took,
         "agent_mb": resident / 1e6,
         "death_told": max(delays),

@@ -19,12 +19,12 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     return [Case("pool", f"{size:,} endpoints", {"endpoints": size, "faults": faults}, 300) for size in _SIZES]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """As ``benchmarks/simulate.py`` does."""
     from benchmarks import simulate  # noqa: PLC0415 - its packages are not where other peers live
 
     found = simulate.overhead(spec["endpoints"], spec["faults"])
-    tell({
+    record({
         f"{name}_{kind}_ms": found[f"{words}, {unit}"]
         for name, words in (("worker", "worker lost"), ("endpoint", "endpoint lost and back"))
         for kind, unit in (("mean", "ms"), ("p99", "p99 ms"))

@@ -44,7 +44,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     return found
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """48 tasks of 0.25 s; the fault strikes one endpoint as soon as all of its workers are busy with them."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
 
@@ -59,7 +59,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
         began, struck = time.monotonic(), time.time()
         strike(alpha, spec["fault"])
         figures = side.outcome(futures, began, spec["wait"]).figures()
-        tell({**figures, **second_starts("book", struck, lambda line: line.site == "alpha")})
+        record({**figures, **second_starts("book", struck, lambda line: line.site == "alpha")})
 
 
 def strike(place: Any, fault: str) -> None:

@@ -104,7 +104,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Two endpoints; the fault strikes as soon as the first is busy, and the workflow ends while it lasts."""
     from benchmarks.peers import globus_side, parsl_side  # noqa: PLC0415 - not needed to draw the page
     from diaspora_parsl.testing.faults.injector import Injector  # noqa: PLC0415
@@ -132,7 +132,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
             figures = futures.figures(struck, spec["wait"])
             starts = tasks.lines(book, "start")
             runs = Counter(line.task for line in starts)
-            tell({
+            record({
                 **figures,
                 "expected": TASKS,
                 "run_again": sum(count > 1 for count in runs.values()),

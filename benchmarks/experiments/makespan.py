@@ -23,7 +23,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Every process of a site is killed at once, every few seconds one more site, and none comes back."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
     from diaspora_parsl import events as ev  # noqa: PLC0415
@@ -47,13 +47,13 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
         if outcome.done == spec["tasks"]:
             figures["over_ideal"] = outcome.seconds / ideal
         if spec["peer"] == "pool":
-            downs = side.told(kernel, ev.EndpointDown)
+            downs = side.reported(kernel, ev.EndpointDown)
             waits = []
             for label, struck in killed.items():
                 waits += [at - struck for at, down in downs if down.endpoint == label and at >= struck][:1]
             if len(waits) == len(killed):
                 figures["detection"] = max(waits)
-        tell(figures)
+        record(figures)
 
 
 def ideal_seconds(work: float, losses: list[float], sites: int, workers: int) -> float:

@@ -24,7 +24,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """A seeded share of the applications kills the manager below one of its tasks, once."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
 
@@ -44,7 +44,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
                 value = step(value, spec["seconds"], flag)
             finals.append(value)
         figures = side.outcome(finals, began, spec["wait"]).figures()
-        tell({**figures, "killed": len(list(Path().glob("struck-*")))})
+        record({**figures, "killed": len(list(Path().glob("struck-*")))})
 
 
 EXPERIMENT = Experiment(

@@ -21,18 +21,18 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """As ``benchmarks/overhead.py`` does: in turns, so that the ratios hold on a machine whose speed drifts."""
     from benchmarks import overhead  # noqa: PLC0415 - its packages are not where other peers live
 
     make = overhead.htex if spec["part"] == "htex" else overhead.threads
-    told = overhead.compare(make, spec["tasks"], spec["rounds"], "embedded")
+    reported = overhead.compare(make, spec["tasks"], spec["rounds"], "embedded")
     figures = {}
     for layer in ("executor", "kernel"):
         for name in ("bare", "pool"):
-            figures[f"{layer}_{name}"] = statistics.median(told[layer][name])
-        figures[f"{layer}_ratio"], figures[f"{layer}_us"] = told[layer]["ratio"], told[layer]["overhead_us"]
-    tell(figures)
+            figures[f"{layer}_{name}"] = statistics.median(reported[layer][name])
+        figures[f"{layer}_ratio"], figures[f"{layer}_us"] = reported[layer]["ratio"], reported[layer]["overhead_us"]
+    record(figures)
 
 
 def _is_htex(variant: str) -> bool:

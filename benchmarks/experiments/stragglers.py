@@ -29,7 +29,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """A steady stream at about 40 % of what the workers could take, so that waiting is no part of the time."""
     from benchmarks.peers import parsl_side as side  # noqa: PLC0415 - its package is not where other peers live
 
@@ -51,7 +51,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
             futures.append(future)
         outcome = side.outcome(futures, time.monotonic(), spec["wait"])
         starts = len(tasks.lines("book", "start"))
-        tell({
+        record({
             "success": outcome.figures()["success"],
             "p50": statistics.median(took),
             "p99": statistics.quantiles(took, n=100)[98],

@@ -30,7 +30,7 @@ def cases(quick: bool) -> list[Case]:  # noqa: FBT001 - see Experiment
     ]
 
 
-def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def measure(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """One part."""
     from benchmarks import simulate  # noqa: PLC0415 - its packages are not where other peers live
     from diaspora_parsl.testing.simulation.scenario import LOADED, STALLING  # noqa: PLC0415
@@ -49,7 +49,7 @@ def measure(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> Non
         found.pop("endpoint_months", None)  # too few to say anything
     if "wasted_share" in found:
         found["wasted"] = 100 * found["wasted_share"]
-    tell(
+    record(
         {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     )
 

@@ -26,7 +26,7 @@ def cluster(workers: int) -> Iterator[Client]:
         yield client
 
 
-def black_hole(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def black_hole(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four workers, that named 0 broken."""
     with cluster(4) as client:
         book = here("book")
@@ -35,10 +35,10 @@ def black_hole(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
             client.submit(tasks.in_a_dask_worker, n, spec["seconds"], book, retries=spec["retries"], pure=False)
             for n in range(spec["tasks"])
         ]
-        tell({**_outcome(futures, began, spec["wait"]), "user_failures": len(tasks.lines(book, "bad"))})
+        record({**_outcome(futures, began, spec["wait"]), "user_failures": len(tasks.lines(book, "bad"))})
 
 
-def doomed(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def doomed(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four workers."""
     with cluster(4) as client:
 
@@ -47,10 +47,10 @@ def doomed(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
                                  pure=False)  # fmt: skip
             return task.exception(60)
 
-        tell(time_failures(fail, spec))
+        record(time_failures(fail, spec))
 
 
-def fault_table(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def fault_table(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four workers, one of which is killed while all are busy."""
     with cluster(4) as client:
         book = here("book")
@@ -58,10 +58,10 @@ def fault_table(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) ->
         def submit(number: int, seconds: float) -> Any:
             return client.submit(tasks.counted, number, seconds, book, retries=spec["retries"], pure=False)
 
-        tell(after_a_killed_worker(submit, lambda futures, began: _outcome(futures, began, spec["wait"]), book))
+        record(after_a_killed_worker(submit, lambda futures, began: _outcome(futures, began, spec["wait"]), book))
 
 
-def overhead(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def overhead(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Two workers, no-op tasks."""
     with cluster(2) as client:
         rates = []
@@ -69,7 +69,7 @@ def overhead(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> No
             began = time.perf_counter()
             wait([client.submit(tasks.noop, pure=False) for _ in range(spec["tasks"])])
             rates.append(spec["tasks"] / (time.perf_counter() - began))
-        tell({"peer": sorted(rates)[len(rates) // 2]})
+        record({"peer": sorted(rates)[len(rates) // 2]})
 
 
 def _outcome(futures: list[Any], began: float, limit: float) -> dict[str, float]:

@@ -140,7 +140,7 @@ def until(condition: Any, limit: float, what: str) -> None:
         time.sleep(_NAP)
 
 
-def told(kernel: parsl.DataFlowKernel, kind: type[P], url: str | None = None) -> list[tuple[float, P]]:
+def reported(kernel: parsl.DataFlowKernel, kind: type[P], url: str | None = None) -> list[tuple[float, P]]:
     """The events of one kind that a pool has told, with their Unix times."""
     found = []
     fabric = open_fabric(url or find_fabric(kernel.run_dir))

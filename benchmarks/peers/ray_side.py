@@ -29,7 +29,7 @@ def nodes(count: int) -> Iterator[list[str]]:
         cluster.shutdown()
 
 
-def black_hole(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def black_hole(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four nodes, one broken."""
     with nodes(4) as ids:
         book = here("book")
@@ -38,10 +38,10 @@ def black_hole(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> 
         )
         began = time.monotonic()
         refs = [work.remote(n, spec["seconds"], book, ids[0]) for n in range(spec["tasks"])]
-        tell({**_outcome(refs, began, spec["wait"]), "user_failures": len(tasks.lines(book, "bad"))})
+        record({**_outcome(refs, began, spec["wait"]), "user_failures": len(tasks.lines(book, "bad"))})
 
 
-def doomed(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def doomed(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four nodes."""
     with nodes(4):
         work = ray.remote(num_cpus=1, max_retries=spec["retries"], retry_exceptions=True)(tasks.doomed)
@@ -52,10 +52,10 @@ def doomed(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
             except ray.exceptions.RayTaskError as error:
                 return error
 
-        tell(time_failures(fail, spec))
+        record(time_failures(fail, spec))
 
 
-def fault_table(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def fault_table(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Four nodes; the worker process of one is killed while all are busy."""
     with nodes(4):
         book = here("book")
@@ -64,10 +64,10 @@ def fault_table(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) ->
         def submit(number: int, seconds: float) -> Any:
             return work.remote(number, seconds, book)
 
-        tell(after_a_killed_worker(submit, lambda refs, began: _outcome(refs, began, spec["wait"]), book))
+        record(after_a_killed_worker(submit, lambda refs, began: _outcome(refs, began, spec["wait"]), book))
 
 
-def overhead(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def overhead(spec: dict[str, Any], record: Callable[[dict[str, Any]], None]) -> None:
     """Two nodes, no-op tasks."""
     with nodes(2):
         work = ray.remote(num_cpus=1)(tasks.noop)
@@ -76,7 +76,7 @@ def overhead(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> No
             began = time.perf_counter()
             ray.get([work.remote() for _ in range(spec["tasks"])])
             rates.append(spec["tasks"] / (time.perf_counter() - began))
-        tell({"peer": sorted(rates)[len(rates) // 2]})
+        record({"peer": sorted(rates)[len(rates) // 2]})
 
 
 def _outcome(refs: list[Any], began: float, limit: float) -> dict[str, float]:

@@ -46,7 +46,7 @@ class NotUsableError(Exception):
 
 
 class Child:
-    """One process that runs functions, one at a time; not for several threads at once.
+    """One process that runs functions, one at a time, for one thread.
 
     Attributes:
         generation: how many processes there have been; what was loaded in an earlier one is gone.
@@ -147,7 +147,7 @@ class Child:
         self._retired = True
         process = self._process
         if process is not None:
-            process.kill()  # whoever waits for its answer reads the end of the pipe, and closes the rest
+            process.kill()  # the waiting thread reads the end of the pipe, and closes the rest
 
 
 def _end(process: subprocess.Popen[bytes], pipe: Connection, log: IO[bytes]) -> None:
@@ -190,7 +190,7 @@ def in_processes(
 ) -> Generator[R | Spoilt[T]]:
     """Map a function over lists in local processes, in order, with only a few of them in memory.
 
-    If a process dies on a list, its items are tried one by one, and those on which one dies again are told as spoilt.
+    If a process dies on a list, its items are tried one by one; items on which one dies again are reported as spoilt.
 
     Args:
         function: importable; takes a list.

@@ -21,7 +21,7 @@ from .library.candidates import find_candidates
 from .library.reader import read_library
 from .objectives.file import FileObjective
 from .selection.batches import Rounds
-from .selection.selector import Chooser, Ranking, study
+from .selection.selector import BatchSelector, Ranking, study
 from .settings import Plan
 
 #: Spread of the logarithm of virtual seconds per molecule: the slowest of a hundred takes three times the median.
@@ -74,14 +74,14 @@ class Best:
         top: how many are the best.
 
     Raises:
-        ConfigurationError: not so many molecules have a score.
+        ConfigurationError: Fewer molecules have a score.
     """
 
     def __init__(self, scores: NDArray[np.float64], top: int) -> None:
         scored = int(np.isfinite(scores).sum())
         if not 0 < top <= scored:
             raise ConfigurationError(
-                f"The best {top} of {scored} scored molecules cannot be told. Write a smaller --top."
+                f"The best {top} of {scored} scored molecules cannot be found. Write a smaller --top."
             )
         order = np.argsort(scores, kind="stable")[:top]  # NaN comes last
         self.top = top
@@ -143,7 +143,7 @@ def simulate(truth: Truth, plan: Plan, tick: Callable[[], None] | None = None) -
     Returns:
         Candidates in the order of their results.
     """
-    chooser = Chooser(truth.fingerprints, plan)
+    chooser = BatchSelector(truth.fingerprints, plan)
     director = Rounds(chooser, plan) if plan.rounds else chooser
     chance = np.random.default_rng([plan.seed, 1])
     #: Time, running number, and the candidate whose result comes then, or the ranking.
@@ -183,7 +183,7 @@ def run(
         plan: budget and choice.
         seeds: how many.
         jobs: seeds at a time, each in a process of its own; 1 for none but this one.
-        tick: told how many more results there are.
+        tick: Receives the number of new results.
     """
     plans = [replace(plan, seed=seed) for seed in range(seeds)]
     if jobs == 1:

@@ -28,13 +28,13 @@ from .progress import Progress, Tally
 from .records import Fit, Pick, Result, Row
 from .results.ledger import Ledger
 from .selection.batches import Rounds
-from .selection.selector import Choice, Chooser
+from .selection.selector import BatchSelector, Choice
 from .selection.trainer import Fitter
 from .settings import Plan
 
 #: Results that say that docking itself does not work, rather than one molecule.
 _HOPELESS: Final = frozenset({"lost", "crash", "dock"})
-#: So many of them, and nothing else, end the campaign early.
+#: Number of failures without any success that ends the campaign early.
 _PATIENCE: Final = 10
 _TICK: Final = 0.5
 #: While workers wait for a model, at the end of a synchronous round.
@@ -109,7 +109,7 @@ class Campaign:
         self._adaptive = adaptive
         self._observers = observers
         scaffolds = candidates.scaffolds() if plan.scaffold_cap else None
-        self._chooser = Chooser(candidates.fingerprints, plan, scaffolds)
+        self._chooser = BatchSelector(candidates.fingerprints, plan, scaffolds)
         self._rounds = Rounds(self._chooser, plan) if plan.rounds else None
         self._started = time.time()
         earlier = sum((s.ended or s.started) - s.started for s in ledger.sessions() if s.number != session)
@@ -156,7 +156,7 @@ class Campaign:
                 self._take(_SHORT_TICK if self._between_rounds() else _TICK)
                 self._learn(fitter)
                 self._fill(score)
-                self._tell()
+                self._emit()
         return Outcome(
             submitted=len(self._picked),
             settled=self._tally.done,
@@ -329,7 +329,7 @@ class Campaign:
             )
         )
 
-    def _tell(self) -> None:
+    def _emit(self) -> None:
         now = time.time()
         progress = self._tally.progress(
             in_flight=len(self._in_flight), now=now, left=self._spending.left(len(self._in_flight), now)
@@ -358,7 +358,7 @@ class Campaign:
 
 
 def _executor_task(future: Any) -> int | None:
-    """The number under which the executor knows a task, if it tells: the pool's events use it."""
+    """Return the number of a task in the pool's events, if the executor has one."""
     inner = getattr(future, "task_record", {}).get("exec_fu")
     number = getattr(inner, "parsl_executor_task_id", None)
     return number if isinstance(number, int) else None

@@ -33,7 +33,7 @@ class Quality(NamedTuple):
     """How good the last predictions were."""
 
     checked: int
-    """Molecules that this is told from."""
+    """Number of molecules that this is computed from."""
     spearman: float | None
     """Rank correlation of predicted and found scores; None while unknown."""
     error: float | None

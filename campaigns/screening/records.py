@@ -81,7 +81,7 @@ class Row:
     session: int = 1
     """Number of the session that settled it."""
     pool_task: int | None = None
-    """Number under which the events on the fabric speak of it, if the executor tells one."""
+    """Task number in the events on the fabric, if the executor has one."""
     submitted: float = 0.0
     started: float = 0.0
     ended: float = 0.0

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from diaspora_parsl.errors import ConfigurationError
 
-from ..orphans import end_leftovers
+from ..orphans import end_orphans
 from ..parsl_configs import find_parsl_programs, settle_in
 from .budget import Budget
 from .campaign import Campaign, Observer, Outcome
@@ -127,7 +127,7 @@ def resume_campaign(
 ) -> Finished:
     """Go on with a campaign that was interrupted, killed, or has a larger budget now.
 
-    Molecules that are settled are not docked again; those that were in flight come first.
+    Settled molecules are not docked again. Molecules that were in flight come first.
 
     Args:
         out: its folder.
@@ -199,7 +199,7 @@ def _control(
     try:
         for session in ledger.sessions():
             if session.ending == "killed" and session.host == socket.gethostname() and session.run_dir:
-                end_leftovers(out / session.run_dir)
+                end_orphans(out / session.run_dir)
         archive(out, ledger)
         campaign = Campaign(
             candidates=candidates,
@@ -266,7 +266,7 @@ def _extended(job: Job, budget: Budget) -> Job:
     return replace(job, budget=replace(job.budget, **given), plan=plan)
 
 
-def tell(finished: Finished, console: Console) -> None:
+def print_summary(finished: Finished, console: Console) -> None:
     """Say where the files are and what happened."""
     console.print()
     for name, path in finished.files.items():

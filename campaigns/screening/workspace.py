@@ -21,7 +21,7 @@ from .report.report import ReportInput, write_report
 from .results.exports import write_events, write_parquet, write_poses, write_ranked
 from .results.idle_times import idle_times
 from .results.ledger import Ledger
-from .results.reroutes import Fault, Story, at_their_sites, sentences, tell_story, together
+from .results.reroutes import Fault, Story, at_their_sites, build_story, sentences, together
 from .results.run_events import events_of_run
 
 LEDGER: Final = "campaign.sqlite"
@@ -66,7 +66,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """Everything that a folder tells of its campaign; while it runs, of what there is so far."""
+    """Return the record of the campaign in a folder; of a running campaign, the record so far."""
 
     title: str
     command: str
@@ -123,7 +123,7 @@ def read_folder(folder: Path) -> Record:
             raise ConfigurationError(f"The campaign in {folder} has not begun yet: its library is being read.")
         events = _all_events(folder, sessions, ledger.recall(_ARCHIVED) or [])
         rows = ledger.rows()
-        told = {
+        reported = {
             s.number: at_their_sites([r for r in rows if r.session == s.number], events[s.number]) for s in sessions
         }
         return Record(
@@ -134,14 +134,14 @@ def read_folder(folder: Path) -> Record:
             unit=ledger.recall("unit"),
             poses=ledger.recall("poses"),
             candidates=ledger.recall("candidates"),
-            rows=sorted((row for settled in told.values() for row in settled), key=lambda row: row.molecule),
+            rows=sorted((row for settled in reported.values() for row in settled), key=lambda row: row.molecule),
             picks=ledger.picks(),
             fits=ledger.fits(),
             sessions=sessions,
             faults=ledger.faults(),
             reroutes=ledger.reroutes(),
             events=[event for session in sessions for event in events[session.number]],
-            story=together(tell_story(events[s.number], told[s.number], s.number) for s in sessions),
+            story=together(build_story(events[s.number], reported[s.number], s.number) for s in sessions),
         )
 
 
@@ -184,7 +184,7 @@ def write_files(folder: Path, record: Record) -> dict[str, Path]:
 
 
 def archive(folder: Path, ledger: Ledger) -> None:
-    """Keep what can be told of sessions that are over: events in the folder, reroutes and waits in the ledger."""
+    """Store the history of ended sessions: events in the folder, reroutes and idle times in the ledger."""
     archived = list(ledger.recall(_ARCHIVED) or [])
     rows, picks = ledger.rows(), ledger.picks()
     (folder / EVENTS).touch()
@@ -208,7 +208,7 @@ def archive(folder: Path, ledger: Ledger) -> None:
                     reason=lost.reason,
                     next_site=lost.next_site,
                 )
-                for lost in tell_story(events, settled, session.number).lost_attempts
+                for lost in build_story(events, settled, session.number).lost_attempts
             )
         )
         until = max((pick.at for pick in picks if pick.session == session.number), default=0.0)
@@ -219,7 +219,7 @@ def archive(folder: Path, ledger: Ledger) -> None:
 
 
 def _all_events(folder: Path, sessions: Sequence[Session], archived: Sequence[int]) -> dict[int, list[Event]]:
-    """The events of each session: pools number their tasks from 1, so that they must be told apart."""
+    """The events of each session: pools number their tasks from 1, so sessions must be kept apart."""
     found: dict[int, dict[str, Event]] = {session.number: {} for session in sessions}
     if (folder / EVENTS).exists():
         for line in (folder / EVENTS).read_bytes().splitlines():

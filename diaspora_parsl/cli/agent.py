@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DESCRIPTION = """\
-Publish a node's signs of life.
+Publish the heartbeats of a node.
 
 Belongs into an endpoint's worker_init, where it ends with the block, or is
 started by hand at a site. A fabric that cannot be reached is tried again until
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
         node=socket.gethostname() if options.node is None else options.node,
         interval=options.interval,
     )
-    # What is wrong for good is said at once; what is only not there yet is tried for again and again.
+    # A permanent error is reported immediately; what is missing for now is tried again.
     with contextlib.suppress(FabricError):
         open_live(options.fabric, options.run_dir).close()
     with StopSignals() as signals, contextlib.closing(Node()) as node:

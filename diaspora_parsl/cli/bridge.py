@@ -51,7 +51,7 @@ def bridge(
 ) -> None:
     """Carry events between fabrics: what happens at a site goes up, what happens elsewhere comes down.
 
-    Each link reads one fabric, lets through the topics it is told, and writes them to another in batches and in order.
+    Each link reads one fabric, forwards the configured topics, and writes them to another in batches and in order.
     Its cursor moves when the other side has a batch: a line that is cut, a kill -9 or a restart lose nothing. Ends in
     good order on Ctrl-C and SIGTERM.
     """
@@ -103,10 +103,10 @@ def line(stats: LinkStats) -> str:
         "came from there": stats.looped,
         "double": stats.doubles,
     }
-    told = "".join(f", {count} {what}" for what, count in counters.items() if count)
+    counted = "".join(f", {count} {what}" for what, count in counters.items() if count)
     lost = f", {stats.resyncs} times TRIMMED before it was read" if stats.resyncs else ""
     down = f", DOWN: {stats.reason}" if stats.reason else ""
-    return f"{stats.from_site} to {stats.to_site}: {stats.forwarded} sent, {stats.waiting} wait{told}{lost}{down}"
+    return f"{stats.from_site} to {stats.to_site}: {stats.forwarded} sent, {stats.waiting} wait{counted}{lost}{down}"
 
 
 def attend(bridge: Bridge, signals: StopSignals, every: float, end: float | None, until_idle: bool) -> bool:

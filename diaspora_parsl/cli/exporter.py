@@ -48,7 +48,7 @@ def register(app: typer.Typer, examples: Callable[..., str]) -> None:
         dashboard: Annotated[bool, typer.Option("--dashboard", help="Print a dashboard for Grafana, and end.")] = False,
         alerts: Annotated[bool, typer.Option("--alerts", help="Print alert rules for Prometheus, and end.")] = False,
     ) -> None:
-        """Serve what a fabric tells as metrics for Prometheus, and as spans."""
+        """Serve the events of a fabric as metrics for Prometheus, and as spans."""
         if dashboard or alerts:
             from diaspora_parsl.monitors.exporter.assets import asset  # noqa: PLC0415
 
@@ -66,7 +66,7 @@ def _serve(run_dir: Path | None, fabric: str | None, address: str, port: int, ot
     except ModuleNotFoundError as missing:
         raise _not_installed(missing, "exporter") from missing
     with contextlib.ExitStack() as stack:
-        tell = None
+        emit = None
         if otlp is not None:
             try:
                 from diaspora_parsl.monitors.exporter.otlp import Spans, span_exporter  # noqa: PLC0415
@@ -75,9 +75,9 @@ def _serve(run_dir: Path | None, fabric: str | None, address: str, port: int, ot
             except ModuleNotFoundError as missing:
                 raise _not_installed(missing, "tracing") from missing
             stack.callback(spans.close)
-            tell = spans.tell
+            emit = spans.emit
         feed = stack.enter_context(contextlib.closing(discovery.feed(fabric, run_dir, wait=wait, say=_say)))
-        exporter = Exporter(feed, tell)
+        exporter = Exporter(feed, emit)
         bound = stack.enter_context(served(exporter.metrics, address, port))
         signals = stack.enter_context(StopSignals())
         _say(f"metrics at http://{address}:{bound}/metrics; Ctrl-C ends it")

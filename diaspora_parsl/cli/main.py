@@ -62,7 +62,7 @@ def _root(
 
 @app.command(context_settings=_FORWARD, add_help_option=False)
 def agent(ctx: typer.Context) -> None:
-    """Publish a node's signs of life."""
+    """Publish the heartbeats of a node."""
     _agent(ctx.args)
 
 
@@ -137,7 +137,7 @@ def events(
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from diaspora_parsl.monitors import discovery  # noqa: PLC0415
-    from diaspora_parsl.monitors.view.event_printer import EventFilter, since_time, tell  # noqa: PLC0415
+    from diaspora_parsl.monitors.view.event_printer import EventFilter, print_events, since_time  # noqa: PLC0415
 
     wanted = EventFilter(
         types=tuple(kind or ()),
@@ -147,7 +147,9 @@ def events(
     )
     out = sys.stdout.buffer
     with _until_interrupted(), contextlib.closing(discovery.feed(fabric, run_dir, say=_say)) as feed:
-        tell(feed, wanted, lambda line: (out.write(line), out.flush() if follow else None), follow=follow, limit=limit)
+        print_events(
+            feed, wanted, lambda line: (out.write(line), out.flush() if follow else None), follow=follow, limit=limit
+        )
         # Here and not at the interpreter's end, where a reader that has gone away could not be met quietly.
         out.flush()
 

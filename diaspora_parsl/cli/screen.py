@@ -175,7 +175,7 @@ def run(  # noqa: D103 - its help is above
     # Loading chemistry, statistics and plots takes seconds, which `--help` and a misspelt path need not wait for.
     from diaspora_parsl.campaigns.parsl_configs import local_config  # noqa: PLC0415
     from diaspora_parsl.campaigns.screening.objectives import parse_objective  # noqa: PLC0415
-    from diaspora_parsl.campaigns.screening.session import ANY_NUMBER, Job, run_campaign, tell  # noqa: PLC0415
+    from diaspora_parsl.campaigns.screening.session import ANY_NUMBER, Job, print_summary, run_campaign  # noqa: PLC0415
 
     sites = _sites(config, globus, globus_journal)
     where = sites or partial(local_config, workers)
@@ -215,7 +215,7 @@ def run(  # noqa: D103 - its help is above
     )
     console = Console()
     finished = run_campaign(job, out, where(), console)
-    tell(finished, console)
+    print_summary(finished, console)
     _leave(finished)
 
 
@@ -236,7 +236,7 @@ def resume(  # noqa: D103 - as above
     finished = session.resume_campaign(
         folder, console, sites=sites, budget=_budget(budget, cpu_hours, wall_time), command=_command()
     )
-    session.tell(finished, console)
+    session.print_summary(finished, console)
     _leave(finished)
 
 
@@ -263,12 +263,12 @@ def demo(
     ] = False,
 ) -> None:
     """Dock a few hundred molecules on three local sites, and kill one of them in the middle: about three minutes."""
-    from diaspora_parsl.campaigns.screening.session import tell  # noqa: PLC0415 - as above
+    from diaspora_parsl.campaigns.screening.session import print_summary  # noqa: PLC0415 - as above
     from diaspora_parsl.cli.demo import run_demo  # noqa: PLC0415 - as above
 
     console = Console()
     finished = run_demo(out, budget=budget, seed=seed, console=console, globus=globus)
-    tell(finished, console)
+    print_summary(finished, console)
     _leave(finished)
     if finished.outcome is not None and finished.outcome.lost:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StopSignals:
-    """Waits that a signal to stop cuts short; a second signal ends the process at once."""
+    """Waits that a signal to stop cuts short; a second signal ends the process immediately."""
 
     def __init__(self) -> None:
         self._reason = ""
@@ -37,7 +37,7 @@ class StopSignals:
         self._write.close()
 
     def wait(self, seconds: float) -> str:
-        """Sleep so long or until a signal came; returns its name, or an empty string."""
+        """Sleep for some seconds or until a signal comes; return its name, or an empty string."""
         if not self._reason:
             select.select([self._read], [], [], max(0.0, seconds))
         return self._reason

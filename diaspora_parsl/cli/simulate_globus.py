@@ -62,7 +62,7 @@ def simulate_globus(
 
 
 def labels(count: int) -> list[str]:
-    """What so many endpoints are called."""
+    """Return the names of a number of endpoints."""
     return [*_LABELS, *(f"endpoint-{number}" for number in range(len(_LABELS), count))][:count]
 
 

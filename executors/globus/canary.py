@@ -74,7 +74,7 @@ class SignsOfLife:
             self._canary_sent = None
 
     def limit(self, slots: int) -> float:
-        """Seconds of silence that are normal with so many workers."""
+        """Return the seconds of silence that are normal for a number of workers."""
         patience = backoff_delay(self._patience, self._most, self._answered)
         if self._out < slots:
             return patience
@@ -83,7 +83,7 @@ class SignsOfLife:
         return min(self._most, max(patience, _USUAL * self._longest_gap))
 
     def wants_canary(self, at: float, slots: int) -> bool:
-        """Results are due, and no canary is under way that may still be believed in."""
+        """Return whether results are due and no canary is pending."""
         if self._quiet_since is None or at - self._quiet_since <= self.limit(slots) / 2:
             return False
         return self._canary_sent is None or at - self._canary_sent > self.limit(slots) * 2

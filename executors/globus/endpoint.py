@@ -43,7 +43,7 @@ class GlobusEndpoint(Endpoint):
         user_endpoint_config: for templated endpoints.
         status_period: seconds between two looks at its status.
         patience: seconds without any sign of life, though a worker should be free, after which an endpoint that says
-            "online" is not believed. Where all workers may be busy it takes longer.
+            "online" is ignored. Where all workers may be busy it takes longer.
         prefetch_seconds: seconds of known work that are sent ahead to each worker, since a round trip takes seconds.
         payload_limit: bytes of arguments that a task may have.
         journal: a file that remembers what is in flight. If this process dies and the workflow is run again with that

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 #: Share of the bytes that one submission may have: arguments are not all of it.
 _FILL: Final = 0.8
-#: Tasks sent at once at most, and asked about at once.
+#: Upper bound of the tasks per submission, and per question.
 _BATCH: Final = 128
 #: Functions whose ids are remembered by their code.
 _MOST_FUNCTIONS: Final = 1000
@@ -44,7 +44,7 @@ _BARRED: Final = 10.0
 #: Seconds for which a result overrules a status that says "offline", if it came so long after that.
 _RESULT_SPEAKS: Final = 10.0
 _UNDER_WAY: Final = 1.0
-#: So often the time between two questions for results is doubled, if they are in vain.
+#: Number of times that the delay between two questions is doubled while no result comes.
 _MOST_DOUBLINGS: Final = 3
 #: Seconds between two heartbeats of a real endpoint; its status is at most that old.
 _STATUS_AGE: Final = 30.0
@@ -90,7 +90,7 @@ class GlobusExecutor(ObservableExecutor):
         self._status_period = status_period
         self._payload_limit = payload_limit
         self._journal = journal
-        self._tell: Callable[[Payload], None] = lambda _: None
+        self._emit: Callable[[Payload], None] = lambda _: None
         self._lock = threading.Lock()
         self._life = SignsOfLife(patience)
         self._patience = patience
@@ -117,12 +117,12 @@ class GlobusExecutor(ObservableExecutor):
 
     # --- what a pool asks -----------------------------------------------------------------------------------------
 
-    def connect(self, tell: Callable[[Payload], None]) -> None:
+    def connect(self, emit: Callable[[Payload], None]) -> None:
         """Before `start`: how to publish its heartbeats."""
-        self._tell = tell
+        self._emit = emit
 
     def most_slots(self) -> int:
-        """As configured; 1 if only the status will tell."""
+        """As configured; 1 if only the status shows it."""
         return self._slots or 1
 
     def why_dead(self) -> str | None:
@@ -226,7 +226,7 @@ class GlobusExecutor(ObservableExecutor):
                 self._sending_since = time.monotonic()
                 try:
                     self._send(batch)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those that wait
+                except Exception as error:  # noqa: BLE001 - the futures of the batch get it
                     self._note(batch, error)
                 else:
                     self._note(batch, None)
@@ -245,7 +245,7 @@ class GlobusExecutor(ObservableExecutor):
             sdk.resource_specification, sdk.user_endpoint_config = post.resources, post.config
             post.sent(sdk.submit_to_registered_function(function, post.args, post.kwargs))
         end = time.monotonic() + _SUBMIT_LIMIT
-        # The SDK tells nobody when the service has answered: it gives the future its task id, or ends it.
+        # The SDK has no callback for the answer of the service: it gives the future its task id, or ends it.
         while not all(post.is_answered() for post in batch) and not self._stop.wait(_TURN):
             if time.monotonic() > end:
                 raise TimeoutError(f"the service did not answer within {_SUBMIT_LIMIT:.0f} s")
@@ -288,7 +288,7 @@ class GlobusExecutor(ObservableExecutor):
             self._journal.sent((str(post.task_id), post.digest) for post in accepted if post.digest)
         with self._lock:
             self._life.accepted(now, sum(not post.is_canary for post in accepted))
-        for post in accepted:  # only now: whoever hears of its end counts on its being noted
+        for post in accepted:  # only now: a callback of its end expects that it is registered
             post.inner.add_done_callback(functools.partial(self._came_back, post))
         refused = [post for post in batch if post.task_id is None]
         if not refused or self._stop.is_set():
@@ -362,7 +362,7 @@ class GlobusExecutor(ObservableExecutor):
                     is_late = self._life.wants_canary(now, self._slots or max(1, self._total))
                 if max(self._last_result, self._online_since) > asked_at:
                     in_vain.reset()
-                # Of an endpoint that is offline for a day there is nothing to be heard every few seconds.
+                # An endpoint that is offline for a day needs no question every few seconds.
                 due = asked_at + in_vain.delay
                 if (is_late or self._posts.doubted()) and now >= due:
                     asked_at = now
@@ -406,7 +406,7 @@ class GlobusExecutor(ObservableExecutor):
             alive = online and self._life.silent_since(now, self._slots or max(1, self._total)) is None
         if alive:
             beat = NodeHeartbeat(endpoint=self.label, site=self._site, node="globus", interval=self._status_period)
-            self._tell(beat)
+            self._emit(beat)
         self._give_up_lost(now)
 
     def _give_up_lost(self, now: float) -> None:
@@ -419,11 +419,11 @@ class GlobusExecutor(ObservableExecutor):
             since, back = self._idle_since, self._online_since
         if since is None or now - since < min(self._patience, 2 * self._status_period):
             return
-        told = now - self._heartbeat - self._patience
+        reported = now - self._heartbeat - self._patience
         lost = [
             post
             for post in self._posts.accepted_before(since)
-            if post.accepted_at is not None and post.accepted_at < max(told, back)
+            if post.accepted_at is not None and post.accepted_at < max(reported, back)
         ]
         if lost:
             self._ask_for_results(everything=True)
@@ -452,10 +452,10 @@ class GlobusExecutor(ObservableExecutor):
             asked = ids[start : start + _BATCH]
             results = what_became(self._status_client, asked)
             for task_id in asked:
-                self._told(known[task_id], results.get(task_id))
+                self._reported(known[task_id], results.get(task_id))
         return any(post.settled for post in posts)
 
-    def _told(self, post: RemoteTask, found: dict[str, Any] | None) -> None:
+    def _reported(self, post: RemoteTask, found: dict[str, Any] | None) -> None:
         """What the service says of a task; None: it does not know it."""
         is_expired = found is not None and found.get("status") == "success" and "result" not in found
         if post.adopted is not None and (found is None or is_expired):

@@ -23,7 +23,7 @@ class RateLimit:
     Args:
         most: requests.
         window: seconds.
-        clock: tells the time, in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, most: int = _MOST, window: float = _WINDOW, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,7 +31,7 @@ class RateLimit:
         self._window = window
         self._clock = clock
         self._lock = threading.Lock()
-        #: When those that were urgent, and those that were not, were sent; and how many of each there may be.
+        #: Send times of urgent and of other requests, and the limit of each.
         self._taken: dict[bool, deque[float]] = {True: deque(), False: deque()}
         self._share = {True: most - most // 3, False: max(1, most // 2)}
         self._barred_until = float("-inf")
@@ -76,7 +76,7 @@ class RateLimit:
         return self.wait_time(urgent=False) == 0.0
 
     def bar(self, seconds: float) -> None:
-        """The service said that it got too many: none for so long."""
+        """Pause all requests, because the service refused one as too many."""
         with self._lock:
             self._barred_until = max(self._barred_until, self._clock() + seconds)
 

@@ -48,7 +48,7 @@ class RemoteTask:
         self._inner: Future[Any] | None = None
 
     def sent(self, inner: Future[Any]) -> None:
-        """It was handed over, and this future will tell what comes of it."""
+        """Register the future that the SDK returned for the task."""
         self._inner = inner
 
     @property

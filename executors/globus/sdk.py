@@ -126,7 +126,7 @@ def log_in() -> None:
 def leave(client: Any, leaving: Exit, limit: float) -> None:
     """Nobody waits any more for results that come through this client.
 
-    The SDK keeps the interpreter alive as long as a result is awaited: its threads must be told. One of them may be
+    The SDK keeps the interpreter alive as long as a result is awaited: its threads must be ended. One of them may be
     asleep before it connects again; it is waited for at most ``limit`` seconds.
     """
     with leaving.lock:

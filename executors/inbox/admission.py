@@ -1,4 +1,4 @@
-"""How much a pool listens to: what anybody may publish costs little, and steers nothing for long."""
+"""Limits on what a publisher on the fabric can cost or change."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from diaspora_parsl.events.signing import is_signed
 
 logger = logging.getLogger(__name__)
 
-#: Heartbeats of one stream count at most so often (seconds).
+#: Seconds between two heartbeats of one stream that count.
 STREAM_PERIOD: Final = 0.05
-#: Streams (nodes of blocks) that a pool keeps apart.
+#: Upper bound of the streams (nodes of blocks) of a pool.
 MOST_STREAMS: Final = 20_000
-#: A stream that was silent for so long (seconds) makes room for others: two of the longest intervals.
+#: Seconds of silence after which a stream makes room for others: two of the longest intervals.
 _STREAM_LIFE: Final = 120.0
 #: Events per second that a pool takes from its fabric; beyond, it steps aside.
 MOST_PER_SECOND: Final = 20_000
@@ -25,23 +25,23 @@ MOST_PER_SECOND: Final = 20_000
 MOST_WAITING: Final = 1_000
 #: Seconds of one pause. A longer one would look like a fabric that is not read.
 _LONGEST_PAUSE: Final = 0.5
-#: After what others said of an endpoint has counted for its time, it is not listened to again for so many times that.
+#: Factor on the time for which peer reports about an endpoint count: for that long, further ones are ignored.
 _DEAF: Final = 4.0
-#: A signed request counts for so long (seconds), so that it cannot be published again later; clocks differ.
+#: Seconds for which a signed request is valid, so that it cannot be replayed later; clocks differ.
 REQUEST_LIFE: Final = 300.0
 _SHOWN: Final = 300
 
 
 class Streams:
-    """Which heartbeats are worth a stimulus."""
+    """Selects the heartbeats that become stimuli."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
         self._last: dict[tuple[str, str], float] = {}
         self._looked = float("-inf")
 
-    def heard(self, endpoint: str, stream: str, now: float) -> bool:
-        """Whether this heartbeat counts."""
+    def accepts_heartbeat(self, endpoint: str, stream: str, now: float) -> bool:
+        """Return whether this heartbeat counts."""
         key = (endpoint, stream)
         last = self._last.get(key)
         if last is None and len(self._last) >= self._most:
@@ -52,15 +52,15 @@ class Streams:
         return True
 
     def ended(self, endpoint: str, stream: str) -> bool:
-        """Whether this stream was known, until it said goodbye."""
+        """Forget a stream that ended, and return whether it was known."""
         return self._last.pop((endpoint, stream), None) is not None
 
     def make_room(self, now: float) -> list[tuple[str, str]]:
-        """If there are too many: those that are silent, which are forgotten."""
+        """Forget the silent streams if there are too many, and return them."""
         if len(self._last) < self._most or now - self._looked < _STREAM_LIFE / 4:
             return []
         self._looked = now
-        logger.warning("More than %d nodes give signs of life; those that are silent are forgotten.", self._most)
+        logger.warning("More than %d nodes publish heartbeats; the pool forgets the silent ones.", self._most)
         old = [key for key, last in self._last.items() if now - last > _STREAM_LIFE]
         for key in old:
             del self._last[key]
@@ -68,12 +68,12 @@ class Streams:
 
 
 class PeerReports:
-    """For how long what others say about an endpoint counts.
+    """Limits for how long a peer report about an endpoint counts.
 
-    Without an end, whoever may publish could keep an endpoint from work, and so from the results that clear it.
+    Without a limit, any publisher could keep an endpoint from work, and so from the results that clear it.
 
     Args:
-        lasts: seconds that it counts.
+        lasts: Seconds for which a report counts.
     """
 
     def __init__(self, lasts: float) -> None:
@@ -130,8 +130,8 @@ class Throttle:
     """Pauses the reader of a flood, so that it takes neither the interpreter nor the mailbox of the driver.
 
     Args:
-        most: events per second.
-        waiting: returns how many stimuli wait for the driver.
+        most: Events per second.
+        waiting: Returns the number of stimuli that wait for the driver.
         sleep: takes seconds.
         clock: monotonic seconds.
     """
@@ -157,7 +157,7 @@ class Throttle:
 
 
 def spoken(text: str) -> str:
-    """What somebody else wrote, fit for a log: one line, not too long."""
+    """Return foreign text as one short printable line."""
     shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return "".join(letter if letter.isprintable() else " " for letter in shown)
 

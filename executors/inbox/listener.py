@@ -17,30 +17,30 @@ from .control_requests import Requests, is_request
 
 logger = logging.getLogger(__name__)
 
-#: What a pool reads: signs of life, what others say about endpoints, and what is asked of it.
+#: Topics of a pool: heartbeats, peer reports about endpoints, and requests.
 TOPICS = (events.TOPIC_RESOURCE, events.TOPIC_ENDPOINT, events.TOPIC_CONTROL)
 
 
-#: A read that brought more may not have come to the end of what there is.
+#: Events above which a read may not have reached the end of the log.
 _FEW: Final = 100
 
 
 class Listener:
-    """Turns what a `Reader` brings into stimuli; silence is measured on the local monotonic clock.
+    """Turns the events of a `Consumer` into stimuli; silence is measured on the local monotonic clock.
 
-    Whoever may publish on the fabric may say what he likes, so everything here is advisory and bounded: only requests
-    that are signed are followed, and no event of any kind ends or stops the pool.
+    Any process with access may publish anything, so every event is advisory and bounded: the pool follows only signed
+    requests, and no event ends or stops it.
 
     Args:
-        sites: site of each endpoint of the pool, by label.
-        own_source: of the pool's own events, which tell it nothing new.
-        post: takes the stimuli.
-        pool: name of the pool, for requests that name one.
-        key: with which requests are signed; without one, none is followed.
-        peer_report_time: seconds that what others say about an endpoint counts.
-        secrets: what agents in blocks of an endpoint can know and others cannot, by label.
-        waiting: returns how many stimuli wait for the driver.
-        lost: takes an attempt whose worker died, and the node; called when an agent proved that it is in such a block.
+        sites: Site of each endpoint of the pool, by label.
+        own_source: Source of the pool's own events, which are skipped.
+        post: Receives the stimuli.
+        pool: Name of the pool, for requests that name one.
+        key: Key that signs requests. Without one, the pool follows none.
+        peer_report_time: Seconds for which a peer report about an endpoint counts.
+        secrets: Returns the secrets that only agents in blocks of an endpoint know, by label.
+        waiting: Returns the number of stimuli that wait for the driver.
+        lost: Receives an attempt whose worker died, and the node, once an agent proved that it is in such a block.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Listener:
         self._at_end = True
 
     def on_events(self, batch: Collection[Event]) -> None:
-        """New events were read."""
+        """Handle new events."""
         now = time.monotonic()
         self._at_end = len(batch) <= _FEW
         for endpoint, stream in self._streams.make_room(now):
@@ -80,7 +80,7 @@ class Listener:
                 continue
             try:
                 found = self._stimuli(event, now)
-            except (ValueError, OverflowError):  # the latter of times that no calendar has
+            except (ValueError, OverflowError):  # OverflowError: a time outside the calendar
                 self._malformed += 1
                 if self._malformed == 1:
                     logger.warning("An event of type %s from %s is malformed; further ones are only counted.",
@@ -91,7 +91,7 @@ class Listener:
         self._pace.took(len(batch))
 
     def on_alive(self) -> None:
-        """The fabric answered just now; it was read to its end, unless that read brought a lot."""
+        """Post that the fabric answered and was read to its end, unless the last read was long."""
         if self._at_end:
             self._post(stimuli.FabricPolled(time.monotonic()))
         self._at_end = True
@@ -99,15 +99,18 @@ class Listener:
     def _stimuli(self, event: Event, now: float) -> list[stimuli.Stimulus]:
         payload = event.payload()
         if is_request(payload):
-            # Understood first: a request that makes no sense, or is for others, need not be signed to be passed over.
+            # Parsed first: an invalid request, or one for another pool, is skipped whether or not it is signed.
             asked = self._requests.stimuli(payload, event.id, event.source)
             return asked if asked and self._signed.accepts(event) else []
         match payload:
             case events.NodeHeartbeat() | events.NodeStopped() | events.WorkerDied():
                 return self._of_node(payload, event, now) if self._is_ours(payload.endpoint, payload.site) else []
             case events.LinkDown() if not event.hops:
-                told = map(spoken, (payload.from_site, payload.to_site, payload.bridge, payload.reason))
-                logger.warning("No events from %s to %s, says the bridge %s: %s. Silence there says nothing.", *told)
+                words = map(spoken, (payload.from_site, payload.to_site, payload.bridge, payload.reason))
+                logger.warning(
+                    "No events arrive from %s at %s, reports the bridge %s: %s. Silence there is no evidence.",
+                    *words,
+                )
             case events.LinkStatus() if payload.reads:
                 return [stimuli.BridgePolled(now, payload.from_site, min(60.0, max(0.05, payload.interval)))]
             case events.EndpointDown() | events.EndpointSuspect() if self._is_ours(payload.endpoint, payload.site):
@@ -122,7 +125,7 @@ class Listener:
     ) -> list[stimuli.Stimulus]:
         stream = f"{payload.block}/{payload.node}"
         match payload:
-            case events.NodeHeartbeat() if self._streams.heard(payload.endpoint, stream, now):
+            case events.NodeHeartbeat() if self._streams.accepts_heartbeat(payload.endpoint, stream, now):
                 via_site = (event.originsite or "") if event.hops else ""
                 return [
                     stimuli.HeartbeatReceived(
@@ -133,7 +136,7 @@ class Listener:
                 return [stimuli.StreamEnded(now, payload.endpoint, stream)]
             case events.WorkerDied() if payload.attempt:
                 about = (payload.endpoint, payload.pid, payload.attempt)
-                # Only what is proven: a second attempt beside one that lives may do harm.
+                # Only with proof: a second attempt beside one that lives may do harm.
                 if any(is_hmac_of(payload.proof, key, *about) for key in self._secrets(payload.endpoint)):
                     self._lost(payload.attempt, spoken(payload.node))
         return []

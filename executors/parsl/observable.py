@@ -1,4 +1,4 @@
-"""Executors that know a pool: what they tell it about themselves, beyond what Parsl's interface has."""
+"""Executors that report slots, blocks and health to a pool, beyond Parsl's interface."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from diaspora_parsl.events import Payload
 
 
 class Observation(Struct, frozen=True):
-    """What an executor says about itself."""
+    """State of an executor at one time."""
 
     slots: int
-    """Workers connected now."""
+    """Connected workers."""
     blocks_expected: bool = True
-    """Blocks are on their way, so that workers may still come."""
+    """Whether blocks are requested or starting, so that workers may still connect."""
     blocks: frozenset[str] = frozenset()
-    """Those that the workers are in."""
+    """Blocks of the workers."""
     managers: tuple[tuple[str, str], ...] = ()
-    """Id and block of each manager that takes tasks."""
+    """Id and block of each manager that accepts tasks."""
     more: bool = False
-    """Blocks are on their way whose managers have not connected, whether or not others have."""
+    """Whether blocks without connected managers are requested or starting."""
     deserted: frozenset[str] = frozenset()
-    """Blocks whose jobs run, and whose managers came and are gone."""
+    """Blocks with a running job whose managers connected and left."""
     silent_since: float | None = None
-    """It should have answered, or given a result, since then (monotonic seconds), and has not."""
+    """Since when (monotonic seconds) an answer or a result is overdue."""
 
 
 class ObservableExecutor(ParslExecutor):
-    """Base of executors that tell a pool about themselves. None of the methods may block."""
+    """Base of executors that report their state to a pool. No method may block."""
 
-    #: Keys of a resource specification that it takes; None: all.
+    #: Keys of a resource specification that the executor knows; None: all.
     takes: frozenset[str] | None = None
 
     @abstractmethod
     def observe(self) -> Observation:
-        """What it has now."""
+        """Return the current state."""
 
     @abstractmethod
     def why_dead(self) -> str | None:
-        """Why it can never work again, or None."""
+        """Return why the executor can never work again, or None."""
 
     @abstractmethod
     def most_slots(self) -> int:
-        """Attempts it could run at once, as far as is known before it is started."""
+        """Return the attempts it can run at a time, as far as known before it starts."""
 
-    def connect(self, tell: Callable[[Payload], None]) -> None:
-        """Before `start`: how to publish events about it; never blocks, never raises."""
+    def connect(self, emit: Callable[[Payload], None]) -> None:
+        """Receive, before `start`, a callable that publishes events; it never blocks and never raises."""

@@ -26,8 +26,8 @@ class ScaleOutBackoff:
         told: called with each pause that begins: why, and how long it is in seconds.
     """
 
-    def __init__(self, told: Callable[[str, float], None]) -> None:
-        self._told = told
+    def __init__(self, reported: Callable[[str, float], None]) -> None:
+        self._reported = reported
         self._lock = threading.Lock()  # the poller of an old generation may still run
         self._until: float | None = None
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -69,7 +69,7 @@ class ScaleOutBackoff:
             self._until = now + pause
             count = self._backoff.failures
         again = "" if count == 1 else f" ({count} times in a row)"
-        self._told(f"{what}{again}; no more blocks are requested for {pause:.0f} s, then one", pause)
+        self._reported(f"{what}{again}; no more blocks are requested for {pause:.0f} s, then one", pause)
 
     def _review(self, now: float) -> None:
         proven = [block for block, at in self._fresh.items() if now >= at]

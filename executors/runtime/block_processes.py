@@ -47,7 +47,7 @@ def groups_of_block(mark: str) -> set[int]:
 
 
 def end_block(mark: str, groups: Collection[int], courtesy: float, *, variable: str = BLOCK_VARIABLE) -> int:
-    """End every process that carries the mark: those that do not end by themselves are killed.
+    """End every process that carries the mark; kill a process that does not end by itself.
 
     Args:
         mark: as in the block's environment.

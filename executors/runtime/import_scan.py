@@ -62,7 +62,7 @@ def _imported(code: types.CodeType) -> frozenset[str]:
 def modules_of(distributions: Iterable[str]) -> frozenset[str]:
     """Normalised names of the top-level modules that these distributions bring, as far as can be known.
 
-    A distribution that is installed here tells its modules; of others the module is taken to have the same name.
+    A distribution that is installed here lists its modules. The module of any other is assumed to have its name.
     """
     there = frozenset(normalised(name) for name in distributions)
     brought = {module for module, owners in _owners().items() if not owners.isdisjoint(there)}

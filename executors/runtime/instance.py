@@ -1,4 +1,4 @@
-"""One generation of one endpoint: a running Parsl executor with lanes of its own for work and for control."""
+"""One generation of one endpoint: a running Parsl executor with a work thread and a control thread."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from .serial_thread import SerialThread
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two questions to an endpoint.
+#: Seconds between two observations of an endpoint.
 _WATCH_PERIOD: Final = 0.5
-#: Seconds an answer may take before the pool is told that it is owed.
+#: Seconds after which a missing answer is posted to the core.
 _ANSWER_DUE: Final = 1.0
-#: The environments of more blocks than this are not asked for: the answer is long, and they are alike.
+#: Blocks above which environments are not asked for: the answer is long, and they are alike.
 _MOST_ASKED: Final = 64
-#: Seconds that sending a node away may take, a call to a batch system included.
+#: Seconds that an eviction may take, a call to a batch system included.
 _EVICTION_LIMIT: Final = 10.0
-#: Seconds that a block may run without the managers that it had.
+#: Seconds that a block may run after its managers left.
 _DESERTED_LIMIT: Final = 10.0
 #: Seconds between SIGTERM and SIGKILL for the processes of a block.
 _COURTESY: Final = 1.5
 
 
 class Scaling(Struct, frozen=True, kw_only=True):
-    """How each endpoint scales its blocks; Parsl's own meaning of the words."""
+    """Parsl's scaling options for the blocks of each endpoint."""
 
     strategy: str
     max_idletime: float
@@ -51,18 +51,18 @@ class Scaling(Struct, frozen=True, kw_only=True):
 
 
 class EndpointInstance:
-    """Runs one generation. All methods return at once, `close` aside.
+    """Runs one generation. No method but `close` blocks.
 
     Args:
-        endpoint: what the user said about it.
-        executor: not started; owned from here on.
-        generation: counts up with each revival.
-        context: what the DataFlowKernel gave the pool.
-        scaling: of its blocks.
-        mark: put into the environment of all its block's processes; unique to this generation.
-        blocks: limits how often its scheduler is asked for blocks.
-        worker_init: shell lines each block starts with, before the executor's own.
-        post: takes stimuli for the core.
+        endpoint: Description by the user.
+        executor: Executor that is not started; the instance owns it.
+        generation: Number that grows with each revival.
+        context: Run context of the DataFlowKernel.
+        scaling: Scaling options of its blocks.
+        mark: Value in the environment of every process of its blocks; unique to this generation.
+        blocks: Limits the requests for blocks.
+        worker_init: Shell lines that each block runs before the executor's own.
+        post: Receives stimuli for the core.
         outcome: Receives the end of an attempt: its id, whether it was an app, whether it went through a gate, and the
             done future or the exception of ``submit``.
     """
@@ -84,10 +84,10 @@ class EndpointInstance:
         self.endpoint = endpoint
         self.executor = executor
         self.generation = generation
-        #: What the scaling strategy reads; set by the driver.
+        #: Demand that the scaling strategy reads; set by the driver.
         self.demand = 0
         self.settled = threading.Event()
-        """Set once it is known whether it could be started."""
+        """Set once the executor has started or failed to."""
         self._context = context
         self._scaling = scaling
         self._mark = mark
@@ -96,7 +96,7 @@ class EndpointInstance:
         self._post = post
         self._outcome = outcome
         self._ages = BlockWalltimes(executor)
-        #: Whether attempts go through a gate: it tells nodes apart, and agents what a worker ran that died.
+        #: Whether attempts go through a gate, which reports the node, and to agents the attempt of a dead worker.
         self._is_gated = adapter.has_nodes(executor) or (endpoint.node_agent and adapter.asks_for_slots(executor))
         self._slots = endpoint.max_concurrency or adapter.fixed_slots(executor) or 1
         self._poller: JobStatusPoller | None = None
@@ -107,12 +107,12 @@ class EndpointInstance:
         self._most_slots = 0
         self._groups: set[int] = set()
         self._known_blocks: frozenset[str] = frozenset()
-        #: What was last told about managers.
-        self._told: tuple[tuple[tuple[str, str], ...], bool] = ((), False)
-        #: Nodes to be held, and blocks to be ended once nothing runs there: for the control lane.
+        #: Managers that were last posted.
+        self._posted_nodes: tuple[tuple[tuple[str, str], ...], bool] = ((), False)
+        #: Nodes to hold, and blocks to end once nothing runs there; for the control thread.
         self._to_hold: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._to_end: set[str] = set()
-        #: Blocks that run without managers, and since when.
+        #: Start time of the state of each block that runs without managers.
         self._deserted: dict[str, float] = {}
         self._closing = threading.Event()
         self._closed = threading.Event()
@@ -124,7 +124,7 @@ class EndpointInstance:
     # --- life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the executor and watch it, on the control lane."""
+        """Start the executor and observe it, on the control thread."""
         self._control.do(self._start)
 
     def _start(self) -> None:
@@ -157,20 +157,20 @@ class EndpointInstance:
         self._watch()
 
     def _watch(self) -> None:
-        """Ask the executor again and again what it has, until it is closed or dead."""
+        """Observe the executor until it is closed or dead."""
         while not self._closing.is_set():
             self._asked_at = time.monotonic()
             try:
                 seen = adapter.observe(self.executor, self._slots)
             except Exception:
-                # `look` reports a channel that broke off; while closing, that is expected.
+                # `look` reports a broken channel; while closing, that is expected.
                 if self._closing.is_set() or adapter.why_dead(self.executor) is not None:
                     return
-                logger.warning("Endpoint %s could not be asked", self.endpoint.label, exc_info=True)
+                logger.warning("Endpoint %s could not be observed", self.endpoint.label, exc_info=True)
             else:
-                if (seen.managers, seen.more) != self._told:
-                    self._told = (seen.managers, seen.more)
-                    self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._told))
+                if (seen.managers, seen.more) != self._posted_nodes:
+                    self._posted_nodes = (seen.managers, seen.more)
+                    self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._posted_nodes))
                 if seen.silent_since is None:
                     self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
                                         seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
@@ -185,7 +185,7 @@ class EndpointInstance:
             self._closing.wait(_WATCH_PERIOD)
 
     def _ask_for_environment(self, blocks: frozenset[str]) -> None:
-        """Blocks came that were not there before: ask what is installed, unless there are very many."""
+        """Ask new blocks for their installed packages, unless there are too many."""
         is_new = not blocks <= self._known_blocks
         self._known_blocks |= blocks
         if not is_new or len(blocks) > _MOST_ASKED:
@@ -193,8 +193,8 @@ class EndpointInstance:
         self._asked_at = time.monotonic()
         try:
             names = adapter.distributions(self.executor)
-        except Exception:  # a preference is worth no more; if the channel is bad, `look` reports it
-            logger.debug("Endpoint %s did not say what is installed", self.endpoint.label, exc_info=True)
+        except Exception:  # only a preference depends on it; `look` reports a bad channel
+            logger.debug("Endpoint %s did not list its packages", self.endpoint.label, exc_info=True)
             names = None
         self._asked_at = None
         if names:
@@ -202,17 +202,17 @@ class EndpointInstance:
             self._post(Environment(time.monotonic(), self.endpoint.label, self.generation, modules))
 
     def evict(self, manager: str, block: str) -> None:
-        """Send a bad node away: soon, on the control lane, hold its manager and end its block.
+        """Have the control thread hold the manager of a bad node and end its block.
 
-        Only where nobody else is harmed, the node being alone in its block, and where scaling can bring another.
+        Only where the node is alone in its block, and where scaling can request another.
         """
         if self._scaling.strategy != "none":
             self._to_hold.put((manager, block))
 
     def _note_deserted(self, blocks: frozenset[str]) -> None:
-        """A job that runs although its managers are gone does nothing for us: it is ended, so that another may come.
+        """End jobs that run without their managers, so that others can take their place.
 
-        A manager that was stopped for too long gives itself up, and at times hangs while it ends.
+        A manager that was stopped for too long ends itself, and sometimes hangs while it ends.
         """
         now = time.monotonic()
         self._deserted = {block: self._deserted.get(block, now) for block in blocks}
@@ -233,16 +233,16 @@ class EndpointInstance:
                     self._to_end.discard(block)
 
         if self._to_end or not self._to_hold.empty():
-            self._bounded("sending a node away", see, _EVICTION_LIMIT)
+            self._bounded("the eviction of a node", see, _EVICTION_LIMIT)
 
     def _note_groups(self, slots: int) -> None:
-        """More workers came: learn the process groups of their blocks, if those run on this host."""
+        """Record the process groups of the blocks of new workers on this host."""
         if slots > self._most_slots and adapter.runs_here(self.executor):
             self._groups |= block_processes.groups_of_block(self._mark)
         self._most_slots = slots
 
     def look(self, now: float) -> Stimulus | None:
-        """What can be told at once, without asking: death, or an answer that is owed. Called by the driver."""
+        """Return the death of the executor or an overdue answer as a stimulus; called by the driver."""
         if not self._runs or self._reported or self._closing.is_set():
             return None
         reason = adapter.why_dead(self.executor)
@@ -255,7 +255,7 @@ class EndpointInstance:
         return None
 
     def forgive(self, now: float) -> None:
-        """The whole process was stopped until now: time in which nobody could answer does not count."""
+        """Discount the time until now, in which this process was stopped."""
         if self._asked_at is not None:
             self._asked_at = now
 
@@ -274,23 +274,23 @@ class EndpointInstance:
         avoid: tuple[str, ...] = (),
         traceparent: str = "",
     ) -> None:
-        """Hand one attempt to the executor, on the work lane; ``known`` and ``avoid`` are for the gate.
+        """Submit one attempt to the executor, on the work thread; ``known`` and ``avoid`` are for the gate.
 
-        The trace context is told where a worker is a process that runs one task at a time.
+        The trace context is passed where a worker is a process that runs one task at a time.
         """
         if traceparent and adapter.asks_for_slots(self.executor):
             function, args = trace_wrapper.around(function), (traceparent, *args)
 
         def call() -> None:
             if self._closing.is_set():
-                return  # the pool has taken it elsewhere already
+                return  # the pool has rerouted it
             try:
                 if self._is_gated:
                     orders = (attempt, known, " ".join(avoid))
                     future = adapter.submit(self.executor, node_gate.around(function), resources, orders + args, kwargs)
                 else:
                     future = adapter.submit(self.executor, function, resources, args, kwargs)
-            except Exception as error:  # noqa: BLE001 - judged by the core, and delivered if it is the task's own
+            except Exception as error:  # noqa: BLE001 - the core classifies it
                 self._outcome(attempt, is_app, self._is_gated, error)
             else:
                 future.add_done_callback(lambda done: self._outcome(attempt, is_app, self._is_gated, done))
@@ -300,12 +300,12 @@ class EndpointInstance:
     # --- end ------------------------------------------------------------------------------------------------------
 
     def close(self, limit: float, *, broken: bool) -> None:
-        """End it and everything it started, within about ``limit`` seconds; a second call waits for the first.
+        """End the executor and all it started, within about ``limit`` seconds; a second call waits for the first.
 
         Args:
-            limit: seconds.
-            broken: it is dead or does not answer: its jobs are cancelled through the provider, its interchange is
-                killed. Otherwise it scales in and shuts down the polite way.
+            limit: Seconds.
+            broken: Whether it is dead or does not answer. Then its jobs are cancelled through the provider and its
+                interchange is killed; otherwise it scales in and shuts down normally.
         """
         end = time.monotonic() + limit
         with self._close_lock:
@@ -342,7 +342,7 @@ class EndpointInstance:
         block_processes.end_block(self._mark, self._groups, _COURTESY)
 
     def _bounded(self, what: str, call: Callable[[], None], limit: float) -> bool:
-        """Run a call that Parsl does not bound; False if it did not end in time or failed."""
+        """Run a call that Parsl does not bound; return False if it failed or did not end in time."""
         succeeded = threading.Event()
 
         def run() -> None:
@@ -356,5 +356,5 @@ class EndpointInstance:
         thread.start()
         thread.join(max(0.5, limit))
         if thread.is_alive():
-            logger.warning("Endpoint %s: %s took more than %.1f s; going on without", self.endpoint.label, what, limit)
+            logger.warning("Endpoint %s: %s took more than %.1f s and is left behind", self.endpoint.label, what, limit)
         return succeeded.is_set()

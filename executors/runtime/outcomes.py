@@ -1,8 +1,4 @@
-"""Outcomes of attempts: the one place that touches what a user's code returned or raised.
-
-An object of a user may raise whatever is asked of it: its attributes, its text, its truth value. Elsewhere the pool
-only passes it on and looks at ``type(object)``.
-"""
+"""Outcomes of attempts: the one place that touches what a user's code returned or raised."""
 
 from __future__ import annotations
 
@@ -38,6 +34,9 @@ class Outcome(NamedTuple):
 
 def outcome_of(attempt: Future[Any] | Exception, rules: Rulebook, *, is_app: bool, is_gated: bool) -> Outcome:
     """Return the outcome of an attempt. Never raises.
+
+    An object of a user may raise whatever is asked of it: its attributes, its text, its truth value. Elsewhere the pool
+    only passes it on and looks at ``type(object)``.
 
     Args:
         attempt: Done future of the attempt, or the exception that ``submit`` raised.

@@ -1,4 +1,4 @@
-"""One thread that does one endpoint's calls, in order, so that none of them can stall anybody else."""
+"""One thread for the calls to one endpoint, so that a blocked call delays no other endpoint."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 class SerialThread:
-    """A thread with a queue of calls. A call that raises is logged; the lane goes on.
+    """A thread with a queue of calls. A call that raises is logged, and the next one follows.
 
     Args:
-        name: of the thread.
+        name: Name of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,7 +23,7 @@ class SerialThread:
         self._thread.start()
 
     def do(self, call: Callable[[], None]) -> None:
-        """Have it done, after what was asked for before. Never blocks."""
+        """Queue a call. Never blocks."""
         self._calls.put(call)
 
     def close(self) -> None:
@@ -39,6 +39,6 @@ class SerialThread:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception:
+            except BaseException:  # also SystemExit: it must not end the thread
                 logger.exception("A call of %s failed", self._thread.name)
-            del call  # an idle lane keeps nothing alive
+            del call  # an idle thread keeps nothing alive

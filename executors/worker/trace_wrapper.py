@@ -1,4 +1,4 @@
-"""Runs around the user's function on a worker, and tells it its trace context."""
+"""A wrapper that runs on a worker and gives the user's function its trace context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent: one node's signs of life, once a second."""
+"""The agent: publishes the heartbeats of one node, once a second."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["MAX_BACKOFF", "Agent", "AgentConfig"]
 MAX_BACKOFF: Final = 5.0
 #: Seconds between two looks at workers.
 _LOOK: Final = 0.5
-#: Deaths that are kept while there is no fabric to tell them to.
+#: Worker deaths that are kept while the fabric is unreachable.
 _MOST_DEATHS: Final = 1000
 #: Ties a process to its block; see `diaspora_parsl.executors.parsl.adapter.BLOCK_VARIABLE`.
 _BLOCK_VARIABLE: Final = "DIASPORA_PARSL_BLOCK"
@@ -67,7 +67,7 @@ class AgentConfig:
 
 
 class Agent:
-    """Beats until told to stop or until nobody is left to speak for.
+    """Publishes heartbeats until it is stopped or its block has ended.
 
     A heartbeat that cannot be sent is lost, never kept: an old sign of life is none. The death of a worker is told as
     soon as it is seen, or once the fabric is back.
@@ -75,7 +75,7 @@ class Agent:
     Args:
         config: what to say.
         opener: opens the fabric; called again after every failure, so that an address may change.
-        guard: tells when to end.
+        guard: Says when to end.
         clock: seconds that only go forward; wall-clock time appears in events but decides nothing.
         node: what is looked at beside each heartbeat; None for nothing.
     """
@@ -116,7 +116,7 @@ class Agent:
             self._look_at_workers()
             is_due = self._clock() >= due
             if (is_due or self._deaths) and self._clock() >= self._retry_at:
-                self._tell(beats=is_due)
+                self._emit(beats=is_due)
             now = self._clock()
             if is_due:
                 # After a stall the next beat is due a whole interval from now: what was missed is not caught up.
@@ -138,7 +138,7 @@ class Agent:
                 )
             )  # fmt: skip
 
-    def _tell(self, *, beats: bool) -> None:
+    def _emit(self, *, beats: bool) -> None:
         me = self.config
         payloads: list[Payload] = list(self._deaths)
         if beats:
@@ -200,7 +200,7 @@ class Agent:
 
 
 def _say(sentence: str) -> None:
-    """One line on standard error; nobody has to be listening any more."""
+    """Write one line to standard error, which may be closed."""
     try:
         print(f"diaspora-parsl agent: {sentence}", file=sys.stderr, flush=True)  # noqa: T201  (a program's voice)
     except OSError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Gpu = tuple[float, int, int]
 
-#: Seconds between two looks at GPUs, and those that a batch system may take to answer.
+#: Seconds between two polls of GPUs, and seconds that a batch system may take to answer.
 _GPU_PERIOD: Final = 10
 _PATIENCE: Final = 30.0
 _MIB: Final = 1 << 20
@@ -205,15 +205,15 @@ class ProgramGpus(NoGpus):
     def look(self) -> tuple[Gpu, ...]:
         """What was last seen."""
         try:
-            told = os.read(self._pipe, 1 << 16)
+            reported = os.read(self._pipe, 1 << 16)
         except BlockingIOError:
-            told = b""
+            reported = b""
         now = time.monotonic()
-        if told:
+        if reported:
             if now - self._read_at > _GPU_PERIOD / 2:
                 self._number = 0  # a new round
             self._read_at = now
-        *lines, self._rest = (self._rest + told).split(b"\n")
+        *lines, self._rest = (self._rest + reported).split(b"\n")
         for line in lines:
             if gpu := gpu_of(line.decode(errors="replace")):
                 self._seen[self._number] = gpu

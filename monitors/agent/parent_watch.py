@@ -19,7 +19,7 @@ _JOB_NAMES = ("JOBNAME", "SLURM_JOB_NAME", "PBS_JOBNAME", "LSB_JOBNAME", "JOB_NA
 
 
 class ParentWatch:
-    """Tells when an agent has nobody left to speak for.
+    """Says when the block of an agent has ended.
 
     Args:
         parent: process whose end ends the agent, usually the shell that runs the block's script; None for no such
@@ -58,7 +58,7 @@ class ParentWatch:
 
 
 def block_name(parent: int | None) -> str:
-    """The number of the block this process runs in, as Parsl counts, or an empty string if nothing tells.
+    """The number of the block this process runs in, as Parsl counts, or an empty string if it is unknown.
 
     A provider's script runs ``worker_init`` before it sets ``JOBNAME``, so that the name of the script itself, as the
     parent's command line shows it, is the second source.
@@ -75,7 +75,7 @@ def block_name(parent: int | None) -> str:
 def _managers() -> Iterator[psutil.Process]:
     """Parsl managers in this process group.
 
-    A manager's workers may look like it and outlive it. They are told apart by the parent: that of a manager is a
+    A manager's workers may look like it and outlive it. The parent distinguishes them: the parent of a manager is a
     shell in the same process group, that of a worker is a manager, and that of an orphan is outside.
     """
     group = os.getpgrp()

@@ -30,7 +30,7 @@ PREFIX: Final = "diaspora_parsl_"
 MOST_POOLS: Final = 50
 MOST_ENDPOINTS: Final = 1_000
 MOST_SAMPLED: Final = 10_000
-#: A pool that said nothing for so long (seconds) makes room for others, and a sample so old is none.
+#: Seconds without an event after which a pool makes room for others, and after which a sample is dropped.
 _FORGOTTEN: Final = 600.0
 _STALE: Final = 60.0
 _LABEL_LENGTH: Final = 128
@@ -70,7 +70,7 @@ class Metrics(Collector):
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        #: Whether the fabric answers, and how often events were trimmed away unread: told by who reads it.
+        #: Whether the fabric answers, and how often events were trimmed before they were read; set by the reader.
         self.is_up = False
         self.resyncs = 0
         self._clock = clock
@@ -90,7 +90,7 @@ class Metrics(Collector):
 
         Args:
             events: in the order in which they were read.
-            old: they were there before somebody began to read: they were heard when they say that they were sent.
+            old: Whether the events are older than this reader: they count as received when they were sent.
         """
         with self._lock:
             now = self._clock()
@@ -156,7 +156,7 @@ class Metrics(Collector):
                 self._failed[source, payload.kind if payload.kind in set(Kind) else "other"] += 1
 
     def _is_known(self, source: str, endpoint: str) -> bool:
-        """Tasks make no endpoint known, which the pool itself tells of; topics may be read in any order."""
+        """Count an event of a task; only the pool's own events add endpoints, and topics are read in any order."""
         pool = self._picture.sources.get(source)
         return pool is not None and endpoint in pool.endpoints
 
@@ -172,7 +172,7 @@ class Metrics(Collector):
         if many < MOST_SAMPLED:
             return True
         nodes = self._picture.nodes
-        for key in [key for key, node in nodes.items() if now - node.heard > _FORGOTTEN]:
+        for key in [key for key, node in nodes.items() if now - node.received > _FORGOTTEN]:
             del nodes[key]
         if len(nodes) < MOST_SAMPLED:
             return True
@@ -216,7 +216,7 @@ class Metrics(Collector):
                 ("hedged", "Second attempts of slow tasks."),
             )
         }
-        silence = _gauge("pool_silence_seconds", "Since the pool was heard last.", _POOL)
+        silence = _gauge("pool_silence_seconds", "Seconds since the last event of the pool.", _POOL)
         for view in self._pools():
             labels = _pool_labels(view)
             quiet = now - self._last[view.source]
@@ -236,7 +236,7 @@ class Metrics(Collector):
         state = _gauge("endpoint_state", "1 for the state that the endpoint is in.", (*_ENDPOINT, "state"))
         figures: list[tuple[Any, Callable[[EndpointView], float]]] = [
             (_gauge("endpoint_up", "1 while the endpoint takes attempts.", _ENDPOINT), lambda e: e.state == "up"),
-            (_gauge("endpoint_slots", "Attempts that it can run at once.", _ENDPOINT), lambda e: e.slots),
+            (_gauge("endpoint_slots", "Attempts that it can run at a time.", _ENDPOINT), lambda e: e.slots),
             (_gauge("endpoint_in_flight", "Attempts that are there.", _ENDPOINT), lambda e: e.in_flight),
             (_gauge("endpoint_rate", "Results per second.", _ENDPOINT), lambda e: e.rate),
             (_gauge("endpoint_generation", "How often it was rebuilt.", _ENDPOINT), lambda e: e.generation),
@@ -273,10 +273,10 @@ class Metrics(Collector):
         return [seconds, rerouted, failures]
 
     def _of_nodes(self, now: float) -> list[Metric]:
-        up = _gauge("node_up", "1 while the agent of the node gives signs of life in time.", _NODE)
+        up = _gauge("node_up", "1 while the agent of the node publishes heartbeats in time.", _NODE)
         silence = _gauge("node_silence_seconds", "Since the last heartbeat of the node.", _NODE)
         for node in self._picture.nodes.values():
-            quiet = now - node.heard
+            quiet = now - node.received
             if quiet < _FORGOTTEN:
                 labels = [_label(node.endpoint), _label(node.block), _label(node.node)]
                 up.add_metric(labels, float(quiet < 3 * max(1.0, min(60.0, node.interval))))

@@ -34,7 +34,7 @@ class Spans:
         self._processor = BatchSpanProcessor(exporter)
         self._resource = Resource.create({"service.name": "diaspora_parsl"})
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Take one event in; never blocks, never raises."""
         for track in self._tracks.apply(event):
             self._processor.on_end(self._span(track))

@@ -27,16 +27,16 @@ class Exporter:
 
     Args:
         feed: where events come from; the caller closes it.
-        tell: is also given every event, for spans.
+        emit: Also receives every event, for spans.
     """
 
-    def __init__(self, feed: EventFeed, tell: Callable[[Event], object] | None = None) -> None:
+    def __init__(self, feed: EventFeed, emit: Callable[[Event], object] | None = None) -> None:
         self.metrics = Metrics()
         self._feed = feed
-        self._tell = tell
+        self._emit = emit
 
     def run(self, wait: Callable[[float], str]) -> str:
-        """Read until told to stop; returns why.
+        """Read until stopped; return the reason.
 
         Args:
             wait: sleeps for that many seconds or less; returns why to stop, or an empty string.
@@ -56,9 +56,9 @@ class Exporter:
         self.metrics.apply(events, old=not self._feed.caught_up)
         self.metrics.is_up = self._feed.lost_since is None
         self.metrics.resyncs = self._feed.resyncs
-        if self._tell is not None:
+        if self._emit is not None:
             for event in events:
-                self._tell(event)
+                self._emit(event)
 
 
 @contextlib.contextmanager

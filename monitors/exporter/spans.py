@@ -12,7 +12,7 @@ from diaspora_parsl import events as ev
 from diaspora_parsl.events.trace import Traces
 from diaspora_parsl.fabric.dedup import Deduplicator
 
-#: Tasks that are followed at once; of more, the oldest are given up.
+#: Upper bound of the tasks that are followed; beyond, the oldest are dropped.
 MOST_OPEN: Final = 100_000
 _MOST_ATTEMPTS: Final = 100
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ class Tracks:
     """Follows the tasks of all pools on a fabric; never raises, whatever the events hold.
 
     Args:
-        most: tasks that are followed at once.
+        most: Upper bound of the tasks that are followed.
     """
 
     def __init__(self, most: int = MOST_OPEN) -> None:

@@ -41,7 +41,7 @@ class FabricMonitoringHub(MonitoringHub):
             own then.
         workflow_name: as in `MonitoringHub`.
         workflow_version: as in `MonitoringHub`.
-        resource_monitoring_enabled: whether workers tell when a task begins and ends, and what it uses.
+        resource_monitoring_enabled: Whether workers report start, end and resource use of a task.
         resource_monitoring_interval: seconds between two samples of that; 0 for none. Each costs a process per task.
         monitoring_debug: as in `MonitoringHub`.
 
@@ -113,7 +113,7 @@ class FabricMonitoringHub(MonitoringHub):
             outbox_path=Path(dfk_run_dir) / "monitoring-outbox.sqlite",
             gather=_GATHER,
         )
-        self._tee = messages.Tee(self._tell, queue)
+        self._tee = messages.Tee(self._emit, queue)
         self._pump = threading.Thread(target=self._tee.pump, name="diaspora-hub-pump", daemon=True)
         self._pump.start()
         self.resource_msgs = self._tee
@@ -152,10 +152,10 @@ class FabricMonitoringHub(MonitoringHub):
     def _open_again(self) -> Fabric:
         return open_fabric(self.fabric, self._run_dir) if isinstance(self.fabric, str) else self.fabric
 
-    def _tell(self, message: messages.Message) -> None:
+    def _emit(self, message: messages.Message) -> None:
         try:
             for payload, subject, key in messages.payloads(message):
                 if self._publisher is not None:
                     self._publisher.emit(payload, subject, key)
         except Exception as error:  # noqa: BLE001 - a message is worth no workflow
-            logger.warning("A message of Parsl's monitoring is not told: %r", error)
+            logger.warning("A message of Parsl's monitoring is not published: %r", error)

@@ -16,7 +16,7 @@ from diaspora_parsl.events import BlockChanged, Payload, TryChanged, TrySampled,
 
 Message: TypeAlias = tuple[MessageType, Any]
 
-#: What a begin and an end are told as. Parsl of 2025 had no name of its own for that: samples said that they were none.
+#: Type of messages about begin and end. Parsl of 2025 had none: it marked such samples.
 _BEGIN_END: Final = getattr(MessageType, "WORKER_TASK_INFO", MessageType.RESOURCE_INFO)
 _NEITHER: Final = {} if _BEGIN_END is not MessageType.RESOURCE_INFO else {"first_msg": False, "last_msg": False}
 
@@ -52,21 +52,21 @@ def payloads(message: Any) -> Iterator[tuple[Payload, str, str]]:
     Raises:
         Exception: it is none, or not as Parsl's are today.
     """
-    kind, told = message
+    kind, fields = message
     match kind:
         case MessageType.WORKFLOW_INFO:
-            yield _workflow(told), told["run_id"], told["run_id"]
+            yield _workflow(fields), fields["run_id"], fields["run_id"]
         case MessageType.TASK_INFO:
-            yield _of_dfk(told), *_about(told)
-        case _ if kind is _BEGIN_END and (told.get("first_msg") or told.get("last_msg")):
-            yield _of_worker(told), *_about(told)
+            yield _of_dfk(fields), *_about(fields)
+        case _ if kind is _BEGIN_END and (fields.get("first_msg") or fields.get("last_msg")):
+            yield _of_worker(fields), *_about(fields)
         case MessageType.RESOURCE_INFO:
-            yield _sample(told), *_about(told)
+            yield _sample(fields), *_about(fields)
         case MessageType.BLOCK_INFO:
-            for block in told:
+            for block in fields:
                 yield _block(block), block["executor_label"], block["executor_label"]
         case MessageType.NODE_INFO:
-            return  # HTEX's own view of its managers, which agents and pools tell better
+            return  # HTEX's own view of its managers; agents and pools publish better ones
         case _:
             raise ValueError(f"{kind!r} is no kind of message that is known")
 
@@ -106,77 +106,77 @@ def message(payload: Payload | None) -> Message | None:
             return None
 
 
-def _about(told: dict[str, Any]) -> tuple[str, str]:
-    subject = f"{told['run_id']}/{told['task_id']}"
+def _about(fields: dict[str, Any]) -> tuple[str, str]:
+    subject = f"{fields['run_id']}/{fields['task_id']}"
     return subject, subject
 
 
-def _workflow(told: dict[str, Any]) -> Payload:
-    if "python_version" not in told:  # how Parsl itself tells the two apart
+def _workflow(fields: dict[str, Any]) -> Payload:
+    if "python_version" not in fields:  # Parsl itself distinguishes the two so
         return WorkflowEnded(
-            run=told["run_id"], completed=told["tasks_completed_count"], failed=told["tasks_failed_count"]
+            run=fields["run_id"], completed=fields["tasks_completed_count"], failed=fields["tasks_failed_count"]
         )
     return WorkflowStarted(
-        run=told["run_id"],
-        name=str(told.get("workflow_name") or ""),
-        release=str(told.get("workflow_version") or ""),
-        parsl=str(told.get("parsl_version") or ""),
-        host=str(told.get("host") or ""),
-        user=str(told.get("user") or ""),
-        run_dir=str(told.get("rundir") or ""),
+        run=fields["run_id"],
+        name=str(fields.get("workflow_name") or ""),
+        release=str(fields.get("workflow_version") or ""),
+        parsl=str(fields.get("parsl_version") or ""),
+        host=str(fields.get("host") or ""),
+        user=str(fields.get("user") or ""),
+        run_dir=str(fields.get("rundir") or ""),
     )
 
 
-def _of_dfk(told: dict[str, Any]) -> Payload:
+def _of_dfk(fields: dict[str, Any]) -> Payload:
     return TryChanged(
-        run=told["run_id"],
-        parsl_task=told["task_id"],
-        parsl_try=told["try_id"],
-        status=told["task_status_name"],
-        at=_utc(told["timestamp"]),
-        executor=told.get("task_executor") or "",
-        function=told.get("task_func_name") or "",
-        fails=told.get("task_fail_count") or 0,
+        run=fields["run_id"],
+        parsl_task=fields["task_id"],
+        parsl_try=fields["try_id"],
+        status=fields["task_status_name"],
+        at=_utc(fields["timestamp"]),
+        executor=fields.get("task_executor") or "",
+        function=fields.get("task_func_name") or "",
+        fails=fields.get("task_fail_count") or 0,
     )
 
 
-def _of_worker(told: dict[str, Any]) -> Payload:
+def _of_worker(fields: dict[str, Any]) -> Payload:
     return TryChanged(
-        run=told["run_id"],
-        parsl_task=told["task_id"],
-        parsl_try=told["try_id"],
-        status="running" if told["first_msg"] else "running_ended",
-        at=_utc(told["timestamp"]),
-        node=told["hostname"] or "",
-        block=told["block_id"] or "",
+        run=fields["run_id"],
+        parsl_task=fields["task_id"],
+        parsl_try=fields["try_id"],
+        status="running" if fields["first_msg"] else "running_ended",
+        at=_utc(fields["timestamp"]),
+        node=fields["hostname"] or "",
+        block=fields["block_id"] or "",
     )
 
 
-def _sample(told: dict[str, Any]) -> Payload:
+def _sample(fields: dict[str, Any]) -> Payload:
     return TrySampled(
-        run=told["run_id"],
-        parsl_task=told["task_id"],
-        parsl_try=told["try_id"],
-        at=_utc(told["timestamp"]),
-        node=told.get("hostname") or "",
-        interval=told.get("resource_monitoring_interval") or 0.0,
+        run=fields["run_id"],
+        parsl_task=fields["task_id"],
+        parsl_try=fields["try_id"],
+        at=_utc(fields["timestamp"]),
+        node=fields.get("hostname") or "",
+        interval=fields.get("resource_monitoring_interval") or 0.0,
         more={
             name: value if isinstance(value, str | int | float | None) else str(value)
-            for name, value in told.items()
+            for name, value in fields.items()
             if name not in _NAMED
         },
-        **{field: told[name] for name, field in _MEASURED.items() if name in told},
+        **{field: fields[name] for name, field in _MEASURED.items() if name in fields},
     )
 
 
-def _block(told: dict[str, Any]) -> Payload:
+def _block(fields: dict[str, Any]) -> Payload:
     return BlockChanged(
-        run=told["run_id"],
-        executor=told["executor_label"],
-        block=str(told["block_id"]),
-        status=told["status"],
-        job=str(told["job_id"] or ""),
-        at=_utc(told["timestamp"]),
+        run=fields["run_id"],
+        executor=fields["executor_label"],
+        block=str(fields["block_id"]),
+        status=fields["status"],
+        job=str(fields["job_id"] or ""),
+        at=_utc(fields["timestamp"]),
     )
 
 
@@ -192,26 +192,26 @@ def _local(text: str) -> datetime:
 
 
 class Tee(Queue):  # type: ignore[type-arg] # only its stubs know that it has any
-    """Stands where Parsl expects its monitoring's queue: what is put is told, and goes to the database if there is one.
+    """Replaces the queue of Parsl's monitoring: publishes each message, and passes it to the database if there is one.
 
     Parsl checks its type, and gives it to processes of its own: there it is a plain queue that leads here. `database`
     is where what comes from the fabric already goes.
 
     Args:
-        tell: takes each message, in the thread that puts it or, from other processes, in one of its own; must not
+        emit: Receives each message, in the thread that puts it or, from other processes, in one of its own; must not
             raise and must not block.
         database: the queue of Parsl's database, or None.
     """
 
-    def __init__(self, tell: Callable[[Message], None], database: Queue[Any] | None = None) -> None:
+    def __init__(self, emit: Callable[[Message], None], database: Queue[Any] | None = None) -> None:
         super().__init__(ctx=SpawnContext)
-        self.tell = tell
+        self.emit = emit
         self.database = database
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - Queue's
-        """Tell it and pass it on; never blocks."""
+        """Publish a message and pass it on; never blocks."""
         del block, timeout
-        self.tell(obj)
+        self.emit(obj)
         if self.database is not None:
             self.database.put(obj)
 

@@ -132,7 +132,7 @@ class FabricRadioSender(MonitoringRadioSender):
         return self._pid == os.getpid()
 
     def send(self, message: object) -> None:
-        """Tell one message of Parsl's monitoring soon."""
+        """Queue one message of Parsl's monitoring for publication."""
         try:
             if self.is_of_this_process:
                 for payload, subject, key in messages.payloads(message):
@@ -140,10 +140,10 @@ class FabricRadioSender(MonitoringRadioSender):
             else:
                 self._outer.send(pickle.dumps(message))
         except Exception as error:  # noqa: BLE001 - a message is worth no task
-            logger.warning("A message of Parsl's monitoring is not told: %r", error)
+            logger.warning("A message of Parsl's monitoring is not published: %r", error)
 
     def _relay(self) -> None:
-        """Tell what forked children hand over."""
+        """Publish the messages of forked children."""
         with self._inner:
             while message := self._inner.recv(_BUFFER):
                 self.send(pickle.loads(message))  # noqa: S301 - from children of this process, through its own socket
@@ -193,7 +193,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class FabricRadioReceiver(MonitoringRadioReceiver):
-    """Brings what the senders of one radio tell to Parsl's database.
+    """Writes the messages of the senders of one radio to Parsl's database.
 
     Args:
         radio: whose senders.
@@ -265,9 +265,9 @@ class _Opener:
         if self._run_dir is not None:
             end = time.monotonic() + _NOT_YET
             while not (known := read_record(self._run_dir).get("url")) and time.monotonic() < end:
-                time.sleep(0.02)  # whoever opens the fabric of this run does so right after its radios are made
+                time.sleep(0.02)  # the fabric of a run is opened right after its radios are made
             if not known:
-                raise FabricUnavailableError(f"nobody has opened a fabric for {self._run_dir}")
+                raise FabricUnavailableError(f"no fabric was opened for {self._run_dir}")
             is_own = (self._run_dir / DATA).is_dir()
         try:
             fabric = self._radio.open()

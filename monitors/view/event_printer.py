@@ -1,4 +1,4 @@
-"""Events as JSON lines: which ones, and how they are told."""
+"""Selection of events and their output as JSON lines."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def since_time(text: str, now: datetime) -> datetime:
     return moment
 
 
-def tell(
+def print_events(
     feed: EventFeed,
     wanted: EventFilter,
     write: Callable[[bytes], object],
@@ -104,12 +104,12 @@ def tell(
     Raises:
         FabricUnavailableError: the fabric does not answer, and is not followed.
     """
-    told = 0
+    reported = 0
     left = float("inf") if limit is None else limit
     runs = _Runs()
     kept: list[Event] = []
     outage = False
-    while told < left:
+    while reported < left:
         events = feed.read(0.5)
         if feed.lost_since is not None:
             if not follow:
@@ -124,13 +124,13 @@ def tell(
         if not feed.caught_up:
             continue
         kept.sort(key=lambda event: (event.time, event.sequence))
-        for event in kept[: None if limit is None else limit - told]:
+        for event in kept[: None if limit is None else limit - reported]:
             write(encode(event) + b"\n")
-            told += 1
+            reported += 1
         kept.clear()
         if not follow or feed.is_finished_run:
             break
-    return told
+    return reported
 
 
 class _Runs:

@@ -12,13 +12,13 @@ from .pool_state import PoolView
 
 @dataclass(slots=True)
 class NodeView:
-    """One node of one block, as its agent tells."""
+    """One node of one block, as its agent reports."""
 
     endpoint: str
     block: str
     node: str
     interval: float = 1.0
-    heard: float = float("-inf")
+    received: float = float("-inf")
     """When the last heartbeat was sent, on the clock of the caller of `FabricState.apply`."""
     stopped: bool = False
     """The agent said goodbye: its silence means nothing."""
@@ -38,12 +38,12 @@ class FabricState:
         self.dropped_changes = 0
         self.dropped_samples = 0
 
-    def apply(self, event: ev.Event, heard: float = 0.0) -> None:
+    def apply(self, event: ev.Event, received: float = 0.0) -> None:
         """Take one event in; never raises, whatever the event holds.
 
         Args:
             event: the next event, from any source.
-            heard: when it was sent, in seconds of the caller's own clock; larger is later.
+            received: Time of sending, in seconds of the caller's clock.
         """
         self.events += 1
         try:
@@ -55,7 +55,7 @@ class FabricState:
             case None:
                 self.unknown += 1
             case ev.NodeHeartbeat() | ev.NodeStopped():
-                self._node_event(event, payload, heard)
+                self._node_event(event, payload, received)
             case ev.FabricDropped():
                 self.dropped_changes += payload.state_changes
                 self.dropped_samples += payload.samples
@@ -78,7 +78,7 @@ class FabricState:
         """The nodes of an endpoint whose agents did not say goodbye."""
         return [node for node in self.nodes.values() if node.endpoint == endpoint and not node.stopped]
 
-    def _node_event(self, event: ev.Event, payload: ev.NodeHeartbeat | ev.NodeStopped, heard: float) -> None:
+    def _node_event(self, event: ev.Event, payload: ev.NodeHeartbeat | ev.NodeStopped, received: float) -> None:
         key = (payload.endpoint, payload.block, payload.node)
         node = self.nodes.get(key)
         if node is None:
@@ -88,7 +88,7 @@ class FabricState:
         node.source, node.sequence = event.source, event.sequence
         node.stopped = isinstance(payload, ev.NodeStopped)
         if isinstance(payload, ev.NodeHeartbeat):
-            node.interval, node.heard = payload.interval, max(node.heard, heard)
+            node.interval, node.received = payload.interval, max(node.received, received)
 
 
 def age(event: ev.Event) -> float:

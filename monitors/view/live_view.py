@@ -84,13 +84,13 @@ class Watch:
             self._read(PERIOD)
 
     def _read(self, seconds: float) -> None:
-        """Take in what comes, for so long at most, so that a torrent of events does not stop the picture."""
+        """Read events for a bounded time, so that a flood of events does not stop the display."""
         end = self._clock() + seconds
         while (left := end - self._clock()) > 0:
             events = self._feed.read(left)
-            heard = self._clock()
+            received = self._clock()
             for event in events:
-                self.state.apply(event, heard - (0.0 if self._feed.caught_up else age(event)))
+                self.state.apply(event, received - (0.0 if self._feed.caught_up else age(event)))
 
     def _read_the_rest(self) -> None:
         """A pool's goodbye may overtake the last words on its tasks, which travel in another topic."""

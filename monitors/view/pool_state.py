@@ -98,16 +98,16 @@ class PoolView:
     def tasks(self) -> dict[TaskState, int]:
         """Number of tasks in each state.
 
-        What was counted wins, unless the pool itself knows of more tasks than the log still tells.
+        The counted numbers are returned, unless the pool reports more tasks than the log still holds.
         """
-        told = self.status
-        if told is None or told.waiting + told.in_flight + told.finished + told.failed <= len(self._tasks):
+        status = self.status
+        if status is None or status.waiting + status.in_flight + status.finished + status.failed <= len(self._tasks):
             return {state: self._counts[state] for state in TASK_STATES}
         return {
-            "waiting": told.waiting,
-            "running": told.in_flight,
-            "finished": max(told.finished, self._counts["finished"]),
-            "failed": max(told.failed, self._counts["failed"]),
+            "waiting": status.waiting,
+            "running": status.in_flight,
+            "finished": max(status.finished, self._counts["finished"]),
+            "failed": max(status.failed, self._counts["failed"]),
         }
 
     @property

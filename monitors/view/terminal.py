@@ -148,7 +148,7 @@ def _endpoints(state: FabricState, pool: PoolView, line: ConnectionState, rows: 
         cells += [Text(each.site)] if width >= WIDE else []
         cells += [Text(each.state, _STYLES.get(each.state, "dim")), Text(str(each.slots)), Text(str(each.in_flight))]
         cells += [Text("-" if pool.stopped else f"{each.rate:.1f}"), Text(str(each.finished))]
-        cells += [_heard(state, each.name, line)] if width >= WIDE else []
+        cells += [_received(state, each.name, line)] if width >= WIDE else []
         text = Text(evidence)
         if lines > 1:
             text.truncate(lines * max(16, width - 52), overflow="ellipsis")
@@ -157,12 +157,12 @@ def _endpoints(state: FabricState, pool: PoolView, line: ConnectionState, rows: 
     return Group(table, Text(f"and {hidden} more", "dim")) if hidden else table
 
 
-def _heard(state: FabricState, endpoint: str, line: ConnectionState) -> Text:
+def _received(state: FabricState, endpoint: str, line: ConnectionState) -> Text:
     """How many of an endpoint's nodes beat, and how long ago the most silent one did."""
     nodes = state.nodes_of(endpoint)
     if not nodes or line.finished_run or line.lost_for is not None:  # then it is the fabric that is silent
         return Text("-", "dim")
-    ages = [line.clock - node.heard for node in nodes]
+    ages = [line.clock - node.received for node in nodes]
     silent = sum(age > 3 * node.interval for node, age in zip(nodes, ages, strict=True))
     if silent:
         return Text(f"{silent} of {len(nodes)} silent {max(ages):.0f} s", "yellow")

@@ -59,7 +59,7 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 class Listener:
-    """Reads signs of life until what is waited for has come."""
+    """Reads heartbeats until a condition holds."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._subscription = fabric.subscribe([TOPIC_RESOURCE], "earliest")

@@ -43,7 +43,7 @@ class Sides:
         self.published: list[str] = []
         self._builder = EventBuilder("/anl/pool/run")
 
-    def tell(self, count: int) -> None:
+    def emit(self, count: int) -> None:
         payload = ev.TaskLate(task=1, attempt=1, endpoint="alpha", site="anl")
         for _ in range(0, count, 100):
             events = [self._builder.wrap(payload, "1", "alpha", time.time()) for _ in range(100)]
@@ -81,7 +81,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sides]:
 
 def test_killed_again_and_again_it_loses_nothing(sides: Sides) -> None:
     for _ in range(3):
-        sides.tell(20_000)
+        sides.emit(20_000)
         with subprocess.Popen([*sides.command], stderr=subprocess.PIPE, text=True) as bridge:
             assert bridge.stderr is not None
             while "up" not in bridge.stderr.readline():
@@ -103,7 +103,7 @@ def test_killed_again_and_again_it_loses_nothing(sides: Sides) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_good_order(sides: Sides, number: signal.Signals) -> None:
     with subprocess.Popen([*sides.command, "--every", "0.1"], stderr=subprocess.PIPE, text=True) as bridge:
-        sides.tell(100)
+        sides.emit(100)
         sides.until_arrived()
         bridge.send_signal(number)
         _, said = bridge.communicate(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""A pool on Kafka: its events and the signs of life of its blocks go through a broker, and are found there."""
+"""A pool on Kafka: its events and the heartbeats of its blocks go through a broker, and are found there."""
 
 from __future__ import annotations
 

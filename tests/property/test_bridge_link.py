@@ -90,7 +90,7 @@ class Log:
         self.fabric = Faulty(self.name)
         self._builder = EventBuilder(f"/{site}/pool/run")
 
-    def tell(self, key: str) -> ev.Event:
+    def emit(self, key: str) -> ev.Event:
         payload = ev.TaskLate(task=1, attempt=1, endpoint=key, site=self.site)
         event = self._builder.wrap(payload, "1", key, 1.0)
         self.fabric.fault = ""
@@ -117,7 +117,7 @@ class OneLink(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.source, self.destination = Log("anl"), Log("cloud")
         self.now = 0.0
-        self.told: list[ev.Event] = []
+        self.reported: list[ev.Event] = []
         self.open()
 
     def open(self) -> None:
@@ -128,11 +128,11 @@ class OneLink(RuleBasedStateMachine):
 
     @initialize(keys=st.lists(st.sampled_from(KEYS), max_size=8))
     def begin(self, keys: list[str]) -> None:
-        self.tell(keys)
+        self.emit(keys)
 
     @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=8))
-    def tell(self, keys: list[str]) -> None:
-        self.told += [self.source.tell(key) for key in keys]
+    def emit(self, keys: list[str]) -> None:
+        self.reported += [self.source.emit(key) for key in keys]
 
     @rule(fault=st.sampled_from(["", "", "read", "subscribe"]))
     def fill(self, fault: str) -> None:
@@ -165,13 +165,13 @@ class OneLink(RuleBasedStateMachine):
     def the_cursor_is_never_ahead(self) -> None:
         saved = Cursor(self.folder / "cursor.json").position
         assert saved is not None
-        behind = self.told[: int(saved[ev.TOPIC_TASK])]
+        behind = self.reported[: int(saved[ev.TOPIC_TASK])]
         assert set(ids(behind)) <= set(ids(self.destination.all()))
 
     @invariant()
     def memory_is_bounded(self) -> None:
         # One read may go beyond what is allowed; a memory log gives all it has.
-        assert self.link.stats().waiting <= 20 + len(self.told)
+        assert self.link.stats().waiting <= 20 + len(self.reported)
 
     def teardown(self) -> None:
         self.source.fabric.fault = self.destination.fabric.fault = ""
@@ -180,9 +180,9 @@ class OneLink(RuleBasedStateMachine):
                 break
         assert self.link.is_idle
         arrived = self.destination.distinct()
-        assert sorted(ids(arrived)) == sorted(ids(self.told))
+        assert sorted(ids(arrived)) == sorted(ids(self.reported))
         for key in KEYS:
-            assert ids(arrived, key) == ids(self.told, key)
+            assert ids(arrived, key) == ids(self.reported, key)
         assert all((event.originsite, event.viasite, event.hops) == ("anl", "anl", 1) for event in arrived)
         memory.forget(self.source.name)
         memory.forget(self.destination.name)
@@ -194,14 +194,14 @@ TestOneLink.settings = settings(max_examples=100, stateful_step_count=30, deadli
 
 
 @given(
-    told=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KEYS)), min_size=1, max_size=12),
+    reported=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KEYS)), min_size=1, max_size=12),
     steps=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["fill", "drain", "die"])), max_size=60),
     remembers=st.sampled_from([2, 1000]),
     links=st.sampled_from([CHAIN, RING, (*RING, *CHAIN[1::2], (0, 2))]),
 )
 @settings(max_examples=60, deadline=None)
 def test_a_ring_of_three_ends(
-    told: list[tuple[int, str]], steps: list[tuple[int, str]], remembers: int, links: tuple[tuple[int, int], ...]
+    reported: list[tuple[int, str]], steps: list[tuple[int, str]], remembers: int, links: tuple[tuple[int, int], ...]
 ) -> None:
     """A ring in one or both directions, and a chain: everybody gets everything once, and then there is silence."""
     logs = [Log(site) for site in ("anl", "uc", "cloud")]
@@ -217,7 +217,7 @@ def test_a_ring_of_three_ends(
         return link
 
     running = [opened(number) for number in range(len(links))]
-    events = [logs[where].tell(key) for where, key in told]
+    events = [logs[where].emit(key) for where, key in reported]
     for number, step in steps:
         index = number % len(links)
         if step == "die":
@@ -231,7 +231,7 @@ def test_a_ring_of_three_ends(
     copies = {log: len(log.all()) for log in logs}
     for log in logs:
         assert sorted(ids(log.distinct())) == sorted(ids(events))
-        for where, _ in told:
+        for where, _ in reported:
             born = [event for event in log.distinct() if event.source == f"/{logs[where].site}/pool/run"]
             if links in {CHAIN, RING}:  # where there are two ways, order is that of the first to come
                 assert ids(born) == [event.id for event in events if event.source == f"/{logs[where].site}/pool/run"]

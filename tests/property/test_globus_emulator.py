@@ -74,22 +74,22 @@ class Emulator(RuleBasedStateMachine):
     def reload(self) -> None:
         """All of the groups, from nothing."""
         for group, tasks in self.groups.items():
-            told = self.rest.get(f"/v2/taskgroup/{group}")["tasks"]
-            assert [task["id"] for task in told] == tasks
+            reported = self.rest.get(f"/v2/taskgroup/{group}")["tasks"]
+            assert [task["id"] for task in reported] == tasks
             found = self.rest("POST", "/v2/batch_status", {"task_ids": tasks})[1]["results"]
             assert set(found) == set(tasks)
             for task in tasks:
                 self.check(task, found[task])
 
-    def check(self, task: str, told: dict[str, Any]) -> None:
-        before, now = self.seen[task], told["status"]
+    def check(self, task: str, reported: dict[str, Any]) -> None:
+        before, now = self.seen[task], reported["status"]
         assert before == now or (before not in DONE and ORDER.index(before) < ORDER.index(now))
         assert task not in self.lost or before == now
         self.seen[task] = now
         if now == "success":
-            assert self.rest.serializer.deserialize(told["result"]) == self.value[task]
+            assert self.rest.serializer.deserialize(reported["result"]) == self.value[task]
         if now == "failed":
-            assert "WorkerLost" in told["exception"]
+            assert "WorkerLost" in reported["exception"]
 
     @precondition(lambda self: self.connection is None)
     @rule()

@@ -72,9 +72,9 @@ def test_no_reader_stumbles(raws: list[bytes]) -> None:
 @given(st.lists(hostile(), max_size=8))
 @settings(max_examples=100)
 def test_without_the_key_a_pool_is_told_hearsay_only_and_works_on(raws: list[bytes]) -> None:
-    told: list[stimuli.Stimulus] = []
-    Listener(SITES, "/own", told.append, "pool", key="key").on_events(decoded(raws))
-    assert {type(s) for s in told} <= {
+    reported: list[stimuli.Stimulus] = []
+    Listener(SITES, "/own", reported.append, "pool", key="key").on_events(decoded(raws))
+    assert {type(s) for s in reported} <= {
         stimuli.HeartbeatReceived,
         stimuli.StreamEnded,
         stimuli.PeerReport,
@@ -84,8 +84,8 @@ def test_without_the_key_a_pool_is_told_hearsay_only_and_works_on(raws: list[byt
     for label in SITES:
         core.handle(stimuli.Started(0.0, label, 0))
         core.handle(stimuli.Observed(0.0, label, 0, 1))
-    at = max((s.at for s in told), default=1.0)
-    for stimulus in told:
+    at = max((s.at for s in reported), default=1.0)
+    for stimulus in reported:
         core.handle(stimulus)
     core.handle(stimuli.FabricPolled(at + 1.0))
     answer = core.handle(stimuli.Submitted(at + 1.0, 1, "f", frozenset(SITES)))

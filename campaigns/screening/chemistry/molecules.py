@@ -1,4 +1,4 @@
-"""What is computed of many molecules at once: canonical forms, fingerprints, properties, scaffolds."""
+"""Batch computations on molecules: canonical forms, fingerprints, properties, scaffolds."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refusal(line: Entry, status: Status, detail: str) -> Row:
 
 
 def canonical_hashes(smiles: list[str]) -> NDArray[np.uint64]:
-    """The hashes under which `look_at` would know these molecules; 0 for those that cannot be read."""
+    """Return the hashes that `look_at` gives these molecules; 0 for an unreadable one."""
     with BlockLogs():
         found = [_read(one, Scope())[0] for one in smiles]
     return np.array([0 if one is None else hash_of(Chem.MolToSmiles(one)) for one in found], np.uint64)

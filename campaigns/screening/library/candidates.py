@@ -39,7 +39,7 @@ _ALONE_LIMIT: Final = 5.0
 
 T = TypeVar("T")
 R = TypeVar("R")
-#: Told of lines read, candidates found and lines refused, after each chunk.
+#: Receives the numbers of lines read, candidates found and lines refused, after each chunk.
 Observer = Callable[[int, int, int], None]
 
 
@@ -187,7 +187,7 @@ def find_candidates(
         folder: for the store; None for one that goes with the object, made in this process: for small libraries.
         scope: what the objective can be asked about.
         processes: how many look at molecules; by default one per core.
-        observer: told how far it is.
+        observer: Receives the progress.
 
     Raises:
         ConfigurationError: there is not one readable molecule.

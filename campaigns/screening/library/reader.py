@@ -19,7 +19,7 @@ from ..records import Entry
 
 _NAMES = ("name", "id", "title", "compound_id", "molecule_id", "catalog_id", "zinc_id")
 _KINDS: Final = {".smi": "smi", ".smiles": "smi", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-#: A quoted field of a CSV may go on over so many lines; a quote that is not closed by then was none.
+#: Upper bound of the lines of a quoted CSV field. A quote that is not closed by then is part of the text.
 _LONGEST_FIELD: Final = 20
 _BATCH: Final = 10_000
 

@@ -75,7 +75,7 @@ class Writer:
     def add(
         self, read: int, entries: Sequence[Entry], hashes: NDArray[np.uint64], fingerprints: NDArray[np.uint8]
     ) -> list[tuple[Entry, int]]:
-        """Append molecules; returns those that were there before, each with the number of the first.
+        """Append molecules; return the duplicates, each with the number of the first.
 
         Args:
             read: lines of the library that are done with these.

@@ -101,7 +101,7 @@ def run(digest: str, smiles: str) -> Result:
 
 
 def here() -> Where:
-    """Where this code runs, told from the environment of a Parsl worker."""
+    """Return the endpoint of this process, from the environment of a Parsl worker."""
     host = socket.gethostname()
     return Where(
         site=os.environ.get(SITE_VARIABLE) or host,

@@ -101,7 +101,7 @@ class FileObjective(Objective):
         return len(self.keys) // 8
 
     def scores_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
-        """The scores of many molecules at once, lower is better; NaN for those that have none.
+        """Return the scores of a batch of molecules, lower is better; NaN for a molecule without one.
 
         Args:
             hashes: of canonical SMILES, such as `Candidates.hashes`.

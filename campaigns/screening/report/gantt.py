@@ -116,7 +116,7 @@ def _draw_site(axes: Axes, group: list[Bar], placed: list[int], base: float, col
         "again": {"facecolors": color, "edgecolors": INK, "linewidth": 1.8},
         "lost": {"facecolors": "none", "edgecolors": ALARM, "linewidth": 1.2, "hatch": "/////"},
     }
-    shortest = 0.003 * max(bar.end for bar in group)  # an attempt may be lost at once, and is still to be seen
+    shortest = 0.003 * max(bar.end for bar in group)  # an attempt that is lost immediately stays visible
     for kind, look in looks.items():
         for lane in sorted(set(placed)):
             spans = [

@@ -16,7 +16,7 @@ from ..results.analysis import Agreement, Band, Enrichment
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: After Okabe and Ito: told apart with any kind of colour vision, readable on white and on black.
+#: Colours of Okabe and Ito: distinct for every kind of colour vision, readable on white and on black.
 PALETTE: Final = ("#1F83C4", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8A6FD1")
 ALARM: Final = "#D55E00"
 CHANCE: Final = "#8c8c8c"

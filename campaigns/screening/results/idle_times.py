@@ -1,4 +1,4 @@
-"""Waits: how long workers stood idle between two molecules, told from the ledger."""
+"""Idle times of workers between two molecules, from the ledger."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Waits(NamedTuple):
 def idle_times(rows: Iterable[Row], until: float) -> Waits:
     """Measure the waits that began while there was budget.
 
-    Both ends of a wait are told by the worker's own clock.
+    Both ends of an idle time come from the clock of the worker.
 
     Args:
         rows: of one session.

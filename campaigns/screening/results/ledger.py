@@ -151,7 +151,7 @@ class Ledger:
     def begin_session(self, session: Session) -> None:
         """Write down that a controller begins; one that was left open was killed, and is closed here.
 
-        A killed session ended, as far as anybody can tell, with its last pick or result.
+        A killed session counts as ended at its last pick or result.
         """
         with self._db:
             self._db.execute(

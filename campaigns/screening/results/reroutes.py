@@ -35,7 +35,7 @@ class LostAttempt:
     next_site: str
     """Where the task was sent next; empty if the events do not say."""
     next_start: float | None
-    """When the task began to run there: told by the worker if the ledger can be joined, else when it was dispatched."""
+    """Start of the task there: from the worker if the ledger has it, else the time of dispatch."""
     molecule: str
     session: int = 1
     """Of the campaign; the pool of each numbers its tasks from 1."""
@@ -54,7 +54,7 @@ class EndpointChange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Story:
-    """What the events tell."""
+    """Reroutes and lost attempts, from the events."""
 
     lost_attempts: tuple[LostAttempt, ...] = ()
     endpoint_changes: tuple[EndpointChange, ...] = ()
@@ -82,7 +82,7 @@ class Story:
         return min(starts, default=None)
 
 
-def tell_story(events: Iterable[Event], rows: Sequence[Row], session: int = 1) -> Story:
+def build_story(events: Iterable[Event], rows: Sequence[Row], session: int = 1) -> Story:
     """Join the events of a pool with the rows that one session of a campaign settled on it."""
     row_of = {row.pool_task: row for row in rows if row.pool_task is not None}
     dispatched: dict[int, list[tuple[float, TaskDispatched]]] = {}
@@ -137,10 +137,10 @@ def tell_story(events: Iterable[Event], rows: Sequence[Row], session: int = 1) -
 
 def together(stories: Iterable[Story]) -> Story:
     """The stories of all sessions, one after the other."""
-    told = list(stories)
+    reported = list(stories)
     return Story(
-        lost_attempts=tuple(attempt for story in told for attempt in story.lost_attempts),
-        endpoint_changes=tuple(change for story in told for change in story.endpoint_changes),
+        lost_attempts=tuple(attempt for story in reported for attempt in story.lost_attempts),
+        endpoint_changes=tuple(change for story in reported for change in story.endpoint_changes),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..settings import Plan
-from .selector import FEWEST_SCORES, Choice, Chooser, Lesson, Ranking
+from .selector import FEWEST_SCORES, BatchSelector, Choice, Lesson, Ranking
 
 
 class Rounds:
@@ -19,7 +19,7 @@ class Rounds:
         plan: with the number of rounds; the random first batch is one of them.
     """
 
-    def __init__(self, chooser: Chooser, plan: Plan) -> None:
+    def __init__(self, chooser: BatchSelector, plan: Plan) -> None:
         self._chooser = chooser
         self._guided = plan.acquisition != "random"
         first = min(plan.first_batch, chooser.budget)

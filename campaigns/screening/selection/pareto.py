@@ -45,7 +45,7 @@ def pareto_order(first: ArrayLike, second: ArrayLike) -> NDArray[np.int64]:
 
 
 def _undominated(one: Floats, two: Floats) -> NDArray[np.bool_]:
-    """Of molecules sorted by both objectives: those that no earlier one equals or beats in the second."""
+    """Return the molecules that no earlier one equals or beats in the second objective; sorted by both."""
     before = np.concatenate([[np.inf], np.minimum.accumulate(two)[:-1]])
     fresh = two < before
     fresh[0] = True  # even if its second objective is infinitely bad

@@ -62,7 +62,7 @@ class Ranking(NamedTuple):
     trained_on: int
 
 
-class Chooser:
+class BatchSelector:
     """Chooses one molecule at a time, as workers become free.
 
     A first batch is random; it teaches the surrogate and is the unbiased sample that the report compares with. After
@@ -139,7 +139,7 @@ class Chooser:
 
         Args:
             chosen: candidates that were chosen, whatever came of them.
-            scores: of those that have one.
+            scores: Scores of the molecules that have one.
             lessons: number of the last fit.
         """
         for candidate in chosen:

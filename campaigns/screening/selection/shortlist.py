@@ -11,7 +11,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from ..surrogates.base import Fingerprints
 
-#: Up to so many molecules, the model is asked about each.
+#: Number of molecules up to which the model predicts each.
 EXACT: Final = 20_000
 #: Molecules that teach the sieve what the model thinks.
 _LESSON: Final = 4096

@@ -7,7 +7,7 @@ from .base import Fingerprints, Floats, Surrogate
 
 
 def surrogate_name(plan: Plan, known: int) -> str:
-    """The surrogate that a plan means for so many scores: ``gp``, ``lightgbm`` or ``forest``."""
+    """Return the surrogate of a plan for a number of scores: ``gp``, ``lightgbm`` or ``forest``."""
     if plan.surrogate != "auto":
         return plan.surrogate
     return "gp" if known <= plan.gp_limit else "lightgbm"

@@ -13,7 +13,7 @@ from .base import Fingerprints, Floats, Prediction
 
 #: Noise variances relative to the signal that are tried; the likeliest is taken.
 _NOISE_GRID: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-#: So many scores say as well as all of them how noisy they are.
+#: Number of scores from which the noise is estimated.
 _ENOUGH_FOR_NOISE: Final = 1000
 _CHUNK: Final = 4096
 

@@ -43,7 +43,7 @@ class Request:
     ligand_smiles: str = ""
     """Its bond orders, if it comes from a PDB file."""
     center: tuple[float, float, float] | None = None
-    """Of the box, in Å; by default that of the ligand."""
+    """Of the box, in Å; by default the ligand's."""
     edge: float | None = None
     """Of the box, in Å; by default what the ligand needs, at least 20."""
     cofactors: Mapping[str, str] = field(default_factory=dict)

@@ -113,7 +113,7 @@ def prepare_receptor(
     Args:
         pdb: text of the file.
         cofactors: residue name to SMILES.
-        chains: those that are kept; empty for all.
+        chains: Chains to keep; empty for all.
         drop_unknown: leave residues out that meeko has no template for, instead of giving up.
         notes: what the user should know of the result is appended.
 

@@ -76,8 +76,8 @@ def test_a_short_experiment_measures_the_pool(tmp_path: Path) -> None:
         doomed, cases=lambda quick: [dataclasses.replace(c, spec={**c.spec, "tasks": 1}) for c in doomed.cases(quick)]
     )
     with (tmp_path / "log").open("w") as log:
-        told = run(one, quick=True, console=Console(file=log), peers=["pool"])
-    (measurement,) = told.measurements
+        reported = run(one, quick=True, console=Console(file=log), peers=["pool"])
+    (measurement,) = reported.measurements
     assert measurement.status == "ok", measurement.detail
     assert measurement.processes_left == 0
     assert (measurement.figure("executions") or 0) >= 1
@@ -87,10 +87,10 @@ def test_a_short_experiment_measures_the_pool(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_not_installed_is_told_as_such(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
-        told = run(
+        reported = run(
             EXPERIMENTS["doomed"], quick=True, console=Console(file=log), peers=["ray"], ray_python=str(tmp_path / "no")
         )
-    assert [(m.peer, m.status, m.figures) for m in told.measurements] == [("ray", "not installed", {})]
+    assert [(m.peer, m.status, m.figures) for m in reported.measurements] == [("ray", "not installed", {})]
 
 
 def test_second_starts_tell_a_reroute_from_waste(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_second_starts_tell_a_reroute_from_waste(tmp_path: Path) -> None:
         Line("start", 2, "alpha", 12, 104.0),
     ]  # fmt: skip
     book.write_text("".join(" ".join(map(str, line)) + "\n" for line in lines))
-    told = second_starts(str(book), 100.0, lambda line: line.site == "alpha")
-    assert told == {"rerouted": 2.0, "needless": 1}
+    reported = second_starts(str(book), 100.0, lambda line: line.site == "alpha")
+    assert reported == {"rerouted": 2.0, "needless": 1}
     assert second_starts(str(tmp_path / "none"), 100.0, lambda _: True) == {"rerouted": None, "needless": 0}
 
 

@@ -63,15 +63,19 @@ def test_cases_are_told_apart_and_bounded(name: str, quick: bool) -> None:  # no
 
 
 def test_a_figure_stands_in_its_row() -> None:
-    told = report(measured("pool", success=100.0, user_failures=3), measured("ray", success=2.25, user_failures=391))
-    text = page(EXPERIMENTS, {"black-hole": told})
+    reported = report(
+        measured("pool", success=100.0, user_failures=3), measured("ray", success=2.25, user_failures=391)
+    )
+    text = page(EXPERIMENTS, {"black-hole": reported})
     assert row_of(text, "retries=0", "diaspora_parsl")[2:] == ["100.0", "3"]
     assert row_of(text, "retries=0", "Ray")[2:] == ["2.2", "391"]
 
 
 def test_a_peer_that_is_not_there_is_listed() -> None:
-    told = report(measured("pool", success=100.0), Measurement(peer="ray", variant="retries=0", status="not installed"))
-    assert row_of(page(EXPERIMENTS, {"black-hole": told}), "retries=0", "Ray")[-1] == "not installed"
+    reported = report(
+        measured("pool", success=100.0), Measurement(peer="ray", variant="retries=0", status="not installed")
+    )
+    assert row_of(page(EXPERIMENTS, {"black-hole": reported}), "retries=0", "Ray")[-1] == "not installed"
 
 
 def test_what_hung_and_what_it_left_is_told() -> None:
@@ -88,10 +92,10 @@ def test_what_hung_and_what_it_left_is_told() -> None:
     [(100.0, 4, ["yes", "yes"]), (99.75, 4, ["**no**", "yes"]), (100.0, 5, ["yes", "**no**"])],
 )
 def test_a_goal_is_judged_by_the_figures_of_the_pool(success: float, failures: int, verdicts: list[str]) -> None:
-    told = report(
+    reported = report(
         measured("pool", success=success, user_failures=failures), measured("plain", success=3.0, user_failures=397)
     )
-    text = page(EXPERIMENTS, {"black-hole": told})
+    text = page(EXPERIMENTS, {"black-hole": reported})
     rows = [line for line in text.splitlines() if line.startswith("| [Black hole]")]
     assert [row.split("|")[-2].strip() for row in rows] == verdicts
 

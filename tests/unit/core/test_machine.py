@@ -25,9 +25,9 @@ def test_death_reroutes_running_and_queued_and_charges_nothing(bench: Any) -> No
     pool.die("alpha")
     assert {pool.where(task) for task in tasks} == {"beta"}
     assert pool.core.rerouted == 10
-    told = pool.of(events.TaskRerouted)
-    assert {t.task for t in told} == set(tasks)
-    assert all("interchange was killed" in t.reason for t in told)
+    reported = pool.of(events.TaskRerouted)
+    assert {t.task for t in reported} == set(tasks)
+    assert all("interchange was killed" in t.reason for t in reported)
     for task in tasks:
         pool.finish(task)
     assert len(pool.of(actions.Resolve)) == 11

@@ -91,7 +91,7 @@ def test_no_log_and_no_event_quotes_a_password(run_dir: Path, caplog: pytest.Log
     log = kept.subscribe(ev.TOPICS, "earliest")
     publisher = Publisher(lambda: open_fabric(AWAY), source="/s")
     reader = Consumer(lambda: open_fabric(AWAY), ev.TOPICS, lambda _: None)
-    told = Publisher(kept, source="/t")
+    reported = Publisher(kept, source="/t")
     try:
         end = time.monotonic() + 10
         while not ("cannot be reached" in caplog.text and publisher.stats().outages) and time.monotonic() < end:
@@ -99,11 +99,11 @@ def test_no_log_and_no_event_quotes_a_password(run_dir: Path, caplog: pytest.Log
             time.sleep(0.02)
         with pytest.raises(DiasporaParslError) as error:
             open_fabric(AWAY).publish([EventBuilder("/s").wrap(ev.PoolStopped(pool="p"), "p", "p", 1.0)])
-        told.emit(ev.EndpointDown(endpoint="e", site="s", reason=str(error.value)), "e")
+        reported.emit(ev.EndpointDown(endpoint="e", site="s", reason=str(error.value)), "e")
     finally:
         publisher.close(0.2)
         reader.close()
-        told.close()
+        reported.close()
     assert "cannot be reached" in caplog.text
     events = log.read(1.0)
     log.close()

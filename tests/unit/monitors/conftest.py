@@ -29,7 +29,7 @@ def make_event(
     )
 
 
-def tell_story() -> Iterator[ev.Payload]:
+def build_story() -> Iterator[ev.Payload]:
     """Ten tasks on two endpoints; alpha dies with two of them, one of which comes late."""
     yield ev.PoolStarted(pool="pool", endpoints=("alpha", "beta"), run_dir="/runs/000")
     yield ev.EndpointUp(endpoint="alpha", site="anl", reason="4 workers connected", slots=4, generation=1)
@@ -63,5 +63,5 @@ def made() -> Callable[..., ev.Event]:
 def story() -> list[ev.Event]:
     return [
         make_event(payload, sequence, time=f"2026-01-31T12:00:{sequence:02}Z")
-        for sequence, payload in enumerate(tell_story())
+        for sequence, payload in enumerate(build_story())
     ]

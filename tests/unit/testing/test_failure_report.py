@@ -12,7 +12,7 @@ BEGAN = 1_700_000_000.0
 GONE = "its interchange ended"
 
 
-def told(at: float, payload: ev.Payload, number: int = 0) -> ev.Event:
+def reported(at: float, payload: ev.Payload, number: int = 0) -> ev.Event:
     return ev.Event(
         id=str(number),
         source="/host/pool/run",
@@ -44,7 +44,7 @@ def test_a_story_says_what_happened_and_why() -> None:
         (9.2, ev.TaskFailed(task=5, kind="endpoint-lost", error="PoolShutdownError", message="too early")),
     ]  # fmt: skip
     kill = Injected(2.0, Kill(at=2.0, endpoint="alpha"), ended=False, unix=BEGAN + 2.0)
-    events = [told(at, payload, number) for number, (at, payload) in enumerate(payloads)]
+    events = [reported(at, payload, number) for number, (at, payload) in enumerate(payloads)]
     story = build_story(reversed(events), [kill], BEGAN, Path("runinfo/000"))
     assert (story.submitted, story.finished, len(story.rerouted)) == (5, {"beta": 1}, 3)
     assert ([event.task for event in story.lost], [event.task for event in story.failed]) == ([3], [2, 4])
@@ -64,7 +64,7 @@ def test_a_story_says_what_happened_and_why() -> None:
 
 def test_a_long_story_is_cut_in_the_middle() -> None:
     events = [
-        told(float(at), ev.EndpointSuspect(endpoint="alpha", site="alpha", reason=f"{at}"), at) for at in range(200)
+        reported(float(at), ev.EndpointSuspect(endpoint="alpha", site="alpha", reason=f"{at}"), at) for at in range(200)
     ]
     lines = str(build_story(events, [], BEGAN, Path("runinfo/000"))).splitlines()
     assert len(lines) == 60 + 1 + 20 + 3

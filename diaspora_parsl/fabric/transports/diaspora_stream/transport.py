@@ -213,8 +213,8 @@ _metadata_encoder: Final = msgspec.json.Encoder()
 
 def _item(event: Event) -> _Item:
     """The event itself is the data, byte for byte; the metadata are what a selector may want to see."""
-    told = {"id": event.id, "source": event.source, "type": event.type}
-    return _metadata_encoder.encode(told).decode(), encode(event)
+    reported = {"id": event.id, "source": event.source, "type": event.type}
+    return _metadata_encoder.encode(reported).decode(), encode(event)
 
 
 class StreamFabric:

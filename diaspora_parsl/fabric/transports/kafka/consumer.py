@@ -116,10 +116,10 @@ class KafkaSubscription:
                 events.append(decode(value))
             except ValueError:
                 self.malformed += 1
-        self._tell(changed)
+        self._emit(changed)
         return events
 
-    def _tell(self, names: Iterable[str]) -> None:
+    def _emit(self, names: Iterable[str]) -> None:
         for name in names:
             self.position[self._topics[name]] = write_cursor(self._next[name])
 
@@ -132,7 +132,7 @@ class KafkaSubscription:
             self._next.setdefault(name, {})
         for name, partition in found:
             self._next[name].setdefault(partition, starts.get((name, partition), 0))
-        self._tell(self._topics)
+        self._emit(self._topics)
         if self._link.assigned() != set(found):
             self._assign(found)
         has_all = {name for name, _ in found} == set(self._topics)
@@ -157,7 +157,7 @@ class KafkaSubscription:
         for (name, partition), low in lows.items():
             self._next[name][partition] = low
         names = {name for name, _ in lows}
-        self._tell(names)
+        self._emit(names)
         self.resyncs += len(names)
         self._trimmed.clear()
         self._assign(self._link.assigned())

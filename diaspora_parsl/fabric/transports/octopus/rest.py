@@ -81,7 +81,7 @@ class RestSubscription:
         self._ask_cursors(consumer)
         for record in reversed(self._ahead):
             self._next[record["topic"]] = record["offset"]
-        self._tell()
+        self._emit()
 
     def _ask_cursors(self, consumer: Any) -> None:
         """Where the service is in the topics of which nothing came yet; it tells what was committed alone."""
@@ -139,7 +139,7 @@ class RestSubscription:
             records = records or consumer.fetch(timeout_ms=max(int(seconds * 1000), 50))
             if not records and len(self._next) < len(self.position):
                 self._ask_cursors(consumer)
-                self._tell()
+                self._emit()
         events = []
         for record in records:
             topic, offset = record["topic"], record["offset"]
@@ -151,10 +151,10 @@ class RestSubscription:
             except ValueError:
                 self.malformed += 1
         if records:
-            self._tell()
+            self._emit()
         return events
 
-    def _tell(self) -> None:
+    def _emit(self) -> None:
         for topic, offset in self._next.items():
             self.position[topic] = write_cursor({0: offset})
 

@@ -89,8 +89,8 @@ def main(server: str, config: str, record: str) -> int:
         if wake_read in ready:
             os.read(wake_read, 512)
         if 0 in ready:
-            told = os.read(0, 512)
-            if not told:
+            reported = os.read(0, 512)
+            if not reported:
                 break
             came_up = True
         if asked_to_end:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from pyarrow import parquet
 
-from diaspora_parsl.campaigns.orphans import end_leftovers
+from diaspora_parsl.campaigns.orphans import end_orphans
 from diaspora_parsl.campaigns.screening.records import Pick, Row, Session
 from diaspora_parsl.campaigns.screening.results.ledger import Ledger
 from diaspora_parsl.campaigns.screening.results.reroutes import Fault
@@ -106,7 +106,7 @@ def test_only_parsls_own_programs_in_the_folder_are_ended(tmp_path: Path) -> Non
         deadline = time.monotonic() + 20
         while not psutil.Process(block.pid).children() and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert end_leftovers(tmp_path) == 2
+        assert end_orphans(tmp_path) == 2
         block.wait(timeout=10)
         assert reader.poll() is None
     finally:
@@ -115,4 +115,4 @@ def test_only_parsls_own_programs_in_the_folder_are_ended(tmp_path: Path) -> Non
                 child.kill()
             process.kill()
             process.wait()
-    assert end_leftovers(tmp_path) == 0
+    assert end_orphans(tmp_path) == 0

@@ -56,8 +56,14 @@ def test_an_exception_is_tried_on_another_node_and_the_good_result_counts(pool: 
     answer = pool.send(stimuli.Finished, again.attempt, NAMES[1])
     assert actions.Resolve(task, again.attempt) in answer
     assert actions.Discard(first) in answer
-    (told,) = pool.of(events.NodeQuarantined)
-    assert (told.endpoint, told.site, told.node, told.block, told.function) == ("alpha", "site-alpha", "h0", "0", "f")
+    (reported,) = pool.of(events.NodeQuarantined)
+    assert (reported.endpoint, reported.site, reported.node, reported.block, reported.function) == (
+        "alpha",
+        "site-alpha",
+        "h0",
+        "0",
+        "f",
+    )
     assert not pool.of(actions.Evict)
 
 
@@ -184,7 +190,7 @@ def test_a_node_on_which_everything_fails_is_evicted_once(pool: Any) -> None:
         raises(pool, task, NAMES[0])
         pool.send(stimuli.Finished, pool.attempt(task), NAMES[1])
     assert pool.of(actions.Evict) == [actions.Evict("alpha", 0, "m0", "0")]
-    out = [told for told in pool.of(events.NodeQuarantined) if not told.function]
+    out = [reported for reported in pool.of(events.NodeQuarantined) if not reported.function]
     assert "3 tasks in a row" in out[0].reason
     task = submit(pool, function="new")
     assert set(last_order(pool, task).avoid) == {"h0", "m0"}
@@ -198,8 +204,8 @@ def test_a_probe_that_succeeds_restores_a_node(pool: Any) -> None:
     probe = submit(pool)
     assert last_order(pool, probe).avoid == ()
     pool.send(stimuli.Finished, pool.attempt(probe), NAMES[0])
-    (told,) = pool.of(events.NodeRestored)
-    assert (told.node, told.function) == ("h0", "f")
+    (reported,) = pool.of(events.NodeRestored)
+    assert (reported.node, reported.function) == ("h0", "f")
 
 
 def test_the_decision_alone() -> None:

@@ -43,14 +43,14 @@ def test_a_slow_attempt_gets_a_second_one_elsewhere_and_the_first_result_wins(pa
     pair.wait(1.9)
     assert len(pair.of(actions.Dispatch)) == 1
     pair.wait(0.2)
-    (told,) = pair.of(events.TaskHedged)
-    assert (told.task, told.endpoint, told.site) == (task, other(home), f"site-{other(home)}")
-    assert told.reason == (
+    (reported,) = pair.of(events.TaskHedged)
+    assert (reported.task, reported.endpoint, reported.site) == (task, other(home), f"site-{other(home)}")
+    assert reported.reason == (
         f"hedge: attempt {first} at {home} has run for 2 s; the limit is 2 s, 2 times the 0.9 quantile (1 s) of the "
         f"last 6 there; {other(home)} has an idle slot"
     )
-    assert pair.of(actions.Dispatch)[1] == actions.Dispatch(task, told.attempt, other(home), 0)
-    assert actions.Resolve(task, told.attempt) in pair.send(stimuli.Finished, told.attempt)
+    assert pair.of(actions.Dispatch)[1] == actions.Dispatch(task, reported.attempt, other(home), 0)
+    assert actions.Resolve(task, reported.attempt) in pair.send(stimuli.Finished, reported.attempt)
     assert pair.send(stimuli.Finished, first)[0] == actions.Discard(first)
     assert pair.core.late == 1
     assert [late.attempt for late in pair.of(events.TaskLate)] == [first]
@@ -177,7 +177,7 @@ def test_time_in_a_queue_is_not_time_that_something_ran(bench: Any) -> None:
     pool.wait(1.9)
     assert not pool.of(events.TaskHedged)
     pool.wait(0.2)
-    assert [told.task for told in pool.of(events.TaskHedged)] == [second]
+    assert [reported.task for reported in pool.of(events.TaskHedged)] == [second]
 
 
 def test_a_slower_endpoint_is_hedged_to_only_when_it_could_have_finished(bench: Any) -> None:

@@ -36,8 +36,8 @@ def test_with_no_end_in_sight_tasks_do_not_wait_for_ever(bench: type[Bench]) -> 
     b.send(stimuli.Drain, "alpha", "by hand")
     b.submit()
     b.wait(61.0)
-    (told,) = b.of(ev.TaskFailed)
-    assert "alpha is drained: by hand" in told.message
+    (reported,) = b.of(ev.TaskFailed)
+    assert "alpha is drained: by hand" in reported.message
 
 
 def test_requests_are_answered_with_the_state(bench: type[Bench]) -> None:

@@ -40,7 +40,7 @@ def test_two_lost_together_make_the_rest_of_the_site_suspect_at_once(b: Bench) -
     reason = "site outage: a1, a2 of anl failed within 3 s"
     assert b.core.state("a3") == b.core.state("a4") == (State.SUSPECT, reason)
     assert b.state("u1") is State.UP
-    assert [told.reason for told in b.of(ev.EndpointSuspect)] == [reason, reason]
+    assert [reported.reason for reported in b.of(ev.EndpointSuspect)] == [reason, reason]
     assert {b.where(b.submit()) for _ in range(2)} == {"u1"}
 
 
@@ -76,7 +76,7 @@ def test_if_nothing_else_is_up_the_suspects_work(b: Bench) -> None:
 def test_revivals_of_one_site_are_spread(b: Bench) -> None:
     for label in ("a1", "a2", "a3", "a4"):
         b.die(label)
-    assert [told.delay for told in b.of(ev.EndpointReviving)] == [1.0, 2.0, 3.0, 4.0]
+    assert [reported.delay for reported in b.of(ev.EndpointReviving)] == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_probes_of_one_site_are_spread(b: Bench) -> None:

@@ -68,12 +68,12 @@ def test_a_refusal_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_flood_of_streams_is_bounded_and_forgotten() -> None:
     streams = Streams(most=3)
-    assert all(streams.heard("alpha", f"0/n{number}", 0.0) for number in range(3))
-    assert not streams.heard("alpha", "0/n3", 0.0)
-    assert not streams.heard("alpha", "0/n0", 0.01)  # too soon
-    assert streams.heard("alpha", "0/n0", 100.0)
+    assert all(streams.accepts_heartbeat("alpha", f"0/n{number}", 0.0) for number in range(3))
+    assert not streams.accepts_heartbeat("alpha", "0/n3", 0.0)
+    assert not streams.accepts_heartbeat("alpha", "0/n0", 0.01)  # too soon
+    assert streams.accepts_heartbeat("alpha", "0/n0", 100.0)
     assert streams.make_room(1000.0) == [("alpha", f"0/n{number}") for number in range(3)]
-    assert streams.heard("alpha", "0/n3", 1000.0)
+    assert streams.accepts_heartbeat("alpha", "0/n3", 1000.0)
     assert streams.ended("alpha", "0/n3")
     assert not streams.ended("alpha", "0/n3")
 
@@ -140,38 +140,44 @@ class HeartbeatReceived:
 
 
 def test_only_signed_requests_are_followed() -> None:
-    heard = HeartbeatReceived()
-    drain = heard.wrap(ev.EndpointDrainRequested(endpoint="alpha"))
-    assert [type(s) for s in heard.take(drain)] == [stimuli.FabricPolled]
-    assert [type(s) for s in heard.take(signed(drain, KEY))] == [stimuli.Drain, stimuli.FabricPolled]
+    accepts_heartbeat = HeartbeatReceived()
+    drain = accepts_heartbeat.wrap(ev.EndpointDrainRequested(endpoint="alpha"))
+    assert [type(s) for s in accepts_heartbeat.take(drain)] == [stimuli.FabricPolled]
+    assert [type(s) for s in accepts_heartbeat.take(signed(drain, KEY))] == [stimuli.Drain, stimuli.FabricPolled]
     assert [type(s) for s in HeartbeatReceived(key="").take(signed(drain, ""))] == [stimuli.FabricPolled]
 
 
 def test_a_hostile_event_does_not_hide_its_neighbours() -> None:
-    heard = HeartbeatReceived()
+    accepts_heartbeat = HeartbeatReceived()
     bad = [
-        heard.wrap(ev.EndpointQuarantineRequested(endpoint="alpha", until="0001-01-01T00:00:00")),
-        heard.wrap(ev.MaintenanceAnnounced(place="anl", start="x", end="9999-12-31T23:59:59-14:00")),
-        msgspec.structs.replace(heard.wrap(ev.NodeHeartbeat(endpoint="alpha")), data=msgspec.Raw(b"[" * 50_000)),
-        msgspec.structs.replace(heard.wrap(ev.NodeHeartbeat(endpoint="alpha")), data=msgspec.Raw(b'{"endpoint":[]}')),
+        accepts_heartbeat.wrap(ev.EndpointQuarantineRequested(endpoint="alpha", until="0001-01-01T00:00:00")),
+        accepts_heartbeat.wrap(ev.MaintenanceAnnounced(place="anl", start="x", end="9999-12-31T23:59:59-14:00")),
+        msgspec.structs.replace(
+            accepts_heartbeat.wrap(ev.NodeHeartbeat(endpoint="alpha")), data=msgspec.Raw(b"[" * 50_000)
+        ),
+        msgspec.structs.replace(
+            accepts_heartbeat.wrap(ev.NodeHeartbeat(endpoint="alpha")), data=msgspec.Raw(b'{"endpoint":[]}')
+        ),
     ]
-    told = heard.take(*[signed(event, KEY) for event in bad[:2]], *bad, heard.wrap(ev.NodeHeartbeat(endpoint="alpha")))
-    assert [type(s) for s in told] == [stimuli.HeartbeatReceived, stimuli.FabricPolled]
+    reported = accepts_heartbeat.take(
+        *[signed(event, KEY) for event in bad[:2]], *bad, accepts_heartbeat.wrap(ev.NodeHeartbeat(endpoint="alpha"))
+    )
+    assert [type(s) for s in reported] == [stimuli.HeartbeatReceived, stimuli.FabricPolled]
 
 
 def test_a_flood_does_not_claim_that_the_fabric_was_read_to_its_end() -> None:
-    heard = HeartbeatReceived()
-    flood = [heard.wrap(ev.NodeHeartbeat(endpoint="alpha", node=str(number % 7))) for number in range(500)]
-    told = heard.take(*flood)
-    assert len(told) == 7
-    assert stimuli.FabricPolled not in {type(s) for s in told}
-    assert [type(s) for s in heard.take()] == [stimuli.FabricPolled]
+    accepts_heartbeat = HeartbeatReceived()
+    flood = [accepts_heartbeat.wrap(ev.NodeHeartbeat(endpoint="alpha", node=str(number % 7))) for number in range(500)]
+    reported = accepts_heartbeat.take(*flood)
+    assert len(reported) == 7
+    assert stimuli.FabricPolled not in {type(s) for s in reported}
+    assert [type(s) for s in accepts_heartbeat.take()] == [stimuli.FabricPolled]
 
 
 def test_others_cannot_keep_an_endpoint_suspect_for_ever() -> None:
-    heard = HeartbeatReceived()
-    down = heard.wrap(ev.EndpointDown(endpoint="alpha", site="anl", reason="a\nb"))
-    (rumour, _) = heard.take(down)
+    accepts_heartbeat = HeartbeatReceived()
+    down = accepts_heartbeat.wrap(ev.EndpointDown(endpoint="alpha", site="anl", reason="a\nb"))
+    (rumour, _) = accepts_heartbeat.take(down)
     assert isinstance(rumour, stimuli.PeerReport)
     assert rumour.reason == "a b"
     assert rumour.lasts is not None

@@ -36,9 +36,9 @@ class Past:
         return self
 
     def recalled(self) -> list[stimuli.Stimulus]:
-        told: list[stimuli.Stimulus] = []
-        assert replay(self._fabric, "pool", SITES, told.append, key="a key")
-        return told
+        reported: list[stimuli.Stimulus] = []
+        assert replay(self._fabric, "pool", SITES, reported.append, key="a key")
+        return reported
 
 
 @pytest.fixture
@@ -120,12 +120,12 @@ def test_what_was_asked_for_without_the_key_is_not_followed(past: Past) -> None:
 
 
 def test_a_fabric_that_hangs_or_cannot_be_reached_delays_nobody_for_long() -> None:
-    told: list[stimuli.Stimulus] = []
+    reported: list[stimuli.Stimulus] = []
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         fabric = open_fabric(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-        assert not replay(fabric, "pool", SITES, told.append, limit=0.2)
-    assert not replay(fabric, "pool", SITES, told.append)  # now nobody is there
+        assert not replay(fabric, "pool", SITES, reported.append, limit=0.2)
+    assert not replay(fabric, "pool", SITES, reported.append)  # now nobody is there
     fabric.close()
-    assert told == []
+    assert reported == []

@@ -71,7 +71,7 @@ class Two:
         cursor = Cursor(self.config.state.parent / "cursor.json")
         return Link(config, lambda: self.fabrics["anl"], lambda: self.fabrics["cloud"], cursor)
 
-    def tell(self, count: int, site: str = "anl") -> list[str]:
+    def emit(self, count: int, site: str = "anl") -> list[str]:
         return self.tell_to(MemoryFabric(self.names[site]), count)
 
     def tell_to(self, fabric: Fabric, count: int) -> list[str]:
@@ -103,7 +103,7 @@ def until(condition: Callable[[], object], limit: float = 20.0) -> None:
 
 
 def test_both_directions_and_no_way_back(two: Two) -> None:
-    up, down = two.tell(50), two.tell(50, "cloud")
+    up, down = two.emit(50), two.emit(50, "cloud")
     with two.bridge() as bridge:
         until(lambda: bridge.is_idle and len(two.ids("cloud")) == 100 == len(two.ids("anl")))
     assert two.ids("cloud") == down + up
@@ -113,10 +113,10 @@ def test_both_directions_and_no_way_back(two: Two) -> None:
 
 
 def test_a_bridge_goes_on_where_the_last_one_was(two: Two) -> None:
-    first = two.tell(10)
+    first = two.emit(10)
     with two.bridge():
         until(lambda: two.ids("cloud") == first)
-    second = two.tell(10)
+    second = two.emit(10)
     writes = two.fabrics["cloud"].writes
     writes.clear()
     with two.bridge():
@@ -128,14 +128,14 @@ def test_an_outage_is_told_and_nothing_is_lost(two: Two, caplog: pytest.LogCaptu
     caplog.set_level(logging.INFO)
     cloud = two.fabrics["cloud"]
     cloud.is_away = True
-    told = two.tell(10)
+    reported = two.emit(10)
     with two.bridge() as bridge:
         until(lambda: [event for event in two.read("anl", ev.TOPIC_ENDPOINT) if "link.down" in event.type])
         assert not bridge.stats()[0].is_up
         assert not bridge.is_idle
-        told += two.tell(10)
+        reported += two.emit(10)
         cloud.is_away = False
-        until(lambda: two.ids("cloud") == told)
+        until(lambda: two.ids("cloud") == reported)
         until(lambda: any("link.up" in event.type and event.subject == "anl-to-cloud"
                           for event in two.read("anl", ev.TOPIC_ENDPOINT)))  # fmt: skip
         until(lambda: any("link.status" in event.type for event in two.read("anl", ev.TOPIC_RESOURCE)))
@@ -148,13 +148,13 @@ def test_an_outage_is_told_and_nothing_is_lost(two: Two, caplog: pytest.LogCaptu
 
 def test_the_same_batch_is_written_again(two: Two) -> None:
     link, cloud = two.link(), two.fabrics["cloud"]
-    first = two.tell(3)
+    first = two.emit(3)
     link.fill(0)
     cloud.is_away = True
     for _ in range(3):
         with pytest.raises(FabricUnavailableError):
             link.drain(0)
-        two.tell(3)
+        two.emit(3)
         link.fill(0)
     cloud.is_away = False
     link.drain(0)
@@ -165,7 +165,7 @@ def test_the_same_batch_is_written_again(two: Two) -> None:
 def test_reading_stops_while_the_destination_is_away(two: Two) -> None:
     link = two.link(read_ahead=10)
     for _ in range(10):
-        two.tell(4)
+        two.emit(4)
         link.fill(0)
     assert link.stats().waiting == 12
     while link.drain(0):
@@ -177,9 +177,9 @@ def test_reading_stops_while_the_destination_is_away(two: Two) -> None:
 def test_reading_stops_when_events_are_large(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diaspora_parsl.fabric.bridge.link._MOST_BYTES", 100)
     link = two.link()
-    two.tell(10)
+    two.emit(10)
     assert link.fill(0) == 10
-    two.tell(10)
+    two.emit(10)
     assert link.fill(0) == 0
     assert link.drain(0) == 10
     assert link.fill(0) == 10
@@ -195,7 +195,7 @@ def test_a_fabric_that_stays_away_is_opened_anew(two: Two) -> None:
 
     cursor = Cursor(two.config.state.parent / "cursor.json")
     link = Link(two.config.links[0], lambda: two.fabrics["anl"], opener, cursor, lambda: now[0])
-    two.tell(1)
+    two.emit(1)
     link.fill(0)
     two.fabrics["cloud"].is_away = True
     for second in range(13):
@@ -208,10 +208,10 @@ def test_a_fabric_that_stays_away_is_opened_anew(two: Two) -> None:
 
 def test_what_was_trimmed_is_counted(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     two.fabrics["anl"]._log.topic(ev.TOPIC_TASK).events = type(two.fabrics["anl"]._log.topic("x").events)(maxlen=5)
-    two.tell(1)
+    two.emit(1)
     with two.bridge():
         until(lambda: len(two.ids("cloud")) == 1)
-    kept = two.tell(20)[-5:]
+    kept = two.emit(20)[-5:]
     with two.bridge() as bridge:
         until(lambda: two.ids("cloud")[1:] == kept)
         assert bridge.stats()[0].resyncs == 1
@@ -243,7 +243,7 @@ def test_a_damaged_cursor_leaves_the_state_free(two: Two) -> None:
 def test_the_end_is_bounded_though_a_fabric_hangs(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     cloud = two.fabrics["cloud"]
     cloud.hold = threading.Event()
-    two.tell(5)
+    two.emit(5)
     bridge = two.bridge()
     until(lambda: cloud.writes)
     began = time.monotonic()
@@ -262,27 +262,27 @@ def test_the_end_is_bounded_though_a_fabric_hangs(two: Two, caplog: pytest.LogCa
 def test_what_was_read_before_the_end_is_written(two: Two) -> None:
     cloud = two.fabrics["cloud"]
     cloud.hold = threading.Event()
-    told = two.tell(5)
+    reported = two.emit(5)
     bridge = two.bridge()
     until(lambda: cloud.writes)
-    told += two.tell(5)
+    reported += two.emit(5)
     until(lambda: bridge.stats()[0].waiting >= 10)
     ending = threading.Thread(target=bridge.close)
     ending.start()
     until(bridge._ended.is_set)
     cloud.hold.set()
     ending.join(20)
-    assert two.ids("cloud") == told
+    assert two.ids("cloud") == reported
     assert bridge.stats()[0].waiting == 0
 
 
 def test_an_end_does_not_wait_for_a_destination_that_is_away(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     cloud = two.fabrics["cloud"]
     cloud.hold = threading.Event()
-    told = two.tell(5)
+    reported = two.emit(5)
     bridge = two.bridge()
     until(lambda: cloud.writes)
-    told += two.tell(5)
+    reported += two.emit(5)
     until(lambda: bridge.stats()[0].waiting >= 10)
     ending = threading.Thread(target=bridge.close)
     ending.start()
@@ -294,7 +294,7 @@ def test_an_end_does_not_wait_for_a_destination_that_is_away(two: Two, caplog: p
     assert two.ids("cloud") == []
     cloud.is_away = False
     with two.bridge():
-        until(lambda: two.ids("cloud") == told)
+        until(lambda: two.ids("cloud") == reported)
 
 
 def test_a_transport_that_raises_anything_is_tried_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,22 +307,22 @@ def test_a_transport_that_raises_anything_is_tried_again(two: Two, monkeypatch: 
         publish(events)
 
     monkeypatch.setattr(two.fabrics["cloud"], "publish", fail_first)
-    told = two.tell(5)
+    reported = two.emit(5)
     with two.bridge():
-        until(lambda: two.ids("cloud") == told)
+        until(lambda: two.ids("cloud") == reported)
 
 
 def test_from_what_comes_now_on(two: Two) -> None:
-    two.tell(5)
+    two.emit(5)
     config = LinkConfig(from_site="anl", to_site="cloud", start="latest")
     cursor = Cursor(two.config.state.parent / "cursor.json")
     link = Link(config, lambda: two.fabrics["anl"], lambda: two.fabrics["cloud"], cursor)
     link.fill(0)
-    told = two.tell(2)
+    reported = two.emit(2)
     link.fill(0)
     while link.drain(0):
         pass
-    assert two.ids("cloud") == told
+    assert two.ids("cloud") == reported
     link.close()
 
 
@@ -330,7 +330,7 @@ def test_from_one_transport_to_another_and_back(two: Two, tmp_path: Path) -> Non
     server = open_fabric("embedded", tmp_path / "server")
     try:
         fabrics = {"anl": FabricPlace(url=f"memory://{two.names['anl']}"), "cloud": FabricPlace(url=server.url)}
-        told = two.tell(2000)
+        reported = two.emit(2000)
         there = two.tell_to(server, 2000)
         config = BridgeConfig(home="anl", state=tmp_path / "state", fabrics=fabrics, links=two.config.links)
         with Bridge(config) as bridge:
@@ -339,7 +339,7 @@ def test_from_one_transport_to_another_and_back(two: Two, tmp_path: Path) -> Non
         arrived: list[str] = []
         while batch := reader.read(0.1):
             arrived += [event.id for event in batch]
-        assert arrived == there + told
-        assert two.ids("anl") == told + there
+        assert arrived == there + reported
+        assert two.ids("anl") == reported + there
     finally:
         server.close()

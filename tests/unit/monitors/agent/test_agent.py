@@ -33,7 +33,7 @@ class FakeFabric:
         self.world.tried.append(self.world.now)
         if self.world.is_down(self.world.now):
             raise FabricUnavailableError("down")
-        self.world.heard += [(self.world.now, event) for event in events]
+        self.world.received += [(self.world.now, event) for event in events]
 
     def subscribe(self, topics: Sequence[str], position: object = "latest") -> None:
         raise NotImplementedError
@@ -51,7 +51,7 @@ class World:
         self.down = (100.0 + down[0], 100.0 + down[1])
         self.stall = (100.0 + stall[0], stall[1])
         self.tried: list[float] = []
-        self.heard: list[tuple[float, Event]] = []
+        self.received: list[tuple[float, Event]] = []
         self.opened: list[FakeFabric] = []
 
     def is_down(self, now: float) -> bool:
@@ -71,14 +71,14 @@ class World:
         config = AgentConfig(endpoint="alpha", site="anl", block="0", node="n1", interval=interval)
         agent = Agent(config, self.open, ParentWatch(None), clock=lambda: self.now)  # type: ignore[arg-type]
         assert agent.run(self.wait) == "SIGTERM"
-        beats = [(now, event) for now, event in self.heard if event.type == NodeHeartbeat.event_type()]
+        beats = [(now, event) for now, event in self.received if event.type == NodeHeartbeat.event_type()]
         return [now - 100.0 for now, _ in beats]
 
 
 def test_it_beats_once_an_interval_and_says_goodbye() -> None:
     world = World(end=5)
     assert world.run() == [0, 1, 2, 3, 4]
-    events = [event for _, event in world.heard]
+    events = [event for _, event in world.received]
     assert events[0].payload() == NodeHeartbeat(endpoint="alpha", site="anl", block="0", node="n1", interval=1.0)
     assert events[-1].payload() == NodeStopped(endpoint="alpha", site="anl", block="0", node="n1", reason="SIGTERM")
     assert {(event.subject, event.partitionkey, event.originsite) for event in events} == {("alpha", "alpha", "anl")}

@@ -73,51 +73,53 @@ STARTED = ev.PoolStarted(pool="pool", endpoints=("alpha", "beta"))
 
 
 def test_a_pool_and_its_endpoints() -> None:
-    told = Told().say(STARTED, status(), status("beta", "suspect"))
-    told.say(ev.PoolStatus(pool="pool", waiting=8, in_flight=3, finished=120, failed=2, rerouted=5, late=1, hedged=4))
-    assert told.samples("pool_up") == {(): 1.0}
-    assert told.samples("pool_tasks") == {("waiting",): 8.0, ("in_flight",): 3.0}
+    reported = Told().say(STARTED, status(), status("beta", "suspect"))
+    reported.say(
+        ev.PoolStatus(pool="pool", waiting=8, in_flight=3, finished=120, failed=2, rerouted=5, late=1, hedged=4)
+    )
+    assert reported.samples("pool_up") == {(): 1.0}
+    assert reported.samples("pool_tasks") == {("waiting",): 8.0, ("in_flight",): 3.0}
     for name, value in {"finished": 120, "failed": 2, "rerouted": 5, "late": 1, "hedged": 4}.items():
-        assert told.samples(f"pool_{name}_total") == {(): value}
-    assert told.samples("endpoint_up") == {("alpha",): 1.0, ("beta",): 0.0}
-    assert told.samples("endpoint_slots")["alpha",] == 4.0
-    states = told.samples("endpoint_state")
+        assert reported.samples(f"pool_{name}_total") == {(): value}
+    assert reported.samples("endpoint_up") == {("alpha",): 1.0, ("beta",): 0.0}
+    assert reported.samples("endpoint_slots")["alpha",] == 4.0
+    states = reported.samples("endpoint_state")
     assert [key for key, value in states.items() if value] == [("alpha", "up"), ("beta", "suspect")]
-    told.now += 61
-    assert told.samples("pool_up") == {(): 0.0}
-    assert told.samples("pool_silence_seconds") == {(): 61.0}
+    reported.now += 61
+    assert reported.samples("pool_up") == {(): 0.0}
+    assert reported.samples("pool_silence_seconds") == {(): 61.0}
 
 
 def test_a_pool_that_ended_is_down_at_once_and_has_no_endpoints() -> None:
-    told = Told().say(STARTED, status(), ev.PoolStopped(pool="pool", reason="shut down"))
-    assert told.samples("pool_up") == {(): 0.0}
-    assert told.samples("endpoint_up") == {}
+    reported = Told().say(STARTED, status(), ev.PoolStopped(pool="pool", reason="shut down"))
+    assert reported.samples("pool_up") == {(): 0.0}
+    assert reported.samples("endpoint_up") == {}
 
 
 def test_tasks_are_counted_by_time_kind_and_place() -> None:
-    told = Told().say(STARTED)
-    told.say(*(ev.TaskFinished(task=n, attempt=n, endpoint="alpha", site="anl", seconds=0.5) for n in range(4)))
-    told.say(ev.TaskFinished(task=9, attempt=9, endpoint="alpha", site="anl", seconds=1e9))
-    told.say(ev.TaskRerouted(task=1, attempt=1, endpoint="beta", site="uc", reason="gone"))
-    told.say(
+    reported = Told().say(STARTED)
+    reported.say(*(ev.TaskFinished(task=n, attempt=n, endpoint="alpha", site="anl", seconds=0.5) for n in range(4)))
+    reported.say(ev.TaskFinished(task=9, attempt=9, endpoint="alpha", site="anl", seconds=1e9))
+    reported.say(ev.TaskRerouted(task=1, attempt=1, endpoint="beta", site="uc", reason="gone"))
+    reported.say(
         ev.TaskFailed(task=5, kind="user", error="E", message=""),
         ev.TaskFailed(task=6, kind="x" * 99, error="E", message=""),
     )
-    buckets = told.samples("task_seconds_bucket")
+    buckets = reported.samples("task_seconds_bucket")
     assert (buckets["alpha", "0.3"], buckets["alpha", "1.0"], buckets["alpha", "+Inf"]) == (0.0, 4.0, 5.0)
-    assert told.samples("endpoint_rerouted_total") == {("beta",): 1.0}
-    assert told.samples("task_failures_total") == {("user",): 1.0, ("other",): 1.0}
+    assert reported.samples("endpoint_rerouted_total") == {("beta",): 1.0}
+    assert reported.samples("task_failures_total") == {("user",): 1.0, ("other",): 1.0}
 
 
 def test_nodes_are_up_while_they_beat_and_gone_after_their_goodbye() -> None:
     beat = ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1")
-    told = Told().say(beat, source="/agent")
-    assert told.samples("node_up") == {("0", "alpha", "n1"): 1.0}
-    told.now += 5
-    assert told.samples("node_up") == {("0", "alpha", "n1"): 0.0}
-    assert told.samples("node_silence_seconds") == {("0", "alpha", "n1"): 5.0}
-    told.say(ev.NodeStopped(endpoint="alpha", block="0", node="n1"), source="/agent")
-    assert told.samples("node_up") == {}
+    reported = Told().say(beat, source="/agent")
+    assert reported.samples("node_up") == {("0", "alpha", "n1"): 1.0}
+    reported.now += 5
+    assert reported.samples("node_up") == {("0", "alpha", "n1"): 0.0}
+    assert reported.samples("node_silence_seconds") == {("0", "alpha", "n1"): 5.0}
+    reported.say(ev.NodeStopped(endpoint="alpha", block="0", node="n1"), source="/agent")
+    assert reported.samples("node_up") == {}
 
 
 class NodeMeasured(ev.Payload, frozen=True):
@@ -133,53 +135,59 @@ class NodeMeasured(ev.Payload, frozen=True):
 
 
 def test_samples_of_nodes_and_links_become_gauges_as_they_are() -> None:
-    told = Told().say(NodeMeasured(endpoint="alpha", node="n1", load=2.5), source="/agent")
-    assert told.samples("node_load") == {("alpha", "n1"): 2.5}
-    assert told.samples("node_disk_free") == {}  # not known
-    told.now += 100
-    assert told.samples("node_load") == {}
+    reported = Told().say(NodeMeasured(endpoint="alpha", node="n1", load=2.5), source="/agent")
+    assert reported.samples("node_load") == {("alpha", "n1"): 2.5}
+    assert reported.samples("node_disk_free") == {}  # not known
+    reported.now += 100
+    assert reported.samples("node_load") == {}
 
 
 def test_doubles_malformed_and_unknown_events_and_drops_are_counted() -> None:
-    told = Told()
+    reported = Told()
     event = EventBuilder("/s").wrap(ev.FabricDropped(state_changes=2, samples=30), "x", "x", 1.0)
-    told.metrics.apply([event, event])
+    reported.metrics.apply([event, event])
     text = ev.encode(event)
-    told.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"x').replace(b'"samples":30', b'"samples":"30"'))])
-    told.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"y').replace(b"fabric.dropped", b"fabric.eaten"))])
-    assert told.samples("fabric_events_total") == {("fabric.dropped.v1",): 1.0, ("malformed",): 1.0, ("unknown",): 1.0}
-    assert told.samples("fabric_dropped_total") == {("state_change",): 2.0, ("sample",): 30.0}
+    reported.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"x').replace(b'"samples":30', b'"samples":"30"'))])
+    reported.metrics.apply([ev.decode(text.replace(b'"id":"', b'"id":"y').replace(b"fabric.dropped", b"fabric.eaten"))])
+    assert reported.samples("fabric_events_total") == {
+        ("fabric.dropped.v1",): 1.0,
+        ("malformed",): 1.0,
+        ("unknown",): 1.0,
+    }
+    assert reported.samples("fabric_dropped_total") == {("state_change",): 2.0, ("sample",): 30.0}
 
 
 def test_the_numbers_of_labels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_POOLS", 3)
     monkeypatch.setattr(module, "MOST_ENDPOINTS", 4)
     monkeypatch.setattr(module, "MOST_SAMPLED", 5)
-    told = Told()
+    reported = Told()
     for number in range(9):
-        told.say(ev.PoolStarted(pool="p" * 5000, endpoints=("alpha",)), source=f"/host/{number}/run")
-        told.say(status(f"endpoint-{number}"), source="/host/0/run")
-        told.say(ev.NodeHeartbeat(endpoint="alpha", node=f"n{number}"), source="/agent")
-        told.say(NodeMeasured(endpoint="alpha", node=f"n{number}", load=1.0), source="/agent")
-    assert len([line for line in scrape(told.metrics).splitlines() if line.startswith("diaspora_parsl_pool_up{")]) == 3
-    assert len(told.samples("endpoint_up")) == 4
-    assert len(told.samples("node_up")) == 5
-    assert len(told.samples("node_load")) == 5
-    assert told.samples("exporter_ignored_total")[()] > 0
-    assert max(map(len, scrape(told.metrics).splitlines())) < 600
-    told.now += 3600  # who is silent makes room
-    told.say(ev.PoolStarted(pool="new", endpoints=("alpha",)), source="/host/new/run")
-    told.say(ev.NodeHeartbeat(endpoint="alpha", node="new"), source="/agent2")
-    assert 'source="/host/new/run"' in scrape(told.metrics)
-    assert told.samples("node_up") == {("", "alpha", "new"): 1.0}
+        reported.say(ev.PoolStarted(pool="p" * 5000, endpoints=("alpha",)), source=f"/host/{number}/run")
+        reported.say(status(f"endpoint-{number}"), source="/host/0/run")
+        reported.say(ev.NodeHeartbeat(endpoint="alpha", node=f"n{number}"), source="/agent")
+        reported.say(NodeMeasured(endpoint="alpha", node=f"n{number}", load=1.0), source="/agent")
+    assert (
+        len([line for line in scrape(reported.metrics).splitlines() if line.startswith("diaspora_parsl_pool_up{")]) == 3
+    )
+    assert len(reported.samples("endpoint_up")) == 4
+    assert len(reported.samples("node_up")) == 5
+    assert len(reported.samples("node_load")) == 5
+    assert reported.samples("exporter_ignored_total")[()] > 0
+    assert max(map(len, scrape(reported.metrics).splitlines())) < 600
+    reported.now += 3600  # who is silent makes room
+    reported.say(ev.PoolStarted(pool="new", endpoints=("alpha",)), source="/host/new/run")
+    reported.say(ev.NodeHeartbeat(endpoint="alpha", node="new"), source="/agent2")
+    assert 'source="/host/new/run"' in scrape(reported.metrics)
+    assert reported.samples("node_up") == {("", "alpha", "new"): 1.0}
 
 
 def known_names() -> set[str]:
     """Every sample that every event can lead to."""
     living = [payload for payload in EXAMPLES if not isinstance(payload, ev.NodeStopped | ev.PoolStopped)]
-    told = Told().say(*living).say(*living)
+    reported = Told().say(*living).say(*living)
     names = set()
-    for family in text_string_to_metric_families(scrape(told.metrics)):
+    for family in text_string_to_metric_families(scrape(reported.metrics)):
         names |= {sample.name for sample in family.samples}
     return names
 
@@ -224,11 +232,11 @@ def test_what_an_exporter_read_is_served_and_the_port_is_given_back() -> None:
     fabric = open_fabric(url)
     fabric.publish([EventBuilder(SOURCE).wrap(payload, "x", "x", time.time()) for payload in (STARTED, status())])
     feed = EventFeed(lambda: url)
-    told: list[ev.Event] = []
-    exporter = Exporter(feed, told.append)
+    reported: list[ev.Event] = []
+    exporter = Exporter(feed, reported.append)
     stops = iter(["", "", "SIGINT"])
     assert exporter.run(lambda _: next(stops)) == "SIGINT"
-    assert [event.source for event in told] == [SOURCE, SOURCE]
+    assert [event.source for event in reported] == [SOURCE, SOURCE]
     with served(exporter.metrics, "127.0.0.1", 0) as port:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             text = page.read().decode()

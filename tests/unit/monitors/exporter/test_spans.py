@@ -49,7 +49,7 @@ def test_a_task_is_a_span_and_so_is_each_of_its_attempts() -> None:
     spans = Spans(memory)
     events = Pool().rerouted()
     for event in [*events, *events[-2:]]:  # doubles tell nothing new
-        spans.tell(event)
+        spans.emit(event)
     spans.close()
     finished = memory.get_finished_spans()
     done = {span.name + str((span.attributes or {}).get("parsl.attempt", "")): span for span in finished}
@@ -75,7 +75,7 @@ def test_what_events_and_workers_carry_is_the_span_that_is_made() -> None:
     spans = Spans(memory)
     events = Pool().rerouted()
     for event in events:
-        spans.tell(event)
+        spans.emit(event)
     spans.close()
     made = {f"00-{s.context.trace_id:032x}-{s.context.span_id:016x}-01" for s in memory.get_finished_spans()}
     carried = {event.traceparent for event in events}
@@ -108,7 +108,7 @@ def test_what_is_followed_is_bounded_and_hostile_times_are_passed_over() -> None
 def test_spans_go_to_a_collector_that_is_away_without_anybody_waiting() -> None:
     spans = Spans(span_exporter("http://127.0.0.1:1/v1/traces"))
     for event in Pool().rerouted():
-        spans.tell(event)
+        spans.emit(event)
     spans.close()
 
 

@@ -57,7 +57,7 @@ def url() -> Iterator[str]:
         yield address
 
 
-def heard(url: str) -> list[ev.Payload | None]:
+def received(url: str) -> list[ev.Payload | None]:
     with (
         contextlib.closing(open_fabric(url)) as fabric,
         contextlib.closing(fabric.subscribe(ev.TOPICS, "earliest")) as subscription,
@@ -77,14 +77,14 @@ class Database(list[Any]):
     st.dictionaries(st.sampled_from(["psutil_a", "b"]), st.integers() | st.none()),
 )
 def test_what_a_worker_tells_comes_out_as_it_went_in(seconds: float, size: int, more: dict[str, Any]) -> None:
-    for told in (
+    for reported in (
         worker_message(),
         worker_message(last=True),
         resource_message(psutil_process_time_user=seconds, psutil_process_memory_resident=size, **more),
     ):
-        ((payload, subject, key),) = messages.payloads(told)
+        ((payload, subject, key),) = messages.payloads(reported)
         assert (subject, key) == ("r/1", "r/1")
-        assert messages.message(payload) == told
+        assert messages.message(payload) == reported
 
 
 def test_what_a_sender_tells_reaches_the_receiver(url: str, tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_what_a_sender_tells_reaches_the_receiver(url: str, tmp_path: Path) -> N
     for each in (worker_message(), resource_message(), worker_message(last=True)):
         sender.send(each)
     receiver.shutdown()
-    told = (worker_message(), resource_message(), worker_message(last=True))
-    assert all(each in database for each in told)
-    assert len(database) == len(told)
+    reported = (worker_message(), resource_message(), worker_message(last=True))
+    assert all(each in database for each in reported)
+    assert len(database) == len(reported)
 
 
 def test_a_forked_process_hands_over_to_its_parent(url: str, tmp_path: Path) -> None:
@@ -162,21 +162,26 @@ def test_a_hub_tells_what_is_put_here_and_in_other_processes(url: str, tmp_path:
             "task_executor": "alpha", "task_func_name": "f", "task_fail_count": 0}  # fmt: skip
     block = {"run_id": "r", "executor_label": "alpha", "block_id": "0", "status": "RUNNING", "job_id": 7,
              "timestamp": WHEN}  # fmt: skip
-    told: Any
-    for told in ((MessageType.TASK_INFO, task), (MessageType.BLOCK_INFO, [block]), (MessageType.NODE_INFO, {}), "hm"):
-        hub.resource_msgs.put(told)
+    reported: Any
+    for reported in (
+        (MessageType.TASK_INFO, task),
+        (MessageType.BLOCK_INFO, [block]),
+        (MessageType.NODE_INFO, {}),
+        "hm",
+    ):
+        hub.resource_msgs.put(reported)
     process = multiprocessing.get_context("spawn").Process(target=_put, args=(hub.resource_msgs,))
     process.start()
     process.join(100)
     assert process.exitcode == 0
-    until(lambda: len(heard(url)) == 3)
+    until(lambda: len(received(url)) == 3)
     hub.close()
     hub.close()
-    statuses = [told for told in heard(url) if isinstance(told, ev.TryChanged)]
-    assert [told.status for told in statuses] == ["launched", "running"]
+    statuses = [reported for reported in received(url) if isinstance(reported, ev.TryChanged)]
+    assert [reported.status for reported in statuses] == ["launched", "running"]
     assert (statuses[0].executor, statuses[0].function) == ("alpha", "f")
-    (told,) = [told for told in heard(url) if isinstance(told, ev.BlockChanged)]
-    assert (told.executor, told.block, told.job, told.status) == ("alpha", "0", "7", "RUNNING")
+    (reported,) = [reported for reported in received(url) if isinstance(reported, ev.BlockChanged)]
+    assert (reported.executor, reported.block, reported.job, reported.status) == ("alpha", "0", "7", "RUNNING")
 
 
 def test_a_hub_with_a_database_is_that_and_more(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +198,7 @@ def test_a_hub_with_a_database_is_that_and_more(url: str, tmp_path: Path, monkey
     end = {"run_id": "r", "tasks_completed_count": 3, "tasks_failed_count": 1}
     hub.resource_msgs.put((MessageType.WORKFLOW_INFO, end))
     assert database == [(MessageType.WORKFLOW_INFO, end)]
-    until(lambda: heard(url) == [ev.WorkflowEnded(run="r", completed=3, failed=1)])
+    until(lambda: received(url) == [ev.WorkflowEnded(run="r", completed=3, failed=1)])
     with pytest.raises(ConfigurationError, match="serves one run"):
         hub.start(str(tmp_path / "run"), str(tmp_path), None)
     hub.close()

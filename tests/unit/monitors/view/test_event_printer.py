@@ -14,7 +14,7 @@ from diaspora_parsl.errors import ConfigurationError, FabricUnavailableError
 from diaspora_parsl.fabric.base import Fabric, open_fabric
 from diaspora_parsl.fabric.transports.memory import forget
 from diaspora_parsl.monitors.view.event_feed import EventFeed
-from diaspora_parsl.monitors.view.event_printer import EventFilter, since_time, tell
+from diaspora_parsl.monitors.view.event_printer import EventFilter, print_events, since_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,26 +36,26 @@ def feed(story: list[ev.Event], request: pytest.FixtureRequest) -> Iterator[Even
     forget(name)
 
 
-def told(story: list[ev.Event], **wanted: object) -> list[int]:
+def reported(story: list[ev.Event], **wanted: object) -> list[int]:
     chosen = EventFilter(**wanted)  # type: ignore[arg-type]
     return [event.sequence for event in story if chosen.matches(event)]
 
 
 def test_types_match_by_glob_with_or_without_prefix_and_version(story: list[ev.Event]) -> None:
-    rerouted = told(story, types=("task.rerouted",))
+    rerouted = reported(story, types=("task.rerouted",))
     assert rerouted == [28, 29]
-    assert told(story, types=("org.diaspora.parsl.task.rerouted.v1",)) == rerouted
-    assert told(story, types=("task.rerouted.v1",)) == rerouted
-    assert told(story, types=("*.rerouted", "nonsense")) == rerouted
-    assert told(story, types=("endpoint.*",)) == [1, 2, 27]
-    assert told(story, types=("task.rerouted.v2",)) == []
+    assert reported(story, types=("org.diaspora.parsl.task.rerouted.v1",)) == rerouted
+    assert reported(story, types=("task.rerouted.v1",)) == rerouted
+    assert reported(story, types=("*.rerouted", "nonsense")) == rerouted
+    assert reported(story, types=("endpoint.*",)) == [1, 2, 27]
+    assert reported(story, types=("task.rerouted.v2",)) == []
 
 
 def test_filters_combine(story: list[ev.Event]) -> None:
-    assert told(story, task=0) == [3, 13, 28, 30, 31, 32]
-    assert told(story, task=0, endpoint="beta") == [30, 31]
-    assert told(story, task=0, types=("task.rerouted",), endpoint="alpha") == [28]
-    assert told(story, since=datetime(2026, 1, 31, 12, 0, 31, tzinfo=UTC)) == [31, 32]
+    assert reported(story, task=0) == [3, 13, 28, 30, 31, 32]
+    assert reported(story, task=0, endpoint="beta") == [30, 31]
+    assert reported(story, task=0, types=("task.rerouted",), endpoint="alpha") == [28]
+    assert reported(story, since=datetime(2026, 1, 31, 12, 0, 31, tzinfo=UTC)) == [31, 32]
 
 
 def test_unknown_and_odd_events_are_filtered_too(made: Made) -> None:
@@ -93,14 +93,14 @@ def test_since_nonsense_says_what_to_write() -> None:
 
 def test_events_are_told_in_order_of_time_as_they_are(feed: EventFeed, story: list[ev.Event]) -> None:
     lines: list[bytes] = []
-    assert tell(feed, EventFilter(), lines.append) == len(story)
+    assert print_events(feed, EventFilter(), lines.append) == len(story)
     assert lines == [ev.encode(event) + b"\n" for event in story]
     assert json.loads(lines[0])["specversion"] == "1.0"
 
 
 def test_a_limit_holds_for_what_is_kept_and_for_what_comes(feed: EventFeed) -> None:
     lines: list[bytes] = []
-    assert tell(feed, EventFilter(types=("task.*",)), lines.append, follow=True, limit=3) == 3
+    assert print_events(feed, EventFilter(types=("task.*",)), lines.append, follow=True, limit=3) == 3
     assert len(lines) == 3
 
 
@@ -109,4 +109,4 @@ def test_a_fabric_that_is_away_is_an_error_unless_followed() -> None:
         raise FabricUnavailableError("nobody there")
 
     with pytest.raises(FabricUnavailableError, match="nobody there"):
-        tell(EventFeed(lambda: "redis://x:1", away), EventFilter(), print)
+        print_events(EventFeed(lambda: "redis://x:1", away), EventFilter(), print)

@@ -52,8 +52,8 @@ def test_order_and_doubles_do_not_matter(story: list[ev.Event], data: st.DataObj
     # Evidence is told in the order of sequence, which the fold itself restores for endpoints.
     shuffled = data.draw(st.permutations(story))
     doubled = shuffled + data.draw(st.lists(st.sampled_from(story), max_size=20))
-    (told,), (pool,) = picture_of(story).pools(), picture_of(doubled).pools()
-    assert summary(pool) == summary(told)
+    (reported,), (pool,) = picture_of(story).pools(), picture_of(doubled).pools()
+    assert summary(pool) == summary(reported)
 
 
 @given(data=st.data())
@@ -121,14 +121,14 @@ def test_nodes_beat_fall_silent_and_say_goodbye(made: Made) -> None:
     state = FabricState()
     for sequence, node in enumerate(["n1", "n2", "n1"]):
         beat = ev.NodeHeartbeat(endpoint="alpha", block="0", node=node)
-        state.apply(made(beat, sequence, source=f"/agent/{node}"), heard=float(sequence))
-    assert sorted((node.node, node.heard) for node in state.nodes_of("alpha")) == [("n1", 2.0), ("n2", 1.0)]
+        state.apply(made(beat, sequence, source=f"/agent/{node}"), received=float(sequence))
+    assert sorted((node.node, node.received) for node in state.nodes_of("alpha")) == [("n1", 2.0), ("n2", 1.0)]
     bye = ev.NodeStopped(endpoint="alpha", block="0", node="n1", reason="SIGTERM")
     state.apply(made(bye, 3, source="/agent/n1"))
-    state.apply(made(ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1"), 2, source="/agent/n1"), heard=9.0)
+    state.apply(made(ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1"), 2, source="/agent/n1"), received=9.0)
     assert [node.node for node in state.nodes_of("alpha")] == ["n2"]
     again = ev.NodeHeartbeat(endpoint="alpha", block="0", node="n1")
-    state.apply(made(again, 0, source="/agent/n1-again"), heard=5.0)
+    state.apply(made(again, 0, source="/agent/n1-again"), received=5.0)
     assert len(state.nodes_of("alpha")) == 2
     assert not state.pools()
 

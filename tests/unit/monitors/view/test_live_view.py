@@ -95,9 +95,9 @@ def test_silent_nodes_are_told(made: Made, story: list[ev.Event]) -> None:
     state = picture_of(story)
     for node in ("n1", "n2"):
         beat = ev.NodeHeartbeat(endpoint="beta", block="0", node=node)
-        state.apply(made(beat, 1, source=node), heard=0.0 if node == "n1" else 9.5)
+        state.apply(made(beat, 1, source=node), received=0.0 if node == "n1" else 9.5)
     assert "1 of 2 silent 10 s" in shown(state, ConnectionState(clock=10.0))
-    state.apply(made(ev.NodeHeartbeat(endpoint="beta", block="0", node="n1"), 2, source="n1"), heard=9.9)
+    state.apply(made(ev.NodeHeartbeat(endpoint="beta", block="0", node="n1"), 2, source="n1"), received=9.9)
     assert "2 nodes" in shown(state, ConnectionState(clock=10.0))
 
 

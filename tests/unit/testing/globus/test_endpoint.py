@@ -114,9 +114,9 @@ def test_a_lost_worker_is_reported_and_replaced(rest: Rest, alpha: EmulatedEndpo
     alpha.begin(LoseWorker(at=0.0, endpoint="alpha"))
     rest.until(lambda: rest.service.tasks["failed"] == 1)
     (tmp_path / "go").touch()
-    told = [rest.done(task) for task, _ in tasks]
-    assert sorted(task["status"] for task in told) == ["failed", "success"]
-    error = next(task["exception"] for task in told if task["status"] == "failed")
+    reported = [rest.done(task) for task, _ in tasks]
+    assert sorted(task["status"] for task in reported) == ["failed", "success"]
+    error = next(task["exception"] for task in reported if task["status"] == "failed")
     assert "\nparsl.executors.high_throughput.errors.WorkerLost: Task failure due to loss of worker " in error
     assert all(rest.collect(group, 1)[0].is_error == ("exception" in rest.task(task)) for task, group in tasks)
     rest.until(lambda: alpha.counts()["idle_workers"] == 2)
@@ -138,10 +138,10 @@ def test_a_lost_node_takes_its_workers_along(rest: Rest, service: LocalGlobusCom
     alpha.begin(LoseNode(at=0.0, endpoint="alpha", node=1))
     rest.until(lambda: service.tasks["failed"] == 2)
     (tmp_path / "go").touch()
-    told = [rest.done(task) for task in tasks]
-    lost = [task["exception"] for task in told if task["status"] == "failed"]
+    reported = [rest.done(task) for task in tasks]
+    lost = [task["exception"] for task in reported if task["status"] == "failed"]
     assert all("errors.ManagerLost: Task failure due to loss of manager 1 on host" in error for error in lost)
-    assert {rest.result(task) for task, doc in zip(tasks, told, strict=True) if "result" in doc} == {"alpha-0"}
+    assert {rest.result(task) for task, doc in zip(tasks, reported, strict=True) if "result" in doc} == {"alpha-0"}
     rest.until(lambda: alpha.counts()["managers"] == 2)
 
 
@@ -357,9 +357,9 @@ def test_results_are_forgotten(rest: Rest, service: LocalGlobusCompute, alpha: E
     assert service.results_waiting(group) == 1
     alpha.begin(ForgetResults(at=0.0))
     assert service.results_waiting(group) == 0
-    told = rest.task(task)
-    assert (told["status"], told["reason"]) == ("success", "the result has expired")
-    assert "result" not in told
+    reported = rest.task(task)
+    assert (reported["status"], reported["reason"]) == ("success", "the result has expired")
+    assert "result" not in reported
 
 
 # --- scripts ------------------------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ def test_tasks_of_a_submission_come_back_in_order(rest: Rest, alpha: EmulatedEnd
     first, group = rest.submit(alpha, len, "a")
     second, again = rest.submit(alpha, len, "bb", task_group_id=group)
     assert again == group
-    told = rest.get(f"/v2/taskgroup/{group}")
-    assert told == {"taskgroup_id": group, "tasks": [{"id": first}, {"id": second}]}
+    reported = rest.get(f"/v2/taskgroup/{group}")
+    assert reported == {"taskgroup_id": group, "tasks": [{"id": first}, {"id": second}]}
     assert [rest.result(first), rest.result(second)] == [1, 2]
     found = rest("POST", "/v2/batch_status", {"task_ids": [second, NOBODY, first]})[1]["results"]
     assert set(found) == {first, second}
@@ -81,7 +81,7 @@ def test_results_are_kept_for_so_long_only(make_rest: Callable[..., Rest]) -> No
         rest = make_rest(service)
         task, group = rest.submit(service.endpoint("alpha"), len, "a")
         rest.until(lambda: "reason" in rest.task(task))
-        told = rest.task(task)
-        assert told["status"] == "success"
-        assert "result" not in told
+        reported = rest.task(task)
+        assert reported["status"] == "success"
+        assert "result" not in reported
         rest.until(lambda: service.results_waiting(group) == 0)

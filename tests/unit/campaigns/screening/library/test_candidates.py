@@ -73,15 +73,15 @@ def test_a_library_of_garbage_says_so() -> None:
 def test_five_per_cent_of_garbage_are_accounted_for(tmp_path: Path, processes: int) -> None:
     path = tmp_path / "library.smi"
     path.write_text("".join(f"{smiles}\tm{number}\n" for number, smiles in enumerate(mixed())))
-    told: list[tuple[int, int, int]] = []
+    reported: list[tuple[int, int, int]] = []
     found = find_candidates(
         read_library(path), tmp_path / "store", scope=VINA, processes=processes,
-        observer=lambda *numbers: told.append(numbers),
+        observer=lambda *numbers: reported.append(numbers),
     )  # fmt: skip
     rows = list(found.refused)
     numbers = [entry.molecule for entry in found.entries] + [row.molecule for row in rows]
     assert sorted(numbers) == list(range(400))
-    assert told[-1] == (400, len(found), len(found.refused))
+    assert reported[-1] == (400, len(found), len(found.refused))
     assert Counter(row.status for row in rows) == {"parse": 7, "prepare": 7, "duplicate": 2}
     assert all(row.detail and len(row.smiles) < 1_100 for row in rows)
     assert [row.molecule for row in rows] == sorted(row.molecule for row in rows)

@@ -7,7 +7,7 @@ import pytest
 
 from diaspora_parsl.campaigns.screening.records import Row
 from diaspora_parsl.campaigns.screening.report.gantt import Bar, bars, gantt, lanes
-from diaspora_parsl.campaigns.screening.results.reroutes import Fault, at_their_sites, sentences, tell_story
+from diaspora_parsl.campaigns.screening.results.reroutes import Fault, at_their_sites, build_story, sentences
 from diaspora_parsl.events import (
     EndpointDown,
     EndpointUp,
@@ -57,7 +57,7 @@ KILL = Fault(at=1003.0, site="beta", what="killed")
 
 
 def test_lost_attempts_are_joined_with_the_ledger() -> None:
-    story = tell_story(EVENTS, ROWS)
+    story = build_story(EVENTS, ROWS)
     assert story.rerouted_tasks == 2
     first, second = story.lost_attempts
     assert (first.molecule, first.dispatched, first.given_up, first.next_site, first.next_start) == (
@@ -82,21 +82,21 @@ def test_who_does_not_know_its_site_is_called_as_the_pool_calls_it() -> None:
 
 
 def test_three_sentences() -> None:
-    story = tell_story(EVENTS, ROWS)
+    story = build_story(EVENTS, ROWS)
     said = sentences(20, 0, story, [KILL, Fault(at=1010, site="beta", what="restored")])
     assert said[1] == "2 tasks were rerouted after beta was killed without warning."  # it was allowed back, and is not
     back = event(1012, EndpointUp(endpoint="beta", site="beta", reason="1 slots", slots=1))
-    said = sentences(20, 0, tell_story([*EVENTS, back], ROWS), [KILL, Fault(at=1010, site="beta", what="restored")])
+    said = sentences(20, 0, build_story([*EVENTS, back], ROWS), [KILL, Fault(at=1010, site="beta", what="restored")])
     assert said == [
         "20 tasks were submitted, 0 lost.",
         "2 tasks were rerouted after beta was killed without warning and later came back.",
         "From the kill to the first start of a rerouted task it took 2.0 seconds.",
     ]
-    assert sentences(1, 0, tell_story([], []), []) == ["1 task was submitted, 0 lost.", "0 tasks were rerouted."]
+    assert sentences(1, 0, build_story([], []), []) == ["1 task was submitted, 0 lost.", "0 tasks were rerouted."]
 
 
 def test_every_attempt_is_a_bar() -> None:
-    found = bars(ROWS, tell_story(EVENTS, ROWS), began=1000.0)
+    found = bars(ROWS, build_story(EVENTS, ROWS), began=1000.0)
     assert [(bar.site, bar.kind) for bar in found] == [
         ("alpha", "first"),
         ("alpha", "again"),
@@ -111,8 +111,8 @@ def test_bars_in_a_lane_do_not_overlap() -> None:
 
 
 def test_the_chart_tells_kill_and_return() -> None:
-    svg = gantt(ROWS, tell_story(EVENTS, ROWS), [KILL, Fault(at=1010, site="beta", what="restored")], 1000.0)
+    svg = gantt(ROWS, build_story(EVENTS, ROWS), [KILL, Fault(at=1010, site="beta", what="restored")], 1000.0)
     assert svg.startswith("<svg")
     assert "killed, 3 s" in svg
     assert "allowed back, 10 s" in svg
-    assert gantt([], tell_story([], []), [], 0.0) == ""
+    assert gantt([], build_story([], []), [], 0.0) == ""

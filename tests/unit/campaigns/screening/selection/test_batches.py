@@ -8,7 +8,7 @@ import pytest
 from diaspora_parsl.campaigns.screening.library.candidates import find_candidates
 from diaspora_parsl.campaigns.screening.library.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.screening.selection.batches import Rounds
-from diaspora_parsl.campaigns.screening.selection.selector import Chooser, study
+from diaspora_parsl.campaigns.screening.selection.selector import BatchSelector, study
 from diaspora_parsl.campaigns.screening.settings import Plan
 
 CANDIDATES = find_candidates(combinatorial_library(120))
@@ -17,7 +17,7 @@ SCORES = np.array([-4 - len(entry.smiles) / 20 for entry in CANDIDATES.entries])
 
 def order_of(plan: Plan, seed: int, failures: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
     """Candidates and models in the order of choice, with results that arrive in any order."""
-    rounds = Rounds(Chooser(CANDIDATES.fingerprints, plan), plan)
+    rounds = Rounds(BatchSelector(CANDIDATES.fingerprints, plan), plan)
     shuffler = random.Random(seed)  # noqa: S311 - no secret
     chosen: list[tuple[int, int]] = []
     pending: list[int] = []

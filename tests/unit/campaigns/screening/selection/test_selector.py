@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from diaspora_parsl.campaigns.screening.library.candidates import find_candidates
 from diaspora_parsl.campaigns.screening.library.combinatorial import combinatorial_library
 from diaspora_parsl.campaigns.screening.selection.batches import Rounds
-from diaspora_parsl.campaigns.screening.selection.selector import Chooser, study
+from diaspora_parsl.campaigns.screening.selection.selector import BatchSelector, study
 from diaspora_parsl.campaigns.screening.settings import Acquisition, Plan, SurrogateName
 
 CANDIDATES = find_candidates(combinatorial_library(300))
@@ -20,7 +20,7 @@ SCORES = np.array([-4 - 0.15 * len(entry.smiles) - 0.3 * entry.smiles.count("n")
 
 def choose_all(plan: Plan, failures: frozenset[int] = frozenset()) -> list[int]:
     """A campaign without Parsl: results arrive in order, ``in_flight`` behind the choice."""
-    chooser = Chooser(CANDIDATES.fingerprints, plan)
+    chooser = BatchSelector(CANDIDATES.fingerprints, plan)
     chosen: list[int] = []
     pending: list[int] = []
     while choice := chooser.next():
@@ -62,7 +62,7 @@ def test_only_failures_leave_it_choosing_at_random() -> None:
 
 
 def test_choices_say_where_they_come_from() -> None:
-    chooser = Chooser(CANDIDATES.fingerprints, Plan(budget=30, initial=10, in_flight=2))
+    chooser = BatchSelector(CANDIDATES.fingerprints, Plan(budget=30, initial=10, in_flight=2))
     for _ in range(10):
         choice = chooser.next()
         assert choice is not None
@@ -80,7 +80,7 @@ def test_choices_say_where_they_come_from() -> None:
 
 def outcome(plan: Plan, seconds: np.random.Generator, second: NDArray[np.float64] | None = None) -> list[int]:
     """A campaign in rounds, whose results arrive in some order."""
-    rounds = Rounds(Chooser(CANDIDATES.fingerprints, plan), plan)
+    rounds = Rounds(BatchSelector(CANDIDATES.fingerprints, plan), plan)
     chosen: list[int] = []
     while True:
         batch = list(iter(rounds.next, None))
@@ -103,8 +103,8 @@ def test_in_rounds_the_order_of_arrival_is_nothing(surrogate: SurrogateName, acq
     assert len(set(first)) == 40
 
 
-def settled_chooser(plan: Plan, count: int, scaffolds: NDArray[np.int64] | None = None) -> Chooser:
-    chooser = Chooser(CANDIDATES.fingerprints, plan, scaffolds)
+def settled_chooser(plan: Plan, count: int, scaffolds: NDArray[np.int64] | None = None) -> BatchSelector:
+    chooser = BatchSelector(CANDIDATES.fingerprints, plan, scaffolds)
     for _ in range(count):
         choice = chooser.next()
         assert choice is not None
@@ -152,7 +152,7 @@ def test_scaffolds_are_capped_as_far_as_others_are_left() -> None:
 
 def test_a_cap_without_scaffolds_is_an_error() -> None:
     with pytest.raises(ValueError, match="scaffold of each candidate"):
-        Chooser(CANDIDATES.fingerprints, Plan(budget=5, scaffold_cap=1))
+        BatchSelector(CANDIDATES.fingerprints, Plan(budget=5, scaffold_cap=1))
 
 
 def test_a_second_objective_moves_the_choice() -> None:
@@ -173,7 +173,7 @@ def test_a_second_objective_moves_the_choice() -> None:
 
 def test_what_was_chosen_before_is_not_chosen_again() -> None:
     plan = Plan(budget=60, initial=30)
-    chooser = Chooser(CANDIDATES.fingerprints, plan)
+    chooser = BatchSelector(CANDIDATES.fingerprints, plan)
     chooser.restore(list(range(40)), {place: float(SCORES[place]) for place in range(30)}, 7)
     lesson = chooser.lesson()
     assert lesson is not None

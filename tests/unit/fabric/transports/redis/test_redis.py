@@ -56,16 +56,16 @@ def test_a_user_with_few_rights_is_enough(running: Any, tools: Any) -> None:
 
 
 def test_a_server_that_still_loads_is_told_nothing(tools: Any) -> None:
-    told = b""
+    reported = b""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
 
         def load() -> None:
-            nonlocal told
+            nonlocal reported
             connection, _ = listener.accept()
             with connection:
                 while data := connection.recv(65536):
-                    told += data
+                    reported += data
                     busy = b"-LOADING Valkey is loading the dataset in memory\r\n"
                     asked = data.count(b"PING") + data.count(b"XADD")
                     connection.sendall(b"+OK\r\n" * data.count(b"SETINFO") + busy * asked)
@@ -77,8 +77,8 @@ def test_a_server_that_still_loads_is_told_nothing(tools: Any) -> None:
             fabric.publish(tools.events(1))
         fabric.close()
         thread.join(10)
-    assert b"PING" in told
-    assert b"XADD" not in told  # it would refuse the first ones, and take the last ones when it has loaded
+    assert b"PING" in reported
+    assert b"XADD" not in reported  # it would refuse the first ones, and take the last ones when it has loaded
 
 
 def test_a_batch_arrives_whole_or_not_at_all(running: Any, tools: Any) -> None:

@@ -116,9 +116,9 @@ def test_losses_inside_it_are_reported_as_by_a_real_endpoint(
     real.begin(LoseWorker(at=0.0, endpoint="real"))
     rest.until(lambda: any(rest.task(task)["status"] == "failed" for task in tasks))
     go.touch()
-    told = [rest.done(task) for task in tasks]
-    assert sorted(task["status"] for task in told) == ["failed", "success"]
-    assert any("WorkerLost" in task.get("exception", "") for task in told)
+    reported = [rest.done(task) for task in tasks]
+    assert sorted(task["status"] for task in reported) == ["failed", "success"]
+    assert any("WorkerLost" in task.get("exception", "") for task in reported)
     rest.until(lambda: len(real.pids()) == 2)
 
 
@@ -133,9 +133,9 @@ def test_a_lost_node_is_missed_and_replaced(rest: Rest, service: LocalGlobusComp
     rest.until(lambda: any(rest.task(task)["status"] == "failed" for task in tasks), LONG)
     rest.until(lambda: len(running(tmp_path)) == 3, LONG)
     go.touch()
-    told = [rest.done(task) for task in tasks]
-    assert sorted(task["status"] for task in told) == ["failed", "success", "success"]
-    assert any("ManagerLost" in task.get("exception", "") for task in told)
+    reported = [rest.done(task) for task in tasks]
+    assert sorted(task["status"] for task in reported) == ["failed", "success", "success"]
+    assert any("ManagerLost" in task.get("exception", "") for task in reported)
     assert len(before & set(real.pids())) == 1
     assert len(real.pids()) == 2
 
