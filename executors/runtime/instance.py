@@ -158,31 +158,38 @@ class EndpointInstance:
 
     def _watch(self) -> None:
         """Observe the executor until it is closed or dead."""
+        failed = ""
         while not self._closing.is_set():
-            self._asked_at = time.monotonic()
+            if self._asked_at is None:  # else the last question failed: repeated failure is silence since then
+                self._asked_at = time.monotonic()
             try:
-                seen = adapter.observe(self.executor, self._slots)
-            except Exception:
+                self._observe()
+                failed = ""
+            except Exception as error:
                 # `look` reports a broken channel; while closing, that is expected.
                 if self._closing.is_set() or adapter.why_dead(self.executor) is not None:
                     return
-                logger.warning("Endpoint %s could not be observed", self.endpoint.label, exc_info=True)
-            else:
-                if (seen.managers, seen.more) != self._posted_nodes:
-                    self._posted_nodes = (seen.managers, seen.more)
-                    self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._posted_nodes))
-                if seen.silent_since is None:
-                    self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
-                                        seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
-                else:
-                    since = seen.silent_since
-                    self._post(Unanswered(time.monotonic(), self.endpoint.label, self.generation, since))
-                self._asked_at = None
-                self._note_groups(seen.slots)
-                self._ask_for_environment(seen.blocks)
-                self._note_deserted(seen.deserted)
-                self._see_to_evictions()
+                if f"{type(error).__name__}: {error}" != failed:
+                    failed = f"{type(error).__name__}: {error}"
+                    logger.warning("Endpoint %s could not be observed: %s", self.endpoint.label, failed)
+                    logger.debug("The traceback", exc_info=True)
             self._closing.wait(_WATCH_PERIOD)
+
+    def _observe(self) -> None:
+        seen = adapter.observe(self.executor, self._slots)
+        if (seen.managers, seen.more) != self._posted_nodes:
+            self._posted_nodes = (seen.managers, seen.more)
+            self._post(Nodes(time.monotonic(), self.endpoint.label, self.generation, *self._posted_nodes))
+        if seen.silent_since is None:
+            self._post(Observed(time.monotonic(), self.endpoint.label, self.generation, seen.slots,
+                                seen.blocks_expected, self._ages.until(seen.blocks)))  # fmt: skip
+        else:
+            self._post(Unanswered(time.monotonic(), self.endpoint.label, self.generation, seen.silent_since))
+        self._asked_at = None
+        self._note_groups(seen.slots)
+        self._ask_for_environment(seen.blocks)
+        self._note_deserted(seen.deserted)
+        self._see_to_evictions()
 
     def _ask_for_environment(self, blocks: frozenset[str]) -> None:
         """Ask new blocks for their installed packages, unless there are too many."""
