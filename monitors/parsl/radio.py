@@ -8,6 +8,7 @@ import multiprocessing.util
 import os
 import pickle
 import secrets
+import signal
 import socket
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.queues import Queue
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from parsl.monitoring.radios.base import MonitoringRadioReceiver, MonitoringRadioSender, RadioConfig
@@ -170,7 +172,29 @@ def _sender_of(radio: FabricRadio) -> FabricRadioSender:
                 sender = _senders[radio.channel] = FabricRadioSender(radio)
                 # A process of multiprocessing, as workers are, ends without a word to `atexit`.
                 multiprocessing.util.Finalize(None, sender.close, exitpriority=10)
+                _close_on_sigterm(sender)
     return sender
+
+
+def _close_on_sigterm(sender: FabricRadioSender) -> None:
+    """Have SIGTERM, with which HTEX ends its workers, send what waits; then it ends the process as before.
+
+    A short task may end before the sender is connected, and its messages would be lost with the worker.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread may set a handler
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        return  # somebody else decides what SIGTERM means here
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        try:
+            sender.close()
+        finally:
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def close_senders(channel: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -137,6 +138,26 @@ def test_the_database_gets_all_that_it_gets_from_parsls_own_radios(tmp_path: Pat
         samples = [payload for payload in payloads if isinstance(payload, ev.TrySampled)]
         assert {payload.parsl_task for payload in samples} == set(range(count))
         assert all(payload.memory > 0 and "psutil_process_pid" in payload.more for payload in samples)
+
+
+ENDED = """
+import os, signal, sys
+from datetime import datetime
+from diaspora_parsl import FabricRadio
+from diaspora_parsl.monitors.parsl import messages
+sender = FabricRadio(fabric=sys.argv[1], outbox=sys.argv[2]).create_sender()
+sender.send((messages._BEGIN_END, {"run_id": "r", "try_id": 0, "task_id": 1, "hostname": "n1", "block_id": "3",
+             "first_msg": False, "last_msg": True, "timestamp": datetime(2026, 1, 31)}))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_worker_that_sigterm_ends_before_it_is_connected_loses_no_message(tmp_path: Path) -> None:
+    with contextlib.closing(open_fabric("embedded", tmp_path)) as fabric:
+        words = [sys.executable, "-c", ENDED, fabric.url, str(tmp_path / "outbox")]
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == -signal.SIGTERM, ended.stderr
+        assert [type(payload).__name__ for payload in published(fabric.url)] == ["TryChanged"]
 
 
 def test_threads_and_globus_compute_tell_too_and_no_database_is_made(pool_of: PoolOf, tmp_path: Path) -> None:
