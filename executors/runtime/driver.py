@@ -152,7 +152,7 @@ class Driver:
         for instance in instances:
             instance.settled.wait(max(0.0, end - time.monotonic()))
 
-    def post(self, stimulus: stimuli.Stimulus | EndpointInstance) -> None:
+    def post(self, stimulus: stimuli.Stimulus) -> None:
         """Queue a stimulus for the core. Never blocks; callable from any thread."""
         if self._failure is None:
             self._mailbox.put(stimulus)
@@ -171,7 +171,7 @@ class Driver:
         A thread that submits without a pause holds the interpreter, and workers idle until the burst is over.
         """
         self._open[number] = task
-        self._mailbox.put(stimulus)
+        self.post(stimulus)
         if self._failure is not None:
             self._reject_open(self._failure)
         if number % _BURST == 0 and self._mailbox.qsize() >= _BURST:
@@ -182,18 +182,18 @@ class Driver:
         outcome = outcome_of(ended, self._rules, is_app=is_app, is_gated=is_gated)
         now = time.monotonic()
         if outcome.is_refused:
-            self._mailbox.put(stimuli.Bounced(now, attempt, outcome.node))
+            self.post(stimuli.Bounced(now, attempt, outcome.node))
             return
         self._outcomes[attempt] = (outcome.value, outcome.error)
         if outcome.failure is None:
-            self._mailbox.put(stimuli.Finished(now, attempt, outcome.node))
+            self.post(stimuli.Finished(now, attempt, outcome.node))
         else:
-            self._mailbox.put(stimuli.Failed(now, attempt, outcome.failure, outcome.node))
+            self.post(stimuli.Failed(now, attempt, outcome.failure, outcome.node))
 
     def worker_died(self, attempt: int, node: str) -> None:
         """Post the death of the worker that ran an attempt, known before its manager reports it."""
         failure = self._rules.classify(adapter.worker_lost(node))
-        self._mailbox.put(stimuli.Orphaned(time.monotonic(), attempt, failure))
+        self.post(stimuli.Orphaned(time.monotonic(), attempt, failure))
 
     def close(self, limit: float) -> None:
         """Reject the open tasks, close every endpoint and end all threads, within about ``limit`` seconds."""
@@ -207,7 +207,7 @@ class Driver:
         self._failure = PoolShutdownError(f"pool {self._label} was shut down before the task was done")
         self._reject_open(self._failure)
         closers = []
-        for label, instance in [*self._instances.items(), *self._not_installed()]:
+        for label, instance in self._instances.items():
             broken = self._core.assessor.health[label].dead_reason is not None or self._core.state(label)[0] == "down"
             close = partial(instance.close, end - time.monotonic() - 0.5, broken=broken)
             closer = threading.Thread(target=close, name=f"pool-{self._label}-close-{label}", daemon=True)
@@ -221,6 +221,8 @@ class Driver:
             thread.join(max(0.1, end - time.monotonic()))
             if thread.is_alive():
                 logger.warning("%s still runs after %.0f s and is left behind", thread.name, limit)
+        for instance in self._not_installed():  # after the revivals, which may add one until they end
+            instance.close(max(0.5, end - time.monotonic()), broken=True)
         if not self._delivery.close(max(0.5, end - time.monotonic())):
             logger.warning("Callbacks of futures of pool %s still run", self._label)
 
@@ -289,7 +291,7 @@ class Driver:
             return
         if self._closing.is_set() and isinstance(stimulus, _FROM_FABRIC):
             return  # a flood of events must not delay the end of the pool
-        task = self._task_of(stimulus)
+        task = self._task_of(stimulus)  # before: the core may forget the attempt and then fail
         try:
             answer = self._core.handle(stimulus)
         except Exception as error:
@@ -308,10 +310,14 @@ class Driver:
         """Reject the task of a stimulus that the core failed on; fail the pool if the core is damaged.
 
         Raises:
-            Exception: the given one, if there is no task that explains it, or an invariant is violated.
+            Exception: ``error``, if it concerns no task, or an invariant is violated.
         """
         try:
-            answer = self._core.reject(task, PoolError(f"the pool failed on the task: {error!r}")) if task else []
+            answer = (
+                self._core.reject(task, PoolError(f"the pool failed on the task: {error!r}"))
+                if task is not None
+                else []
+            )
             validate(self._core)
         except Exception as damage:
             self._fail(damage)
@@ -346,13 +352,13 @@ class Driver:
             if task is not None:
                 self._delivery.settle(task.future, None, error)
 
-    def _not_installed(self) -> list[tuple[str, EndpointInstance]]:
-        """Return the rebuilt instances that the driver did not come to start."""
+    def _not_installed(self) -> list[EndpointInstance]:
+        """Return the rebuilt instances that are in the mailbox of a driver that has ended."""
         found = []
         with contextlib.suppress(Empty):
             while True:
                 if isinstance(item := self._mailbox.get_nowait(), EndpointInstance):
-                    found.append((item.endpoint.label, item))
+                    found.append(item)
         return found
 
     def _poll(self, now: float) -> None:
@@ -462,7 +468,7 @@ class Driver:
             logger.warning("Endpoint %s could not be rebuilt", label, exc_info=True)
             self.post(stimuli.Died(time.monotonic(), label, generation, f"it could not be rebuilt: {error}"))
             return
-        self.post(instance)
+        self._mailbox.put(instance)  # also after a failure: `close` must find it
 
     # --- status ---------------------------------------------------------------------------------------------------
 

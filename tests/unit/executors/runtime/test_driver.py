@@ -143,3 +143,22 @@ def test_what_ends_a_thread_is_delivered_as_an_exception(pool: Pool, kind: type[
 def test_a_task_that_comes_while_the_pool_ends_is_settled(pool: Pool) -> None:
     pool.driver.close(LIMIT)
     assert isinstance(pool.submit().exception(LIMIT), PoolShutdownError)
+
+
+def test_an_instance_that_is_rebuilt_while_the_pool_ends_is_closed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, building = pool.driver, threading.Event()
+    built: list[EndpointInstance] = []
+
+    def build(label: str, generation: int) -> EndpointInstance:
+        building.set()
+        end = time.monotonic() + LIMIT
+        while driver._failure is None and time.monotonic() < end:  # the driver's thread has ended
+            time.sleep(0.005)
+        built.append(pool._build(label, generation))
+        return built[0]
+
+    monkeypatch.setattr(driver, "_build", build)
+    driver._revive(actions.Revive("alpha", 1, "it died"))
+    assert building.wait(LIMIT)
+    driver.close(LIMIT)
+    assert built[0]._closed.is_set()
