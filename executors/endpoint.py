@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from diaspora_parsl.errors import ConfigurationError
 from .argument_types import checked
 from .maintenance import Maintenance, as_windows
 from .parsl import adapter
+from .resources import strings_of
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +133,11 @@ class Endpoint:
 def _as_tags(tags: Iterable[str], label: str) -> frozenset[str]:
     if isinstance(tags, str):
         raise ConfigurationError(f'tags={tags!r} is one string. Write tags={{"{tags}"}}.')
-    found = frozenset(tags)
-    if not all(isinstance(tag, str) for tag in found):
-        raise ConfigurationError(f'Endpoint {label!r}: tags={set(found)!r}: write strings, such as tags={{"gpu"}}.')
+    found = strings_of(tags)
+    if found is None:
+        raise ConfigurationError(
+            f'Endpoint {label!r}: tags={reprlib.repr(tags)}: write strings, such as tags={{"gpu"}}.'
+        )
     return found
 
 

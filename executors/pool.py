@@ -86,7 +86,7 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         shared_filesystem: Whether all endpoints and this host see the same files. Without it the pool accepts only
             staging inside the task.
         storage_access: Staging providers; by default those of the endpoints if they are equal, else Parsl's.
-        working_dir: Directory that files are staged into; by default that of the endpoints if they are equal.
+        working_dir: Directory that files are staged into; by default the endpoints' own, if they agree.
         remote_monitoring_radio: Radio of Parsl's monitoring; by default one that works on all these endpoints.
         second_opinion: Whether a task runs once elsewhere before the pool delivers an exception that the endpoint may
             have caused. Python apps without files count as safe to run twice; others declare ``idempotent``.
@@ -345,8 +345,8 @@ class ResilientPoolExecutor(ParslExecutor, RepresentationMixin):
         Args:
             func: Function to run.
             resource_specification: See `PoolResourceSpecification`. ``idempotent`` is by default true for python apps
-                without ``stdout``, ``stderr`` and ``outputs``; ``walltime`` is by default that of the Parsl
-                app. A key that no endpoint knows is left out with a warning.
+                without ``stdout``, ``stderr`` and ``outputs``; ``walltime`` is by default the limit of the
+                Parsl app. A key that no endpoint knows is left out with a warning.
             args: Positional arguments of the function.
             kwargs: Keyword arguments of the function.
 

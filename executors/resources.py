@@ -51,7 +51,7 @@ def as_dict(given: object) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict) or not all(type(key) is str for key in given):
-        raise PlacementError(f'{_shown(given)} is no resource specification: write a dict, {{"priority": 1}}.')
+        raise PlacementError(f'{reprlib.repr(given)} is no resource specification: write a dict, {{"priority": 1}}.')
     return dict(given)
 
 
@@ -65,7 +65,7 @@ def priority_of(resources: dict[str, Any]) -> float:
     number = _finite(given)
     if number is None:
         raise PlacementError(
-            f'priority={_shown(given)} in a resource specification: write a number, {{"priority": 1}}.'
+            f'priority={reprlib.repr(given)} in a resource specification: write a number, {{"priority": 1}}.'
         )
     return number
 
@@ -78,7 +78,9 @@ def take_idempotent(resources: dict[str, Any], default: bool) -> bool:  # noqa: 
     """
     given = resources.pop("idempotent", default)
     if not isinstance(given, bool):
-        raise PlacementError(f'idempotent={_shown(given)} in a resource specification: write {{"idempotent": True}}.')
+        raise PlacementError(
+            f'idempotent={reprlib.repr(given)} in a resource specification: write {{"idempotent": True}}.'
+        )
     return given
 
 
@@ -95,7 +97,7 @@ def take_walltime(resources: dict[str, Any], kwargs: dict[str, Any]) -> float | 
     seconds = _finite(given)
     if seconds is None or seconds <= 0:
         raise PlacementError(
-            f'walltime={_shown(given)} in a resource specification: write seconds, {{"walltime": 3600}}.'
+            f'walltime={reprlib.repr(given)} in a resource specification: write seconds, {{"walltime": 3600}}.'
         )
     return seconds
 
@@ -109,13 +111,19 @@ def take_tags(resources: dict[str, Any]) -> frozenset[str]:
     given = resources.pop("tags", ())
     if isinstance(given, str):
         return frozenset({given})
-    try:
-        tags = frozenset(given)
-    except Exception:  # noqa: BLE001 - not iterable, or with items that have no hash
-        tags = frozenset({None})
-    if not all(isinstance(tag, str) for tag in tags):
-        raise PlacementError(f'tags={_shown(given)} in a resource specification: write {{"tags": ["gpu"]}}.')
+    tags = strings_of(given)
+    if tags is None:
+        raise PlacementError(f'tags={reprlib.repr(given)} in a resource specification: write {{"tags": ["gpu"]}}.')
     return tags
+
+
+def strings_of(given: Iterable[Any]) -> frozenset[str] | None:
+    """Return the items, if all are strings; None otherwise, and for what cannot be iterated."""
+    try:
+        items = frozenset(given)
+    except Exception:  # noqa: BLE001 - not iterable, or with items that have no hash
+        return None
+    return items if all(isinstance(item, str) for item in items) else None
 
 
 def _finite(given: object) -> float | None:
@@ -127,7 +135,3 @@ def _finite(given: object) -> float | None:
     except (OverflowError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _shown(given: object) -> str:
-    return reprlib.repr(given)

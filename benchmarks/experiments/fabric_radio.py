@@ -91,7 +91,7 @@ def _side(name: str, interval: float) -> Iterator[tuple[Any, Any]]:
     elif name == "silent":
         # What Parsl itself does for monitoring, before anything is sent anywhere.
         hub = FabricMonitoringHub(resource_monitoring_interval=interval)
-        hub._emit = lambda _: None  # noqa: SLF001 - nothing else would have nobody to tell
+        hub._emit = lambda _: None  # noqa: SLF001 - the peer without events has no publisher
         executor.remote_monitoring_radio = SilentRadio()
     elif name != "bare":
         database = f"sqlite:///{Path.cwd() / name}.db"

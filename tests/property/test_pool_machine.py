@@ -101,7 +101,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- the shell ------------------------------------------------------------------------------------------------
 
-    def emit(self, stimulus: stimuli.Stimulus) -> list[actions.Action]:
+    def send(self, stimulus: stimuli.Stimulus) -> list[actions.Action]:
         if isinstance(stimulus, stimuli.Tick):
             self.wake = float("inf")
         answer = self.core.handle(stimulus)
@@ -115,7 +115,7 @@ class PoolMachine(RuleBasedStateMachine):
             if self.reviving == "start":
                 self.bring_up(label)
             else:
-                self.emit(stimuli.Died(self.now, label, self.generation[label], "could not be started"))
+                self.send(stimuli.Died(self.now, label, self.generation[label], "could not be started"))
         return answer
 
     def is_held(self, label: str) -> bool:
@@ -127,14 +127,14 @@ class PoolMachine(RuleBasedStateMachine):
         until = self.now + seconds
         while self.wake <= until:
             self.now = max(self.now, self.wake)
-            self.emit(stimuli.Tick(self.now))
+            self.send(stimuli.Tick(self.now))
         self.now = until
 
     def bring_up(self, label: str) -> None:
         if not self.started[label]:
             self.started[label] = True
-            self.emit(stimuli.Started(self.now, label, self.generation[label]))
-        self.emit(stimuli.Observed(self.now, label, self.generation[label], 2, blocks_expected=True))
+            self.send(stimuli.Started(self.now, label, self.generation[label]))
+        self.send(stimuli.Observed(self.now, label, self.generation[label], 2, blocks_expected=True))
 
     # --- what must hold of each answer ----------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert action.attribution is not None
         if verdict is None and action.attempt in self.kept:
             assert self.kept.pop(action.attempt) == task
-            assert action.attribution.cost < ALL_RETRIES, "nobody has confirmed it"
+            assert action.attribution.cost < ALL_RETRIES, "no second opinion has confirmed it"
         elif verdict is None:
             assert isinstance(stimulus, stimuli.Failed)
             assert stimulus.attempt == action.attempt
@@ -316,7 +316,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.walltimes[task] = walltime
             self.idempotent[task] = idempotent
             wishes: dict[str, Any] = {"walltime": walltime, "imports": imports, "idempotent": idempotent}
-            self.emit(stimuli.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
+            self.send(stimuli.Submitted(self.now, task, function, frozenset(eligible), priority, **wishes))
 
     @precondition(lambda self: self.open)
     @rule(which=pick, node=st.sampled_from(NODES))
@@ -327,7 +327,7 @@ class PoolMachine(RuleBasedStateMachine):
     def finish_one(self, attempt: int, node: str = "") -> None:
         task = self.open[attempt][0]
         was_settled = task in self.settled
-        answer = self.emit(stimuli.Finished(self.now, attempt, node))
+        answer = self.send(stimuli.Finished(self.now, attempt, node))
         self.late += was_settled
         assert self.core.late == self.late
         assert (actions.Discard(attempt) if was_settled else actions.Resolve(task, attempt)) in answer
@@ -347,7 +347,7 @@ class PoolMachine(RuleBasedStateMachine):
         wanted = attempt in self.wanted.get(task, ())
         if wanted:
             self.kills[task] = self.kills.get(task, 0) + 1
-        self.emit(stimuli.Orphaned(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "")))
+        self.send(stimuli.Orphaned(self.now, attempt, Failure(Kind.WORKER_LOST, "WorkerLost", "")))
         assert attempt not in self.wanted.get(task, ())
         assert attempt in self.open
 
@@ -358,12 +358,12 @@ class PoolMachine(RuleBasedStateMachine):
         attempt = sorted(self.open)[which % len(self.open)]
         task = self.open[attempt][0]
         self.dispatches[task] -= attempt in self.wanted.get(task, ())
-        assert actions.Discard(attempt) in self.emit(stimuli.Bounced(self.now, attempt, node))
+        assert actions.Discard(attempt) in self.send(stimuli.Bounced(self.now, attempt, node))
 
     @rule(label=labels, there=st.sets(st.sampled_from(NODES[1:])), more=st.booleans())
     def connect(self, label: str, there: set[str], more: bool) -> None:  # noqa: FBT001 - drawn
         managers = tuple((name.split()[2], name.split()[1]) for name in sorted(there))
-        self.emit(stimuli.Nodes(self.now, label, self.generation[label], managers, more=more))
+        self.send(stimuli.Nodes(self.now, label, self.generation[label], managers, more=more))
 
     def fail_one(self, attempt: int, kind: Kind, node: str = "") -> None:
         task = self.open[attempt][0]
@@ -379,7 +379,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.raised.setdefault(task, []).append((f"{label} {node}", failure.error))
         wanted = attempt in self.wanted.get(task, ())
         others = [other for other in self.wanted.get(task, ()) if other != attempt]
-        answer = self.emit(stimuli.Failed(self.now, attempt, failure, node))
+        answer = self.send(stimuli.Failed(self.now, attempt, failure, node))
         if was_settled:
             assert actions.Discard(attempt) in answer
         elif failure.is_own and failure.then is FailureAction.FAIL:
@@ -442,9 +442,9 @@ class PoolMachine(RuleBasedStateMachine):
             return
         if finished:
             self.late += 1
-            answer = self.emit(stimuli.Finished(self.now, attempt))
+            answer = self.send(stimuli.Finished(self.now, attempt))
         else:
-            answer = self.emit(stimuli.Failed(self.now, attempt, Failure(Kind.USER, "Error", "")))
+            answer = self.send(stimuli.Failed(self.now, attempt, Failure(Kind.USER, "Error", "")))
         assert actions.Discard(attempt) in answer
 
     # --- rules: endpoints -----------------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(label=labels)
     def start(self, label: str) -> None:
         self.started[label] = True
-        self.emit(stimuli.Started(self.now, label, self.generation[label]))
+        self.send(stimuli.Started(self.now, label, self.generation[label]))
 
     @rule(
         label=labels,
@@ -466,15 +466,15 @@ class PoolMachine(RuleBasedStateMachine):
             self.streams[label].clear()
         generation = self.generation[label] - (stale and slots == 1)
         until = None if left is None or not slots else self.now + left
-        self.emit(stimuli.Observed(self.now, label, generation, slots, blocks, until))
+        self.send(stimuli.Observed(self.now, label, generation, slots, blocks, until))
 
     @rule(label=labels, modules=st.sampled_from([frozenset[str](), frozenset({"numpy"}), frozenset({"numpy", "ours"})]))
     def install(self, label: str, modules: frozenset[str]) -> None:
-        self.emit(stimuli.Environment(self.now, label, self.generation[label], modules))
+        self.send(stimuli.Environment(self.now, label, self.generation[label], modules))
 
     @rule(label=labels, ago=st.sampled_from([0.5, 2.0, 4.0]))
     def unanswered(self, label: str, ago: float) -> None:
-        self.emit(stimuli.Unanswered(self.now, label, self.generation[label], max(0.0, self.now - ago)))
+        self.send(stimuli.Unanswered(self.now, label, self.generation[label], max(0.0, self.now - ago)))
 
     @rule(label=labels, stale=st.booleans())
     def die(self, label: str, stale: bool) -> None:  # noqa: FBT001 - drawn
@@ -483,58 +483,58 @@ class PoolMachine(RuleBasedStateMachine):
     def bury(self, label: str, generation: int) -> None:
         if generation == self.generation[label]:
             self.buried[label] = True
-        self.emit(stimuli.Died(self.now, label, generation, "killed"))
+        self.send(stimuli.Died(self.now, label, generation, "killed"))
 
     @rule(label=labels, stream=st.sampled_from(["n1", "n2"]), via_site=st.sampled_from(["", "uc"]))
     def hear(self, label: str, stream: str, via_site: str) -> None:
         self.streams[label].add(stream)
-        self.emit(stimuli.HeartbeatReceived(self.now, label, stream, via_site=via_site))
+        self.send(stimuli.HeartbeatReceived(self.now, label, stream, via_site=via_site))
 
     @rule(label=labels, stream=st.sampled_from(["n1", "n2"]))
     def hush(self, label: str, stream: str) -> None:
         self.streams[label].discard(stream)
-        self.emit(stimuli.StreamEnded(self.now, label, stream))
+        self.send(stimuli.StreamEnded(self.now, label, stream))
 
     @rule()
     def see_fabric(self) -> None:
-        self.emit(stimuli.FabricPolled(self.now))
+        self.send(stimuli.FabricPolled(self.now))
 
     @rule(interval=st.sampled_from([1.0, 10.0]))
     def see_way(self, interval: float) -> None:
-        self.emit(stimuli.BridgePolled(self.now, "uc", interval))
+        self.send(stimuli.BridgePolled(self.now, "uc", interval))
 
     @rule(label=labels, lasts=st.sampled_from([None, 5.0, 120.0]))
     def rumour(self, label: str, lasts: float | None) -> None:
-        self.emit(stimuli.PeerReport(self.now, label, "a facility", "maintenance", lasts))
+        self.send(stimuli.PeerReport(self.now, label, "a facility", "maintenance", lasts))
 
     @rule(label=labels, seconds=st.sampled_from([None, 0.5, 30.0]))
     def drain(self, label: str, seconds: float | None) -> None:
         until = None if seconds is None else self.now + seconds
         self.drained[label] = float("inf") if until is None else until
-        self.answered(self.emit(stimuli.Drain(self.now, label, "by hand", until, "drain")), label, "drain")
+        self.answered(self.send(stimuli.Drain(self.now, label, "by hand", until, "drain")), label, "drain")
 
     @rule(label=labels)
     def resume(self, label: str) -> None:
         self.drained.pop(label, None)
         self.windows[label] = [window for window in self.windows[label] if window[0] > self.now]
-        self.answered(self.emit(stimuli.Resume(self.now, label, "resume")), label, "resume")
+        self.answered(self.send(stimuli.Resume(self.now, label, "resume")), label, "resume")
         assert self.core.assessor.health[label].breaker.quarantine_reason is None
 
     @rule(label=labels, seconds=st.sampled_from([0.0, 5.0, 60.0]))
     def quarantine(self, label: str, seconds: float) -> None:
-        self.answered(self.emit(stimuli.Quarantine(self.now, label, "odd", self.now + seconds, "q")), label, "q")
+        self.answered(self.send(stimuli.Quarantine(self.now, label, "odd", self.now + seconds, "q")), label, "q")
         assert not self.core.scheduler.verdicts[label].accepts
 
     @rule(label=labels, start=st.sampled_from([-5.0, 0.0, 2.0, 15.0]), length=st.sampled_from([1.0, 10.0, 40.0]))
     def announce(self, label: str, start: float, length: float) -> None:
         window = (self.now + start, self.now + start + length)
         self.windows[label].append(window)
-        self.answered(self.emit(stimuli.Maintenance(self.now, label, *window, "maintenance", "m")), label, "m")
+        self.answered(self.send(stimuli.Maintenance(self.now, label, *window, "maintenance", "m")), label, "m")
 
     @rule(label=labels)
     def call_off(self, label: str) -> None:
         self.windows[label].clear()
-        self.answered(self.emit(stimuli.Maintenance(self.now, label, None, None, "called off", "c")), label, "c")
+        self.answered(self.send(stimuli.Maintenance(self.now, label, None, None, "called off", "c")), label, "c")
 
     def answered(self, answer: list[actions.Action], label: str, request: str) -> None:
         """Check that each request is answered with the state of the endpoint."""
@@ -558,8 +558,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pass_time(1.0)
         for label in sorted(beating):
             for stream in sorted(self.streams[label]):
-                self.emit(stimuli.HeartbeatReceived(self.now, label, stream))
-        self.emit(stimuli.FabricPolled(self.now))
+                self.send(stimuli.HeartbeatReceived(self.now, label, stream))
+        self.send(stimuli.FabricPolled(self.now))
 
     # --- what always holds ----------------------------------------------------------------------------------------
 
@@ -609,7 +609,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert not self.kept, "the shell keeps exceptions for ever"
         assert not self.core.node_second_opinions.pending
         for attempt in sorted(self.open):
-            self.emit(stimuli.Finished(self.now, attempt))
+            self.send(stimuli.Finished(self.now, attempt))
         replayed = PoolCore(SPECS, LIMITS)
         for stimulus, answer in self.log:
             assert repr(replayed.handle(stimulus)) == answer
@@ -656,19 +656,19 @@ class PoolMachine(RuleBasedStateMachine):
                 return
             for label in LABELS:
                 if not self.buried[label]:
-                    self.emit(stimuli.Unanswered(self.now, label, self.generation[label], self.now - 5.0))
+                    self.send(stimuli.Unanswered(self.now, label, self.generation[label], self.now - 5.0))
             self.pass_time(5.0)
         pytest.fail(f"{self.unsettled()} wait for ever")
 
     def end_stop(self) -> None:
         """The pool is shut down."""
         self.stopped = True
-        self.emit(stimuli.Stopped(self.now))
+        self.send(stimuli.Stopped(self.now))
         self.submit("f", {"alpha"}, 0.0, 1, idempotent=True)
         self.pass_time(100.0)
         for label in LABELS:
             self.bring_up(label)
-            self.emit(stimuli.Died(self.now, label, self.generation[label], "shut down"))
+            self.send(stimuli.Died(self.now, label, self.generation[label], "shut down"))
 
 
 TestPoolMachine = PoolMachine.TestCase

@@ -26,6 +26,7 @@ class Executor(ObservableExecutor):
         super().__init__()
         self.label = label
         self.error: Exception | None = None
+        self.observations = 0
 
     def start(self) -> None:
         """Nothing to start."""
@@ -39,6 +40,7 @@ class Executor(ObservableExecutor):
         """Nothing to end."""
 
     def observe(self) -> Observation:
+        self.observations += 1
         if self.error is not None:
             raise self.error
         return Observation(1)
@@ -76,7 +78,8 @@ def test_a_channel_that_keeps_raising_is_silent_since_its_first_failure(
         failed_after = time.monotonic()
         _until(lambda: "could not be observed" in caplog.text)
         seen = time.monotonic()
-        time.sleep(0.2)  # many more failures
+        before = executor.observations
+        _until(lambda: executor.observations > before + 10)
         silent = instance.look(time.monotonic() + 5.0)
         assert isinstance(silent, stimuli.Unanswered)
         assert failed_after - 0.1 <= silent.since <= seen
